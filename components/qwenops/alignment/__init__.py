@@ -1,0 +1,1 @@
+"""SFT, reward model, DPO and online preference optimisation."""

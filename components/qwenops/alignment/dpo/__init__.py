@@ -1,0 +1,1 @@
+"""The `dpo` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `online` stage; see README.md in this folder."""

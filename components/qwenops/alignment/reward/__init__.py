@@ -1,0 +1,1 @@
+"""The `reward` stage; see README.md in this folder."""

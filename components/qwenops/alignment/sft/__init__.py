@@ -1,0 +1,1 @@
+"""The `sft` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""What passes between stages: schemas, manifests, metric names and gates."""

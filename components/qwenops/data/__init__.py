@@ -1,0 +1,1 @@
+"""Raw pages to token shards."""

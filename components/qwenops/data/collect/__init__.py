@@ -1,0 +1,1 @@
+"""The `collect` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `dedup` stage; see README.md in this folder."""

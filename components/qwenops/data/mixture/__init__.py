@@ -1,0 +1,1 @@
+"""The `mixture` stage; see README.md in this folder."""

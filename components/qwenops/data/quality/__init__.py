@@ -1,0 +1,1 @@
+"""The `quality` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `tokenizer` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `tokens` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""Export, registration and the run report."""

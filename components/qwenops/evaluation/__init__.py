@@ -1,0 +1,1 @@
+"""Benchmarks, long context, safety, languages and contamination."""

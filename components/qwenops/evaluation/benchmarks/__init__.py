@@ -1,0 +1,1 @@
+"""The `benchmarks` stage; see README.md in this folder."""

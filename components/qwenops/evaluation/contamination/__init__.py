@@ -1,0 +1,1 @@
+"""The `contamination` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `long_context` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `multilingual` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `safety` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""Instructions, demonstrations and preferences."""

@@ -1,0 +1,1 @@
+"""The `evolve` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `ontology` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `rank` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `select` stage; see README.md in this folder."""

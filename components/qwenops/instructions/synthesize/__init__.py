@@ -1,0 +1,1 @@
+"""The `synthesize` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""What the recipe adds to transformers' Qwen2."""

@@ -1,0 +1,1 @@
+"""The only place that talks to Ray, MLflow, storage and the cluster."""

@@ -1,0 +1,76 @@
+"""What a stage must know about where it runs, read from the environment once.
+
+`qwenops run` sets these variables on a laptop, the DAG's placement sets them on a cluster; nothing below
+`platform/` reads the environment, so a stage behaves the same in both places.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from qwenops.errors import PlatformError
+
+_PREFIX = "QWENOPS_"
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Where a stage runs. Nothing here may change what it produces.
+
+    Attributes:
+        store: Root of the artifacts; a node's outputs lie in `store/<node>/<fingerprint>`.
+        events: Folder that receives one JSON file per node: status, times, artifact, error.
+        cache: Downloads shared by all runs of this user.
+        run_name: Name of the pipeline run.
+        tracking_uri: MLflow's tracking URI; empty for none.
+        parent_run_id: The MLflow run that the stage's run is nested under; empty for none.
+        ray_address: Address of the running Ray; empty starts a local one on first use.
+        num_workers: Ray Train workers; 0 runs the training loop in the stage's own process.
+        use_gpu: Whether training workers ask for a GPU: "yes" or "no".
+        show_bar: "yes" draws a progress bar, "no" prints plain lines.
+    """
+
+    store: str
+    events: str
+    cache: str
+    run_name: str = "run"
+    tracking_uri: str = ""
+    parent_run_id: str = ""
+    ray_address: str = ""
+    num_workers: int = 0
+    use_gpu: str = "no"
+    show_bar: str = "no"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "RunContext":
+        """Read the context from `QWENOPS_*` variables; an injected `MLFLOW_RUN_ID` wins over our parent run.
+
+        Raises:
+            PlatformError: a variable that has no default is missing.
+        """
+        env = os.environ if environment is None else environment
+        values: dict[str, str | int] = {}
+        for item in fields(cls):
+            text = env.get(_PREFIX + item.name.upper())
+            if text is not None:
+                values[item.name] = int(text) if item.type is int else text
+        missing = [name for name in ("store", "events", "cache") if name not in values]
+        if missing:
+            raise PlatformError(
+                "this process was not started by a run",
+                expected=", ".join(_PREFIX + name.upper() for name in missing),
+                found="unset",
+                action="start stages through `qwenops run` or a compiled pipeline",
+            )
+        return cls(**values)  # type: ignore[arg-type]
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables from which `from_environment` rebuilds this context."""
+        return {_PREFIX + name.upper(): str(value) for name, value in asdict(self).items()}
+
+    def cache_folder(self, name: str) -> Path:
+        """A folder for downloads of one kind; made when missing."""
+        folder = Path(self.cache) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder

@@ -1,0 +1,260 @@
+"""Run one stage: reuse finished work, account for it, publish it by rename.
+
+Both backends call `execute`. It computes the fingerprint of (code, config slice, parents), returns the
+published artifact when one with that fingerprint is intact, and otherwise imports the stage's `run`
+(only then: a reused stage costs no torch import), calls it in a fresh folder, writes the manifest last and
+publishes the folder by one rename. A killed stage leaves its `scratch` folder, from which training resumes.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import qwenops
+from qwenops.contracts.manifest import MANIFEST, Manifest, digest_files, is_intact, read_manifest, write_manifest
+from qwenops.contracts.metrics import check_metric
+from qwenops.errors import ContractError, PlatformError, QwenOpsError, RecipeError, StageError
+from qwenops.platform.context import RunContext
+from qwenops.platform.progress import Progress
+from qwenops.recipe.codec import canonical, decode, fingerprint
+from qwenops.recipe.config import Config
+
+CURVES = "curves.jsonl"
+
+
+class Slice(Config):
+    """What `resolve_recipe` hands to one node: its name, the run's seed and the stage's own config."""
+
+    node: str
+    seed: int
+    config: dict[str, Any]
+
+
+@dataclass
+class Stage:
+    """What a stage's `run` is given beside its config and inputs, and where it reports to.
+
+    Attributes:
+        node: DAG node name; differs from the stage's folder only where a stage runs twice.
+        seed: The recipe's seed.
+        context: Where this runs.
+        out: Folder to write the outputs into; published when `run` returns.
+        scratch: Folder that survives a kill; checkpoints to resume from live here. Removed on success.
+    """
+
+    node: str
+    seed: int
+    context: RunContext
+    out: Path
+    scratch: Path
+    records: int = 0
+    counts: dict[str, Any] = field(default_factory=dict[str, Any])
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    warnings: list[str] = field(default_factory=list[str])
+
+    def metric(self, name: str, value: float) -> None:
+        """Record one figure of this stage; `name` must be listed in `contracts.metrics`."""
+        check_metric(name)
+        self.metrics[name] = float(value)
+
+    def curve(self, name: str, step: int, value: float) -> None:
+        """Append one point of a curve (loss over steps, say) to `curves.jsonl`; goes to MLflow and the report."""
+        line = json.dumps({"name": name, "step": step, "value": float(value)})
+        with (self.out / CURVES).open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    def count(self, *, read: int, kept: int, dropped: Mapping[str, int]) -> None:
+        """Account for every record: `kept + sum(dropped) == read`.
+
+        Raises:
+            ContractError: the numbers do not add up.
+        """
+        if kept + sum(dropped.values()) != read:
+            raise ContractError(
+                f"{self.node} lost records", expected=f"kept + dropped == read == {read}",
+                found=f"{kept} + {dict(dropped)}", action="report this; the stage dropped a record without a reason",
+            )
+        self.counts = {"read": read, "kept": kept, "dropped": dict(dropped)}
+        self.records = kept
+
+    def warn(self, sentence: str) -> None:
+        """Add a sentence to the run record's warnings and print it."""
+        self.warnings.append(sentence)
+        print(f"[{self.node}] warning: {sentence}", flush=True)
+
+    def progress(self, total: int, unit: str) -> Progress:
+        """A progress display over `total` units; `advance` it, close it (or use it as a context manager)."""
+        return Progress(self.node, total, unit, bar=self.context.show_bar == "yes")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A finished artifact: where it lies, its manifest and whether it was there already."""
+
+    path: Path
+    manifest: Manifest
+    reused: bool
+
+
+def execute(stage: str, slice_text: str, inputs: Mapping[str, str | Path], output: Any = None) -> Published:
+    """Run (or reuse) the stage `area.folder` under the context of this process's environment.
+
+    Args:
+        stage: Dotted place below `qwenops`, for example "data.dedup".
+        slice_text: Canonical JSON of a `Slice`.
+        inputs: Input name to the folder of a published artifact.
+        output: A KFP artifact, or None; gets the published folder as its `uri` and the counts as metadata.
+
+    Raises:
+        QwenOpsError: of the family that says whose fault it was; also recorded among the run's events.
+    """
+    context = RunContext.from_environment()
+    envelope = decode(Slice, slice_text)
+    events = Events(Path(context.events), envelope.node)
+    events.write(status="running", started=time.time())
+    try:
+        published = _reuse_or_run(stage, envelope, {k: Path(v) for k, v in inputs.items()}, context, events)
+    except BaseException as error:
+        events.write(status="failed", finished=time.time(), error=describe_error(error))
+        raise
+    events.write(
+        status="skipped" if published.reused else "succeeded", finished=time.time(), artifact=str(published.path)
+    )
+    if output is not None:
+        output.uri = str(published.path)
+        output.metadata.update(
+            {"records": published.manifest.records, "digest": published.manifest.digest, "node": envelope.node}
+        )
+    return published
+
+
+def stage_fingerprint(stage: str, envelope: Slice, parents: Mapping[str, str]) -> str:
+    """Fingerprint of one node: code, slice and the ids of what it reads."""
+    return fingerprint({"code": code_version(stage), "slice": envelope.model_dump(mode="json"), "parents": dict(parents)})
+
+
+def code_version(stage: str) -> str:
+    """Package version and a digest of the stage's own source, for example "0.1.0+3f9a1c".
+
+    The stage's folder is hashed, so that editing a stage recomputes it; shared ground is covered by the
+    package version.
+    """
+    folder = Path(qwenops.__file__).parent.joinpath(*stage.split("."))
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.read_bytes())
+    return f"{qwenops.__version__}+{digest.hexdigest()[:12]}"
+
+
+def describe_error(error: BaseException) -> dict[str, str]:
+    """An error as plain data: family, message, traceback."""
+    family = type(error).__name__ if isinstance(error, QwenOpsError) else "StageError"
+    return {
+        "family": family,
+        "message": str(error) or type(error).__name__,
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+class Events:
+    """One JSON file per node of a run, replaced atomically: what the run record and the console are made from."""
+
+    def __init__(self, folder: Path, node: str) -> None:
+        self._path = folder / f"{node}.json"
+        self._facts: dict[str, Any] = {"node": node}
+
+    def write(self, **facts: Any) -> None:
+        """Add `facts` and publish the file."""
+        self._facts |= facts
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self._facts), encoding="utf-8")
+        temporary.replace(self._path)
+
+
+def _reuse_or_run(
+    stage: str, envelope: Slice, inputs: Mapping[str, Path], context: RunContext, events: Events
+) -> Published:
+    parents = {name: read_manifest(path).artifact_id for name, path in inputs.items()}
+    key = stage_fingerprint(stage, envelope, parents)
+    destination = Path(context.store) / envelope.node / key[:16]
+    if (destination / MANIFEST).exists():
+        manifest = read_manifest(destination)
+        if manifest.fingerprint == key and is_intact(destination, manifest):
+            return Published(destination, manifest, reused=True)
+        shutil.rmtree(destination)
+    run = _load_run(stage)
+    folder = Path(qwenops.__file__).parent.joinpath(*stage.split("."))
+    config = _decode_config(stage, envelope)
+    work, scratch = destination.with_name(f".{key[:16]}.work"), destination.with_name(f".{key[:16]}.scratch")
+    _fresh(work)
+    scratch.mkdir(parents=True, exist_ok=True)
+    handle = Stage(envelope.node, envelope.seed, context, work, scratch)
+    events.write(run_started=time.time())
+    began = time.monotonic()
+    try:
+        run(config, **inputs, stage=handle)
+    except QwenOpsError:
+        raise
+    except OSError as error:
+        raise PlatformError(
+            f"{envelope.node} could not read or write", expected="a writable folder with free space", found=error,
+            action="free some space or choose another --out, then run again; finished stages are kept",
+        ) from error
+    except Exception as error:
+        raise StageError(
+            f"{envelope.node} failed", expected=f"{folder.name} to finish", found=f"{type(error).__name__}: {error}",
+            action="run again with --debug for the traceback",
+        ) from error
+    finally:
+        events.write(run_finished=time.time())
+    manifest = Manifest(
+        node=envelope.node, fingerprint=key, artifact_id=uuid.uuid4().hex, parents=parents,
+        files=digest_files(work), records=handle.records, counts=handle.counts, metrics=handle.metrics,
+        warnings=tuple(handle.warnings), seconds=time.monotonic() - began, config=envelope.config,
+        code_version=code_version(stage), created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        inputs={name: str(path) for name, path in inputs.items()},
+    )
+    write_manifest(work, manifest)
+    os.replace(work, destination)
+    shutil.rmtree(scratch, ignore_errors=True)
+    _track(context, manifest, destination)
+    return Published(destination, manifest, reused=False)
+
+
+def _load_run(stage: str) -> Callable[..., None]:
+    return importlib.import_module(f"qwenops.{stage}.run").run
+
+
+def _decode_config(stage: str, envelope: Slice) -> Config:
+    module = importlib.import_module(f"qwenops.{stage}.config")
+    name = "".join(part.title() for part in stage.split(".")[-1].split("_")) + "Config"
+    if not hasattr(module, name):
+        raise RecipeError(f"{module.__name__} has no {name}", expected=name, action="name the config after its folder")
+    return decode(getattr(module, name), canonical(envelope.config), where=envelope.node)
+
+
+def _fresh(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise PlatformError(
+            f"cannot write {folder.parent}", expected="a writable output folder", found=error,
+            action="choose another --out or change its permissions",
+        ) from error
+
+
+def _track(context: RunContext, manifest: Manifest, destination: Path) -> None:
+    if context.tracking_uri:
+        importlib.import_module("qwenops.platform.tracking").log_stage(context, manifest, destination)

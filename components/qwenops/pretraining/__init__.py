@@ -1,0 +1,1 @@
+"""Token shards to a long-context base model and its MoE branch."""

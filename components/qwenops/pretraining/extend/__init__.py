@@ -1,0 +1,1 @@
+"""The `extend` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `pretrain` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""The `upcycle` stage; see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""What is trained: the typed recipe, its canonical text and its fingerprint."""

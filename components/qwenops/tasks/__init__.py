@@ -1,0 +1,1 @@
+"""Task families written by the project: generators and their verifiers."""

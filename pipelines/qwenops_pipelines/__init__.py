@@ -1,0 +1,1 @@
+"""Recipes, placements and DAGs of the Qwen2 pipeline."""
