@@ -1,0 +1,118 @@
+"""Preferences: one prompt, a chosen and a rejected response (`preferences.jsonl`).
+
+The report's P = {(x, y+, y-)} (section 4). Both responses belong to the same prompt by construction, which is why the row
+holds the prompt once. A rejected response may be a deviated (unsafe) one and is never used as a demonstration.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from qwenops.contracts.conversation import CONTROL_TOKENS, Message, Split, check_messages, read_json_lines
+from qwenops.errors import ContractError
+
+PREFERENCES = "preferences.jsonl"
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One comparison.
+
+    Attributes:
+        id: Unique in its file.
+        prompt: Messages; the last is the user's.
+        chosen: The better response.
+        rejected: The worse response; differs from `chosen`.
+        source: Source of the prompt, as in `Conversation`.
+        strategy: How the pair was made: `ranked`, `rejection_sampling`, `execution_feedback`, `constitution`, ...
+        judge: Who decided: `person:<name>`, `machine:<what>`.
+        margin: How clearly, in the judge's own unit; positive.
+        lang: ISO 639-1.
+        split: Held-out pairs are never trained on.
+        verifier: As in `Conversation`.
+        provenance: Model and sampling settings behind the responses.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    source: str
+    strategy: str
+    judge: str
+    margin: float = 1.0
+    lang: str = "en"
+    split: Split = "train"
+    verifier: Mapping[str, Any] | None = None
+    provenance: Mapping[str, Any] | None = None
+
+
+def check_preference(row: Preference, where: str) -> None:
+    """Refuse a pair that teaches nothing or cannot be rendered.
+
+    Raises:
+        ContractError: bad prompt, equal or empty responses, control token, margin not positive.
+    """
+    check_messages(row.prompt, where)
+    if row.prompt[-1]["role"] != "user":
+        raise ContractError(f"{where} has no question", expected="a prompt that ends with the user", found=row.prompt)
+    if row.chosen == row.rejected:
+        raise ContractError(f"{where} compares a response with itself", expected="two texts", found=row.chosen[:80])
+    if not row.chosen.strip() or not row.margin > 0:
+        raise ContractError(f"{where} has an empty chosen response or no margin", expected="text, margin > 0", found=row)
+    for text in (row.chosen, row.rejected):
+        if any(token in text for token in CONTROL_TOKENS):
+            raise ContractError(f"{where} holds a control token in a response", expected="plain text", found=text[:80])
+
+
+def write_preferences(folder: Path, rows: Iterable[Preference], name: str = PREFERENCES) -> int:
+    """Check and write `rows` as JSON lines, in the order given; returns how many.
+
+    Raises:
+        ContractError: a row breaks the contract or an id occurs twice.
+    """
+    seen: set[str] = set()
+    with (folder / name).open("w", encoding="utf-8") as stream:
+        for row in rows:
+            where = f"{name} row {row.id}"
+            if row.id in seen:
+                raise ContractError(f"{where} occurs twice", expected="unique ids", found=row.id)
+            seen.add(row.id)
+            check_preference(row, where)
+            stream.write(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n")
+    return len(seen)
+
+
+def read_preferences(folder: Path, split: Split | None = None, name: str = PREFERENCES) -> list[Preference]:
+    """Read and check the pairs of an artifact, those of one split if asked.
+
+    Raises:
+        ContractError: the file is missing, or a row breaks the contract; names the line.
+    """
+    rows: list[Preference] = []
+    for where, plain in read_json_lines(folder / name):
+        try:
+            row = Preference(**{**plain, "prompt": tuple(plain["prompt"])})
+        except (KeyError, TypeError) as error:
+            raise ContractError(
+                f"{where} is not a preference", expected=", ".join(f.name for f in fields(Preference)), found=error,
+                action="run the stage that wrote it again",
+            ) from None
+        check_preference(row, where)
+        if split is None or row.split == split:
+            rows.append(row)
+    return rows
+
+
+def preference_facts(rows: Iterable[Preference]) -> list[dict[str, Any]]:
+    """One flat record per pair for the gate: lengths, strategy, judge, margin."""
+    return [
+        {
+            "id": row.id, "strategy": row.strategy, "judge": row.judge, "margin": row.margin, "lang": row.lang,
+            "split": row.split, "chosen_characters": len(row.chosen), "rejected_characters": len(row.rejected),
+            "is_distinct": row.chosen != row.rejected,
+        }
+        for row in rows
+    ]
