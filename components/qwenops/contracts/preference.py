@@ -1,7 +1,7 @@
 """Preferences: one prompt, a chosen and a rejected response (`preferences.jsonl`).
 
-The report's P = {(x, y+, y-)} (section 4). Both responses belong to the same prompt by construction, which is why the row
-holds the prompt once. A rejected response may be a deviated (unsafe) one and is never used as a demonstration.
+The report's P = {(x, y+, y-)} (section 4). Both responses belong to the same prompt by construction, which is why
+the row holds the prompt once. A rejected response may be a deviated (unsafe) one and is never used as a demonstration.
 """
 
 import json
@@ -61,7 +61,7 @@ def check_preference(row: Preference, where: str) -> None:
     if row.chosen == row.rejected:
         raise ContractError(f"{where} compares a response with itself", expected="two texts", found=row.chosen[:80])
     if not row.chosen.strip() or not row.margin > 0:
-        raise ContractError(f"{where} has an empty chosen response or no margin", expected="text, margin > 0", found=row)
+        raise ContractError(f"{where} has no chosen text or no margin", expected="text, margin > 0", found=row)
     for text in (row.chosen, row.rejected):
         if any(token in text for token in CONTROL_TOKENS):
             raise ContractError(f"{where} holds a control token in a response", expected="plain text", found=text[:80])
