@@ -28,6 +28,7 @@ class RunContext:
         ray_address: Address of the running Ray; empty starts a local one on first use.
         num_workers: Ray Train workers; 0 runs the training loop in the stage's own process.
         use_gpu: Whether training workers ask for a GPU: "yes" or "no".
+        stage_server: Socket of the server that runs stages in forks of a warm process; empty for none.
         show_bar: "yes" draws a progress bar, "no" prints plain lines.
     """
 
@@ -40,6 +41,7 @@ class RunContext:
     ray_address: str = ""
     num_workers: int = 0
     use_gpu: str = "no"
+    stage_server: str = ""
     show_bar: str = "no"
 
     @classmethod

@@ -23,9 +23,10 @@ from typing import Any
 import qwenops
 from qwenops.contracts.manifest import MANIFEST, Manifest, digest_files, is_intact, read_manifest, write_manifest
 from qwenops.contracts.metrics import check_metric
-from qwenops.errors import ContractError, PlatformError, QwenOpsError, RecipeError, StageError
+from qwenops.errors import FAMILIES, ContractError, PlatformError, QwenOpsError, RecipeError, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.progress import Progress
+from qwenops.platform.stage_server import request
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.config import Config
 
@@ -98,6 +99,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Task:
+    """One node to run: the stage, its slice and the folders of the artifacts it reads."""
+
+    stage: str
+    slice: Slice
+    inputs: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
 class Published:
     """A finished artifact: where it lies, its manifest and whether it was there already."""
 
@@ -119,23 +129,45 @@ def execute(stage: str, slice_text: str, inputs: Mapping[str, str | Path], outpu
         QwenOpsError: of the family that says whose fault it was; also recorded among the run's events.
     """
     context = RunContext.from_environment()
-    envelope = decode(Slice, slice_text)
-    events = Events(Path(context.events), envelope.node)
+    task = Task(stage, decode(Slice, slice_text), {name: Path(path) for name, path in inputs.items()})
+    events = Events(Path(context.events), task.slice.node)
     events.write(status="running", started=time.time())
-    try:
-        published = _reuse_or_run(stage, envelope, {k: Path(v) for k, v in inputs.items()}, context, events)
-    except BaseException as error:
-        events.write(status="failed", finished=time.time(), error=describe_error(error))
-        raise
-    events.write(
-        status="skipped" if published.reused else "succeeded", finished=time.time(), artifact=str(published.path)
-    )
+    published = find_published(task, context)
+    if published:
+        events.write(status="skipped", finished=time.time(), artifact=str(published.path))
+    elif context.stage_server:
+        message = {"stage": stage, "slice": slice_text, "inputs": {k: str(v) for k, v in task.inputs.items()}}
+        published = _from_answer(request(context.stage_server, message))
+    else:
+        published = _produce_and_record(task, context)
     if output is not None:
         output.uri = str(published.path)
         output.metadata.update(
-            {"records": published.manifest.records, "digest": published.manifest.digest, "node": envelope.node}
+            {"records": published.manifest.records, "digest": published.manifest.digest, "node": task.slice.node}
         )
     return published
+
+
+def answer(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the stage that a `message` to the stage server names; returns where it lies, or the error."""
+    context = RunContext.from_environment()
+    inputs = {name: Path(path) for name, path in message["inputs"].items()}
+    try:
+        published = _produce_and_record(Task(message["stage"], decode(Slice, message["slice"]), inputs), context)
+    except QwenOpsError as error:
+        return {"error": describe_error(error)}
+    return {"path": str(published.path)}
+
+
+def find_published(task: Task, context: RunContext) -> Published | None:
+    """The published artifact of this very task, verified file by file, or None."""
+    key, destination = _place(task, context)
+    if not (destination / MANIFEST).exists():
+        return None
+    manifest = read_manifest(destination)
+    if manifest.fingerprint == key and is_intact(destination, manifest):
+        return Published(destination, manifest, reused=True)
+    return None
 
 
 def stage_fingerprint(stage: str, envelope: Slice, parents: Mapping[str, str]) -> str:
@@ -182,53 +214,74 @@ class Events:
         temporary.replace(self._path)
 
 
-def _reuse_or_run(
-    stage: str, envelope: Slice, inputs: Mapping[str, Path], context: RunContext, events: Events
-) -> Published:
-    parents = {name: read_manifest(path).artifact_id for name, path in inputs.items()}
-    key = stage_fingerprint(stage, envelope, parents)
-    destination = Path(context.store) / envelope.node / key[:16]
-    if (destination / MANIFEST).exists():
-        manifest = read_manifest(destination)
-        if manifest.fingerprint == key and is_intact(destination, manifest):
-            return Published(destination, manifest, reused=True)
-        shutil.rmtree(destination)
-    run = _load_run(stage)
-    folder = Path(qwenops.__file__).parent.joinpath(*stage.split("."))
-    config = _decode_config(stage, envelope)
-    work, scratch = destination.with_name(f".{key[:16]}.work"), destination.with_name(f".{key[:16]}.scratch")
-    _fresh(work)
-    scratch.mkdir(parents=True, exist_ok=True)
-    handle = Stage(envelope.node, envelope.seed, context, work, scratch)
-    events.write(run_started=time.time())
-    began = time.monotonic()
+def _place(task: Task, context: RunContext) -> tuple[str, Path]:
+    parents = {name: read_manifest(path).artifact_id for name, path in task.inputs.items()}
+    key = stage_fingerprint(task.stage, task.slice, parents)
+    return key, Path(context.store) / task.slice.node / key[:16]
+
+
+def _from_answer(message: Mapping[str, Any]) -> Published:
+    if "error" in message:
+        raise FAMILIES[message["error"]["family"]](message["error"]["message"])
+    path = Path(message["path"])
+    return Published(path, read_manifest(path), reused=False)
+
+
+def _produce_and_record(task: Task, context: RunContext) -> Published:
+    events = Events(Path(context.events), task.slice.node)
+    began = time.time()
+    events.write(status="running", started=began)
     try:
-        run(config, **inputs, stage=handle)
+        published = _produce(task, context, events)
+    except BaseException as error:
+        events.write(status="failed", finished=time.time(), error=describe_error(error))
+        raise
+    events.write(status="succeeded", finished=time.time(), artifact=str(published.path))
+    return published
+
+
+def _produce(task: Task, context: RunContext, events: Events) -> Published:
+    node = task.slice.node
+    key, destination = _place(task, context)
+    run, config = _load_run(task.stage), _decode_config(task)
+    work, scratch = destination.with_name(f".{key[:16]}.work"), destination.with_name(f".{key[:16]}.scratch")
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(destination, ignore_errors=True)
+        work.mkdir(parents=True)
+        scratch.mkdir(exist_ok=True)
+        handle = Stage(node, task.slice.seed, context, work, scratch)
+        began = time.time()
+        events.write(run_started=began)
+        try:
+            run(config, **task.inputs, stage=handle)
+        finally:
+            events.write(run_finished=time.time())
+        manifest = Manifest(
+            node=node, fingerprint=key, artifact_id=uuid.uuid4().hex,
+            parents={name: read_manifest(path).artifact_id for name, path in task.inputs.items()},
+            files=digest_files(work), records=handle.records, counts=handle.counts, metrics=handle.metrics,
+            warnings=tuple(handle.warnings), seconds=time.time() - began, config=task.slice.config,
+            code_version=code_version(task.stage), created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            inputs={name: str(path) for name, path in task.inputs.items()},
+        )  # fmt: skip
+        write_manifest(work, manifest)
+        os.replace(work, destination)
     except QwenOpsError:
         raise
     except OSError as error:
         raise PlatformError(
-            f"{envelope.node} could not read or write", expected="a writable folder with free space", found=error,
-            action="free some space or choose another --out, then run again; finished stages are kept",
-        ) from error
+            f"{node} could not read or write", expected="readable inputs and a writable folder with free space",
+            found=error, action="free some space or choose another --out, then run again; finished stages are kept",
+        ) from error  # fmt: skip
     except Exception as error:
         raise StageError(
-            f"{envelope.node} failed", expected=f"{folder.name} to finish", found=f"{type(error).__name__}: {error}",
+            f"{node} failed", expected="the stage to finish", found=f"{type(error).__name__}: {error}",
             action="run again with --debug for the traceback",
-        ) from error
-    finally:
-        events.write(run_finished=time.time())
-    manifest = Manifest(
-        node=envelope.node, fingerprint=key, artifact_id=uuid.uuid4().hex, parents=parents,
-        files=digest_files(work), records=handle.records, counts=handle.counts, metrics=handle.metrics,
-        warnings=tuple(handle.warnings), seconds=time.monotonic() - began, config=envelope.config,
-        code_version=code_version(stage), created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        inputs={name: str(path) for name, path in inputs.items()},
-    )
-    write_manifest(work, manifest)
-    os.replace(work, destination)
+        ) from error  # fmt: skip
     shutil.rmtree(scratch, ignore_errors=True)
-    _track(context, manifest, destination)
+    if context.tracking_uri:
+        importlib.import_module("qwenops.platform.tracking").log_stage(context, manifest, destination)
     return Published(destination, manifest, reused=False)
 
 
@@ -236,25 +289,9 @@ def _load_run(stage: str) -> Callable[..., None]:
     return importlib.import_module(f"qwenops.{stage}.run").run
 
 
-def _decode_config(stage: str, envelope: Slice) -> Config:
-    module = importlib.import_module(f"qwenops.{stage}.config")
-    name = "".join(part.title() for part in stage.split(".")[-1].split("_")) + "Config"
+def _decode_config(task: Task) -> Config:
+    module = importlib.import_module(f"qwenops.{task.stage}.config")
+    name = "".join(part.title() for part in task.stage.split(".")[-1].split("_")) + "Config"
     if not hasattr(module, name):
         raise RecipeError(f"{module.__name__} has no {name}", expected=name, action="name the config after its folder")
-    return decode(getattr(module, name), canonical(envelope.config), where=envelope.node)
-
-
-def _fresh(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise PlatformError(
-            f"cannot write {folder.parent}", expected="a writable output folder", found=error,
-            action="choose another --out or change its permissions",
-        ) from error
-
-
-def _track(context: RunContext, manifest: Manifest, destination: Path) -> None:
-    if context.tracking_uri:
-        importlib.import_module("qwenops.platform.tracking").log_stage(context, manifest, destination)
+    return decode(getattr(module, name), canonical(task.slice.config), where=task.slice.node)

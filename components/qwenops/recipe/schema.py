@@ -1,0 +1,109 @@
+"""`Recipe`: what is trained, as one frozen value with one field per node of the DAG.
+
+Reading a recipe imports the stages' `config.py` files only, so it costs no torch. Checks that concern one
+stage stand in that stage's config; checks across stages stand here.
+"""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from qwenops.alignment.dpo.config import DpoConfig
+from qwenops.alignment.online.config import OnlineConfig
+from qwenops.alignment.reward.config import RewardConfig
+from qwenops.alignment.sft.config import SftConfig
+from qwenops.data.collect.config import CollectConfig
+from qwenops.data.decontaminate.config import DecontaminateConfig
+from qwenops.data.dedup.config import DedupConfig
+from qwenops.data.ingest.config import IngestConfig
+from qwenops.data.mixture.config import MixtureConfig
+from qwenops.data.quality.config import QualityConfig
+from qwenops.data.tokenizer.config import TokenizerConfig
+from qwenops.data.tokens.config import TokensConfig
+from qwenops.delivery.export.config import ExportConfig
+from qwenops.delivery.register.config import RegisterConfig
+from qwenops.delivery.report.config import ReportConfig
+from qwenops.evaluation.benchmarks.config import BenchmarksConfig
+from qwenops.evaluation.contamination.config import ContaminationConfig
+from qwenops.evaluation.long_context.config import LongContextConfig
+from qwenops.evaluation.multilingual.config import MultilingualConfig
+from qwenops.evaluation.safety.config import SafetyConfig
+from qwenops.instructions.evolve.config import EvolveConfig
+from qwenops.instructions.ontology.config import OntologyConfig
+from qwenops.instructions.rank.config import RankConfig
+from qwenops.instructions.select.config import SelectConfig
+from qwenops.instructions.synthesize.config import SynthesizeConfig
+from qwenops.pretraining.extend.config import ExtendConfig
+from qwenops.pretraining.pretrain.config import PretrainConfig
+from qwenops.pretraining.upcycle.config import UpcycleConfig
+from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.config import Config
+
+RECIPE_VERSION = 1
+
+
+class Recipe(Config):
+    """Everything that decides what a run produces. Where it runs is a `Placement` and never stands here."""
+
+    name: str = Field(description="Name of the recipe; house choice: the recipe function's name.")
+    recipe_version: int = Field(
+        RECIPE_VERSION, description="Layout of this object; house choice: old recipes are issued again, not converted."
+    )
+    seed: int = Field(description="Seed of every random choice of the run; house choice: one seed, mixed by stage.")
+
+    collect: CollectConfig
+    ingest: IngestConfig
+    quality: QualityConfig
+    dedup: DedupConfig
+    decontaminate: DecontaminateConfig
+    tokenizer: TokenizerConfig
+    mixture: MixtureConfig
+    tokens: TokensConfig
+    pretrain: PretrainConfig
+    extend: ExtendConfig
+    upcycle: UpcycleConfig
+    ontology: OntologyConfig
+    select: SelectConfig
+    evolve: EvolveConfig
+    sft_seed: SftConfig
+    rank: RankConfig
+    synthesize: SynthesizeConfig
+    sft: SftConfig
+    reward: RewardConfig
+    dpo: DpoConfig
+    online: OnlineConfig
+    benchmarks: BenchmarksConfig
+    long_context: LongContextConfig
+    safety: SafetyConfig
+    multilingual: MultilingualConfig
+    contamination: ContaminationConfig
+    export: ExportConfig
+    register: RegisterConfig
+    report: ReportConfig
+
+    @model_validator(mode="after")
+    def _extension_follows_pretraining(self) -> "Recipe":
+        short, long = self.pretrain.context_length_tokens, self.extend.context_length_tokens
+        if long < short:
+            raise ValueError(f"extend.context_length_tokens {long} is below pretrain.context_length_tokens {short}")
+        return self
+
+
+NODES: tuple[str, ...] = tuple(name for name in Recipe.model_fields if name not in ("name", "recipe_version", "seed"))
+
+
+def resolve(recipe_text: str) -> dict[str, str]:
+    """Strictly decode a recipe and cut it into one canonical slice per node.
+
+    Args:
+        recipe_text: Canonical (or any) JSON text of a `Recipe`.
+
+    Returns:
+        Node name to the text of its slice: the node's name, the seed and the node's own config.
+
+    Raises:
+        RecipeError: the text is no valid recipe; names the dotted path.
+    """
+    recipe = decode(Recipe, recipe_text)
+    plain: dict[str, Any] = recipe.model_dump(mode="json")
+    return {node: canonical({"node": node, "seed": recipe.seed, "config": plain[node]}) for node in NODES}
