@@ -2,6 +2,8 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+
 from qwenops.errors import RecipeError
 from qwenops.training.online_merging import (
     OnlineMergingOptimizer,
@@ -10,7 +12,6 @@ from qwenops.training.online_merging import (
     keep_random,
     resolve_signs,
 )
-from torch import nn
 
 
 def two_layers(seed=0):
@@ -125,8 +126,9 @@ def test_merging_every_third_step_masks_the_accumulated_update_once():
     train(model, optimizer, steps=2)
     assert all((a != b).all() for a, b in zip(model.parameters(), before.parameters(), strict=True))
     train(model, optimizer, steps=1)
-    returned = [torch.isclose(a, b, atol=1e-7).float().mean() for a, b in zip(model.parameters(), before.parameters(), strict=True)]
-    assert 0.2 < float(sum(returned)) / len(returned) < 0.8
+    pairs = zip(model.parameters(), before.parameters(), strict=True)
+    returned = torch.cat([torch.isclose(a, b, atol=1e-7).flatten() for a, b in pairs])
+    assert 0.3 < float(returned.float().mean()) < 0.7
 
 
 def test_every_parameter_moves_on_every_step():

@@ -1,61 +1,11 @@
-"""Losses that learn from preferences and rewards: DPO, the reward model's pair loss, PPO.
+"""From the score of a sampled response to the advantages and returns that PPO learns from.
 
 Everything here is arithmetic on log-probabilities, values and rewards, so that each formula is tested on
-numbers; the forward passes live with the objectives that call it.
+numbers; the clipped losses are in `loss`, the forward passes with the objectives that call it.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-
-
-@dataclass(frozen=True)
-class DpoTerms:
-    """What one DPO batch says.
-
-    Attributes:
-        loss: Scalar, `-mean log sigmoid(margin)`.
-        chosen_reward: [B] `beta (log pi - log pi_ref)` of the chosen responses, detached.
-        rejected_reward: [B] same of the rejected ones.
-    """
-
-    loss: Tensor
-    chosen_reward: Tensor
-    rejected_reward: Tensor
-
-    @property
-    def margin(self) -> Tensor:
-        """[B] implicit reward of chosen minus rejected."""
-        return self.chosen_reward - self.rejected_reward
-
-    @property
-    def accuracy(self) -> Tensor:
-        """Scalar share of pairs whose margin is above zero."""
-        return (self.margin > 0).float().mean()
-
-
-def dpo_loss(
-    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
-) -> DpoTerms:
-    """Direct preference optimisation on summed response log-probabilities (Rafailov et al. 2023, equation 7).
-
-    Args:
-        chosen: [B] log-probability of the chosen response under the policy, summed over its tokens.
-        rejected: [B] same for the rejected response.
-        reference_chosen: [B] chosen under the reference policy.
-        reference_rejected: [B] rejected under the reference policy.
-        beta: Strength of the pull towards the reference.
-    """
-    for_chosen, for_rejected = beta * (chosen - reference_chosen), beta * (rejected - reference_rejected)
-    loss = -functional.logsigmoid(for_chosen - for_rejected).mean()
-    return DpoTerms(loss, for_chosen.detach(), for_rejected.detach())
-
-
-def reward_pair_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Bradley-Terry loss of a reward model: `-mean log sigmoid(r_chosen - r_rejected)`, scores [B]."""
-    return -functional.logsigmoid(chosen - rejected).mean()
 
 
 def token_rewards(
@@ -109,18 +59,9 @@ def generalized_advantages(
     return advantages, (advantages + values) * mask
 
 
-def clipped_policy_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """PPO's clipped surrogate over the response tokens; all [B, T], returns a scalar to minimise."""
-    ratio = ((log_probs - old) * mask).exp()
-    worst = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
-    return -(worst * mask).sum() / mask.sum().clamp(min=1)
-
-
-def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """Value loss `1/2 max((V - R)^2, (clip(V, V_old +- c) - R)^2)` over the response tokens; all [B, T]."""
-    near = old + (values - old).clamp(-clip, clip)
-    worst = torch.maximum((values - returns) ** 2, (near - returns) ** 2)
-    return 0.5 * (worst * mask).sum() / mask.sum().clamp(min=1)
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` [B, T] over the places where `mask` is 1."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
 class RunningMean:

@@ -2,37 +2,30 @@ import math
 
 import pytest
 import torch
-from qwenops.training.preference_loss import (
-    RunningMean,
-    clipped_policy_loss,
-    clipped_value_loss,
-    dpo_loss,
-    generalized_advantages,
-    reward_pair_loss,
-    token_rewards,
-)
+
+from qwenops.training.advantages import RunningMean, generalized_advantages, masked_mean, token_rewards
+from qwenops.training.loss import dpo_loss, ppo_policy_loss, ppo_value_loss, reward_pair_loss
 
 
 def test_dpo_of_the_reference_itself_is_ln_two_with_no_reward():
     chosen, rejected = torch.tensor([-3.0, -9.0]), torch.tensor([-4.0, -2.0])
-    terms = dpo_loss(chosen, rejected, chosen, rejected, beta=0.3)
-    assert math.isclose(float(terms.loss), math.log(2), rel_tol=1e-6)
-    assert terms.margin.tolist() == [0.0, 0.0]
+    loss, chosen_reward, rejected_reward = dpo_loss(chosen, rejected, chosen, rejected, beta=0.3)
+    assert loss.tolist() == pytest.approx([math.log(2)] * 2)
+    assert chosen_reward.tolist() == rejected_reward.tolist() == [0.0, 0.0]
 
 
 def test_dpo_gradient_raises_chosen_and_lowers_rejected():
     chosen, rejected = torch.tensor([-3.0], requires_grad=True), torch.tensor([-4.0], requires_grad=True)
-    dpo_loss(chosen, rejected, chosen.detach(), rejected.detach(), beta=0.3).loss.backward()
+    dpo_loss(chosen, rejected, chosen.detach(), rejected.detach(), beta=0.3)[0].sum().backward()
     assert chosen.grad.item() == pytest.approx(-0.15)
     assert rejected.grad.item() == pytest.approx(0.15)
 
 
 def test_dpo_with_swapped_labels_mirrors_the_loss():
     a, b, ra, rb = (torch.tensor([value]) for value in (-1.0, -2.0, -1.5, -1.0))
-    forward, backward = dpo_loss(a, b, ra, rb, 0.5), dpo_loss(b, a, rb, ra, 0.5)
-    assert forward.margin.item() == -backward.margin.item()
-    difference = backward.loss.item() - forward.loss.item()
-    assert difference == pytest.approx(forward.margin.item())
+    forward, good, bad = dpo_loss(a, b, ra, rb, 0.5)
+    backward, _, _ = dpo_loss(b, a, rb, ra, 0.5)
+    assert (backward - forward).item() == pytest.approx((good - bad).item())
 
 
 def test_reward_pair_loss_is_ln_two_at_a_tie_and_falls_with_the_margin():
@@ -59,11 +52,9 @@ def test_advantages_follow_the_recursion_on_a_worked_example():
 
 
 def test_policy_loss_stops_rewarding_a_ratio_beyond_the_clip():
-    mask, old = torch.ones(1, 1), torch.zeros(1, 1)
-    loss = clipped_policy_loss(torch.full((1, 1), math.log(2.0)), old, torch.ones(1, 1), mask, 0.2)
-    assert loss.item() == pytest.approx(-1.2)
-    loss = clipped_policy_loss(torch.full((1, 1), math.log(2.0)), old, -torch.ones(1, 1), mask, 0.2)
-    assert loss.item() == pytest.approx(2.0)
+    doubled, old = torch.full((1, 1), math.log(2.0)), torch.zeros(1, 1)
+    assert ppo_policy_loss(doubled, old, torch.ones(1, 1), 0.2).item() == pytest.approx(-1.2)
+    assert ppo_policy_loss(doubled, old, -torch.ones(1, 1), 0.2).item() == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +62,7 @@ def test_policy_loss_stops_rewarding_a_ratio_beyond_the_clip():
     [(1.0, 1.0, 2.0, 0.5), (1.5, 1.0, 2.0, 0.5 * 0.85**2), (3.0, 1.0, 2.0, 0.5), (1.1, 1.0, 2.0, 0.5 * 0.9**2)],
 )
 def test_value_loss_takes_the_worse_of_free_and_clipped(value, old, target, expected):
-    loss = clipped_value_loss(*(torch.tensor([[x]]) for x in (value, old, target)), torch.ones(1, 1), 0.15)
+    loss = ppo_value_loss(*(torch.tensor([[x]]) for x in (value, old, target)), 0.15)
     assert loss.item() == pytest.approx(expected)
 
 
@@ -80,3 +71,7 @@ def test_running_mean_subtracts_all_that_was_seen():
     assert mean.centre(torch.tensor([1.0, 3.0])).tolist() == [-1.0, 1.0]
     assert mean.centre(torch.tensor([5.0, 7.0])).tolist() == [1.0, 3.0]
     assert mean.value == 4.0
+
+
+def test_masked_mean_ignores_what_is_masked():
+    assert masked_mean(torch.tensor([[1.0, 3.0, 99.0]]), torch.tensor([[1.0, 1.0, 0.0]])).item() == 2.0
