@@ -229,4 +229,5 @@ def _observed(result: Any) -> str:
     if "unexpected_count" in facts:
         values = facts.get("partial_unexpected_list", [])[:_SHOWN_VALUES]
         return f"{facts['unexpected_count']} of {facts['element_count']} rows, such as {values}"
-    return str(result.exception_info)[:_SHOWN_CHARACTERS]  # it could not be evaluated: a value of another type, say
+    # It could not be evaluated, because of a value of another type, say: one record per metric that failed.
+    return "; ".join(str(info["exception_message"]) for info in result.exception_info.values())[:_SHOWN_CHARACTERS]
