@@ -3,8 +3,8 @@
 They give post-training something a model of about half a million parameters can learn, and a judge that cannot be
 argued with. A task is a chain of steps applied to a string of digits ("381752"), so the same verifier judges a seed
 question ("Reverse: 381752") and one made harder by evolution ("Reverse, then drop the first: 381752"). Digits
-are single tokens in Qwen's tokenizer, which is why they stand without spaces. House choice: the report names tasks with a
-definite final answer (4.1.2) and does not publish its own.
+are single tokens in Qwen's tokenizer, which is why they stand without spaces. House choice: the report names tasks
+with a definite final answer (4.1.2) and does not publish its own.
 
 A prompt belongs to the train or the held-out split by a hash of its text, so no held-out prompt can be trained on,
 whoever generates it and whenever.
