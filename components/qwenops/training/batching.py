@@ -1,0 +1,153 @@
+"""Rows for training: packing, padding, shifted labels.
+
+Packed rows hold several documents. `position_ids` restart at every document; transformers derives the
+block-diagonal attention from those restarts when no attention mask is given, so that documents that share a
+row do not see each other.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwenops.training.fit import Batch
+from qwenops.training.loss import IGNORED
+
+
+@dataclass(frozen=True)
+class Example:
+    """One document or conversation.
+
+    Attributes:
+        tokens: Token ids.
+        learn: For each token whether it is a target (an assistant's word, or every token of plain text).
+    """
+
+    tokens: Sequence[int]
+    learn: Sequence[bool]
+
+
+def shift_labels(labels: Tensor) -> Tensor:
+    """Turn labels aligned with inputs (transformers' convention) into "what comes next" labels, same shape."""
+    return torch.cat([labels[..., 1:], torch.full_like(labels[..., :1], IGNORED)], dim=-1)
+
+
+def text_batch(rows: np.ndarray, weights: np.ndarray | None = None) -> Batch:
+    """A language-modelling batch from whole rows.
+
+    Args:
+        rows: Integer [rows, length + 1]: the inputs and, one to the right, what to predict.
+        weights: float [rows, length] loss weight of each target; None weighs all the same.
+
+    Returns:
+        input_ids and labels int64 [rows, length], `weights` where given, `num_tokens`, `loss_weight`.
+    """
+    ids = torch.from_numpy(rows.astype(np.int64))
+    batch: Batch = {"input_ids": ids[:, :-1], "labels": ids[:, 1:], "num_tokens": ids[:, 1:].numel()}
+    batch["loss_weight"] = float(batch["num_tokens"])
+    if weights is not None:
+        batch["weights"] = torch.from_numpy(weights.astype(np.float32))
+        batch["loss_weight"] = float(weights.sum())
+    return batch
+
+
+def pad_batch(examples: Sequence[Example], pad_id: int) -> Batch:
+    """One example per row, padded on the right.
+
+    Returns:
+        input_ids, labels (shifted, `IGNORED` on padding and prompt) and attention_mask, int64 [rows, longest];
+        `num_tokens` counts real tokens, `loss_weight` the targets.
+    """
+    longest = max(len(example.tokens) for example in examples)
+    input_ids = torch.full((len(examples), longest), pad_id, dtype=torch.int64)
+    aligned = torch.full_like(input_ids, IGNORED)
+    mask = torch.zeros_like(input_ids)
+    for row, example in enumerate(examples):
+        _place(example, input_ids[row], aligned[row], 0)
+        mask[row, : len(example.tokens)] = 1
+    batch: Batch = {"input_ids": input_ids, "labels": shift_labels(aligned), "attention_mask": mask}
+    return _counted(batch, int(mask.sum()))
+
+
+def pack_batch(rows: Sequence[Sequence[Example]], length: int, pad_id: int) -> Batch:
+    """Several examples per row, each seeing only itself.
+
+    Args:
+        rows: Examples of each row; together at most `length` tokens (see `plan_packing`).
+        length: Tokens of a row.
+        pad_id: Fills the end of a row, as an example of its own without targets.
+
+    Returns:
+        input_ids, labels (shifted) and position_ids (restarting), int64 [rows, length]; `num_tokens` counts real
+        tokens, `loss_weight` the targets. No attention mask: the restarts carry the borders.
+    """
+    input_ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)
+    aligned = torch.full_like(input_ids, IGNORED)
+    positions = torch.zeros_like(input_ids)
+    real = 0
+    for row, examples in enumerate(rows):
+        start = 0
+        for example in examples:
+            size = _place(example, input_ids[row], aligned[row], start)
+            # The first token of an example must not be the target of the one before it.
+            aligned[row, start] = IGNORED
+            positions[row, start : start + size] = torch.arange(size)
+            start += size
+        positions[row, start:] = torch.arange(length - start)
+        real += start
+    batch: Batch = {"input_ids": input_ids, "labels": shift_labels(aligned), "position_ids": positions}
+    return _counted(batch, real)
+
+
+def plan_packing(examples: Iterable[Example], length: int) -> list[list[Example]]:
+    """Fill rows of `length` tokens first-fit by falling size; examples longer than a row are left out."""
+    fitting = [example for example in examples if 0 < len(example.tokens) <= length]
+    rows: list[list[Example]] = []
+    space: list[int] = []
+    for example in sorted(fitting, key=lambda item: -len(item.tokens)):
+        size = len(example.tokens)
+        row = next((index for index, left in enumerate(space) if left >= size), None)
+        if row is None:
+            rows.append([])
+            space.append(length)
+            row = len(rows) - 1
+        rows[row].append(example)
+        space[row] -= size
+    return rows
+
+
+def packed_epochs(
+    examples: Sequence[Example], *, length: int, rows_per_batch: int, pad_id: int, seed: int, start_step: int = 0
+) -> Iterator[Batch]:
+    """Endless packed batches: every epoch holds every row once, in an order drawn from (seed, epoch).
+
+    The batch of a step depends on (examples, seed, step) only, so a resumed loop continues at `start_step`.
+    """
+    rows = plan_packing(examples, length)
+    if not rows:
+        return
+    for step in range(start_step, 2**62):
+        first = step * rows_per_batch
+        chosen = [_row_of_stream(index, len(rows), seed) for index in range(first, first + rows_per_batch)]
+        yield pack_batch([rows[index] for index in chosen], length, pad_id)
+
+
+def _row_of_stream(index: int, count: int, seed: int) -> int:
+    epoch, place = divmod(index, count)
+    return int(np.random.default_rng((seed, epoch)).permutation(count)[place])
+
+
+def _place(example: Example, ids: Tensor, aligned: Tensor, start: int) -> int:
+    size = len(example.tokens)
+    tokens = torch.tensor(example.tokens, dtype=torch.int64)
+    ids[start : start + size] = tokens
+    aligned[start : start + size] = torch.where(torch.tensor(example.learn, dtype=torch.bool), tokens, IGNORED)
+    return size
+
+
+def _counted(batch: Batch, real_tokens: int) -> Batch:
+    batch["num_tokens"] = real_tokens
+    batch["loss_weight"] = float((batch["labels"] != IGNORED).sum())
+    return batch

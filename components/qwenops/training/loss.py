@@ -1,0 +1,168 @@
+"""Losses from hidden states in chunks, so that [tokens x vocabulary] logits never exist as a whole.
+
+Labels are ALREADY SHIFTED everywhere in `training/`: `labels[b, t]` is what position t has to predict, and
+`IGNORED` (-100) marks positions without a loss. `batching.shift_labels` turns transformers' convention into it.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+IGNORED = -100
+_CHUNK_TOKENS = 1024
+
+
+def chunked_cross_entropy(
+    hidden: Tensor, lm_head_weight: Tensor, labels: Tensor, weights: Tensor | None = None, chunk: int = _CHUNK_TOKENS
+) -> Tensor:
+    """Weighted mean cross entropy (nats per token); logits live for `chunk` tokens at a time.
+
+    Args:
+        hidden: [..., hidden] output of the decoder body after its final norm.
+        lm_head_weight: [vocabulary, hidden].
+        labels: int64 [...], already shifted; `IGNORED` positions cost nothing, in time either.
+        weights: float [...] weight of each position; None weighs all the same.
+        chunk: Tokens whose logits exist at once.
+
+    Returns:
+        A scalar: sum(weight * loss) / sum(weight) over the positions that have a label.
+    """
+    flat, targets, scale = _select(hidden, labels, weights)
+    scale = scale / scale.sum().clamp_min(torch.finfo(scale.dtype).tiny)
+    return _ChunkedCrossEntropy.apply(flat, lm_head_weight, targets, scale, chunk)  # type: ignore[no-any-return]
+
+
+def token_log_probs(hidden: Tensor, lm_head_weight: Tensor, labels: Tensor, chunk: int = _CHUNK_TOKENS) -> Tensor:
+    """Log-probability of every label, fp32 [...]; 0 where the label is `IGNORED`. Logits are recomputed in backward."""
+    keep = labels != IGNORED
+    flat, targets = hidden[keep], labels[keep]
+    pieces = [
+        checkpoint(_log_probs_of_chunk, part, lm_head_weight, target, use_reentrant=False)
+        for part, target in zip(flat.split(chunk), targets.split(chunk), strict=True)
+    ]
+    found = torch.cat(pieces) if pieces else flat.new_zeros(0, dtype=torch.float32)
+    return torch.zeros(labels.shape, dtype=torch.float32, device=hidden.device).masked_scatter(keep, found)
+
+
+def sequence_log_probs(
+    model: nn.Module,
+    input_ids: Tensor,
+    labels: Tensor,
+    attention_mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+) -> Tensor:
+    """Summed (not averaged) log-probability of each row's labels: [rows], fp32, differentiable.
+
+    Args:
+        model: A `*ForCausalLM`; its decoder body and its output weight are used, its `forward` is not.
+        input_ids: int64 [rows, length].
+        labels: int64 [rows, length], already shifted, `IGNORED` on the prompt and on padding.
+        attention_mask: 1 for real tokens, 0 for padding; None when there is none.
+        position_ids: Positions, where they differ from 0..length-1.
+    """
+    hidden = hidden_states(model, input_ids, attention_mask, position_ids)
+    return token_log_probs(hidden, output_weight(model), labels).sum(-1)
+
+
+def hidden_states(
+    model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+) -> Tensor:
+    """Output of the decoder body, [rows, length, hidden], without logits and without a key cache."""
+    return model.model(
+        input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+    ).last_hidden_state
+
+
+def output_weight(model: Any) -> Tensor:
+    """The [vocabulary, hidden] weight that turns hidden states into logits (the tied embedding, for small sizes)."""
+    return model.get_output_embeddings().weight
+
+
+def dpo_loss(
+    chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """DPO: -log sigmoid(beta * (chosen log-ratio - rejected log-ratio)) of summed log-probs, each [pairs].
+
+    Returns:
+        loss [pairs], and the implicit rewards beta * (log pi - log pi_ref) of both sides, detached.
+    """
+    chosen_reward = beta * (chosen - reference_chosen)
+    rejected_reward = beta * (rejected - reference_rejected)
+    return -F.logsigmoid(chosen_reward - rejected_reward), chosen_reward.detach(), rejected_reward.detach()
+
+
+def reward_pair_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Reward model: -log sigmoid(r+ - r-) of rewards, each [pairs]; returns [pairs]."""
+    return -F.logsigmoid(chosen - rejected)
+
+
+def ppo_policy_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """Clipped policy loss per token; same shape as its inputs."""
+    ratio = (log_probs - old_log_probs).exp()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def ppo_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Value loss per token, 0.5 * max of the plain and the clipped squared error (clip 0.15 in Qwen1)."""
+    clipped = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Computes the gradients while each chunk's logits are at hand: no second pass over the vocabulary."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, chunk: int) -> Tensor:
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        grad_hidden = torch.zeros_like(hidden) if need_hidden else None
+        grad_weight = torch.zeros_like(weight) if need_weight else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        matrix = weight.to(_matmul_dtype(hidden))
+        for start in range(0, hidden.shape[0], chunk):
+            rows = slice(start, start + chunk)
+            part, target, share = hidden[rows].to(matrix.dtype), targets[rows], scale[rows]
+            log_probs = F.log_softmax((part @ matrix.T).float(), dim=-1)
+            total -= (log_probs.gather(1, target[:, None])[:, 0] * share).sum()
+            if not (need_hidden or need_weight):
+                continue
+            slope = log_probs.exp_()
+            slope.scatter_add_(1, target[:, None], slope.new_full((len(target), 1), -1.0))
+            slope = (slope * share[:, None]).to(matrix.dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = slope @ matrix
+            if grad_weight is not None:
+                grad_weight += slope.T @ part
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        (slope,) = grads
+        return (
+            None if grad_hidden is None else grad_hidden * slope,
+            None if grad_weight is None else grad_weight * slope,
+            None, None, None,
+        )
+
+
+def _matmul_dtype(hidden: Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def _select(hidden: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    flat, targets = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
+    scale = torch.ones_like(targets, dtype=torch.float32) if weights is None else weights.reshape(-1).float()
+    keep = targets != IGNORED
+    if bool(keep.all()):
+        return flat, targets, scale
+    return flat[keep], targets[keep], scale[keep]
+
+
+def _log_probs_of_chunk(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    logits = F.linear(hidden, weight).float()
+    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)
