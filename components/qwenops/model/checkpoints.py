@@ -1,8 +1,8 @@
 """Load and save checkpoints as folders that stock transformers reads.
 
 `save_pretrained` does the work; this module adds what a reader of another version needs (the legacy names
-`rope_theta` and `torch_dtype` beside transformers 5's `rope_parameters` and `dtype`), the generation settings, and the facts of
-`contracts.checkpoint`. Experts are written one by one under their hub names by transformers itself.
+`rope_theta` and `torch_dtype` beside the `rope_parameters` and `dtype` of transformers 5), the generation settings, and
+the facts of `contracts.checkpoint`. Experts are written one by one under their hub names by transformers itself.
 """
 
 import json
