@@ -1,0 +1,312 @@
+"""Token shards: what pre-training reads. One flat file of ids per split and domain, an index, and a packing reader.
+
+    index.json                       vocabulary, dtype, end_of_text, weights, shards, heldout_languages
+    shards/<split>-<domain>.bin      ids end to end, little endian; every document ends with <|endoftext|>
+    shards/<split>-<domain>.idx.npy  int64 [documents + 1], where each document starts; the last entry is the end
+    shards/<split>-<domain>.lang.json  language of each document
+
+`packed` cuts each domain's endless stream of reshuffled documents into rows and draws the domain of a row by a
+low-discrepancy sequence, so realised shares follow the weights to within a row or two, and row r is found
+without producing the rows before it. Drawing the domain of every document instead would need a replay on resume.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwenops.errors import ContractError
+
+INDEX = "index.json"
+END_OF_TEXT, IM_START, IM_END = CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_WIDEST_UINT16 = 1 << 16
+_GOLDEN = (5**0.5 - 1) / 2
+_BLOCK_ROWS = 1 << 20
+
+Ids = NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """What one shard holds: its tokens, documents, UTF-8 bytes of the text they came from, and the file's digest."""
+
+    tokens: int
+    documents: int
+    bytes_of_text: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TokenIndex:
+    """The account of a tokens artifact.
+
+    Attributes:
+        vocabulary: Size of the tokenizer, control tokens included.
+        dtype: "uint16" when every id fits, else "uint32".
+        end_of_text: Id of <|endoftext|>.
+        weights: Domain to its share of training tokens; sums to 1.
+        shards: "<split>-<domain>" to its facts.
+        heldout_languages: Language to {"tokens", "bytes"} of held-out text.
+    """
+
+    vocabulary: int
+    dtype: str
+    end_of_text: int
+    weights: Mapping[str, float]
+    shards: Mapping[str, ShardFacts]
+    heldout_languages: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, dict[str, int]])
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of untrusted texts: the surface form of a control token in a text stays text and yields no control id."""
+    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
+
+
+def dtype_of(vocabulary: int) -> str:
+    """Smallest of the two shard types that holds every id below `vocabulary`."""
+    return "uint16" if vocabulary <= _WIDEST_UINT16 else "uint32"
+
+
+def write_shard(
+    artifact: Path, name: str, documents: Sequence[Sequence[int] | Ids], languages: Sequence[str], bytes_of_text: int,
+    dtype: str,
+) -> ShardFacts:
+    """Write one shard; `documents` end with the end-of-text id already, `name` is "<split>-<domain>"."""
+    folder = artifact / "shards"
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = np.zeros(len(documents) + 1, dtype=np.int64)
+    np.cumsum([len(document) for document in documents], out=starts[1:])
+    digest = hashlib.sha256()
+    with (folder / f"{name}.bin").open("wb") as stream:
+        for document in documents:
+            block = np.asarray(document, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+            digest.update(block)
+            stream.write(block)
+    np.save(folder / f"{name}.idx.npy", starts)
+    (folder / f"{name}.lang.json").write_text(json.dumps(list(languages)), encoding="utf-8")
+    return ShardFacts(int(starts[-1]), len(documents), bytes_of_text, digest.hexdigest())
+
+
+def write_index(artifact: Path, index: TokenIndex) -> None:
+    """Write `index.json`; after the shards, because a reader takes its presence for completeness."""
+    text = json.dumps(asdict(index), indent=1, sort_keys=True)
+    (artifact / INDEX).write_text(text, encoding="utf-8")
+
+
+def read_index(artifact: Path) -> TokenIndex:
+    """Read `index.json`.
+
+    Raises:
+        ContractError: it is missing or unreadable, or its weights are not a distribution over train shards.
+    """
+    path = artifact / INDEX
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        shards = {name: ShardFacts(**facts) for name, facts in plain.pop("shards").items()}
+        index = TokenIndex(shards=shards, **plain)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ContractError(
+            f"no readable token index at {path}", expected="an artifact of the tokens stage", found=error,
+            action="run the tokens stage again",
+        ) from None
+    lacking = [domain for domain, share in index.weights.items() if share > 0 and f"train-{domain}" not in shards]
+    total = sum(index.weights.values())
+    if lacking or abs(total - 1) > 1e-6 or min(index.weights.values()) < 0:
+        raise ContractError(
+            f"mixture weights of {path} cannot be honoured", expected="shares that sum to 1, over domains with tokens",
+            found=f"sum {total}, no train shard for {lacking}", action="run mixture and tokens again",
+        )
+    return index
+
+
+class TokenShards:
+    """Reader of a tokens artifact; shards are memory-mapped.
+
+    Args:
+        path: Folder of the artifact.
+
+    Raises:
+        ContractError: the index is bad, or a shard's length is not the one the index states.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.index = read_index(self.path)
+        self._shards = {name: self._open(name, facts) for name, facts in self.index.shards.items()}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Domain to its share of training tokens."""
+        return dict(self.index.weights)
+
+    @property
+    def vocabulary(self) -> int:
+        """Size of the tokenizer the ids belong to."""
+        return self.index.vocabulary
+
+    @property
+    def end_of_text(self) -> int:
+        """Id that ends every document."""
+        return self.index.end_of_text
+
+    def tokens(self, split: str) -> int:
+        """Tokens of a split, each counted once."""
+        return sum(facts.tokens for name, facts in self.index.shards.items() if name.split("-", 1)[0] == split)
+
+    def documents(self, split: str, domain: str | None = None, lang: str | None = None) -> Iterator[Ids]:
+        """Documents of a split in stored order, each with its end-of-text id; None takes every domain or language."""
+        for name in self._names(split):
+            if domain in (None, name.split("-", 1)[1]):
+                shard = self._shards[name]
+                yield from (shard.document(i) for i in range(shard.count) if lang in (None, shard.languages[i]))
+
+    def heldout_by_language(self) -> dict[str, tuple[list[Ids], int]]:
+        """Held-out documents by language, with the UTF-8 bytes of their text (for bits per byte)."""
+        return {
+            language: (list(self.documents("heldout", lang=language)), facts["bytes"])
+            for language, facts in sorted(self.index.heldout_languages.items())
+        }
+
+    def packed(
+        self, split: str, length: int, seed: int, start_row: int = 0, weights: Mapping[str, float] | None = None
+    ) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
+        """Endless rows of exactly `length` tokens; a function of (split, length, seed, weights, row) only.
+
+        A row belongs to one domain. Within a domain documents lie end to end, reshuffled every epoch; a document cut
+        by the end of a row continues in that domain's next row, so no token is lost or padded.
+
+        Args:
+            split: "train" or "heldout"; a domain the split lacks gives its share to the others.
+            length: Tokens in a row.
+            seed: Seeds the order of documents and the phase of the domain sequence.
+            start_row: First row to produce; rows before it cost no reading.
+            weights: Shares to try instead of the index's own.
+
+        Yields:
+            ids [length] of the shard's dtype, and int64 [length] the number of each token's document in its
+            domain's stream: it changes exactly where one document ends and the next begins.
+        """
+        shares = self.index.weights if weights is None else weights
+        names = [name for name in self._names(split) if shares.get(name.split("-", 1)[1], 0) > 0]
+        if not names:
+            raise ContractError(
+                f"no {split} tokens with a weight", expected=f"a {split} shard of {dict(shares)}", found=list(self._shards)
+            )
+        schedule = _Schedule([shares[name.split("-", 1)[1]] for name in names], seed)
+        streams = [_Stream(self._shards[name], seed, number) for number, name in enumerate(names)]
+        taken = schedule.counts_before(start_row)
+        row = start_row
+        while True:
+            which = schedule.domain(row)
+            yield streams[which].take(int(taken[which]) * length, length)
+            taken[which] += 1
+            row += 1
+
+    def verify(self) -> None:
+        """Compare every shard with its digest.
+
+        Raises:
+            ContractError: a shard differs.
+        """
+        for name, facts in self.index.shards.items():
+            found = hashlib.sha256(self._shards[name].ids.tobytes()).hexdigest()
+            if found != facts.sha256:
+                raise ContractError(
+                    f"shard {name} changed", expected=facts.sha256, found=found, action="run the tokens stage again"
+                )
+
+    def _names(self, split: str) -> list[str]:
+        return [name for name in sorted(self._shards) if name.split("-", 1)[0] == split]
+
+    def _open(self, name: str, facts: ShardFacts) -> "_Shard":
+        stem = self.path / "shards" / name
+        dtype = np.dtype(self.index.dtype).newbyteorder("<")
+        try:
+            ids = np.memmap(f"{stem}.bin", dtype=dtype, mode="r")
+            starts = np.load(f"{stem}.idx.npy")
+            languages = json.loads(Path(f"{stem}.lang.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ContractError(
+                f"unreadable shard {stem}", expected="bin, idx.npy and lang.json", found=error,
+                action="run the tokens stage again",
+            ) from None
+        if not len(ids) == starts[-1] == facts.tokens or not len(starts) - 1 == len(languages) == facts.documents:
+            raise ContractError(
+                f"shard {stem} is not what its index says",
+                expected=f"{facts.tokens} tokens, {facts.documents} documents",
+                found=f"{len(ids)} tokens, {len(languages)} documents", action="run the tokens stage again",
+            )
+        return _Shard(ids, starts, languages)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    ids: Ids
+    starts: NDArray[np.int64]
+    languages: list[str]
+
+    @property
+    def count(self) -> int:
+        return len(self.languages)
+
+    def document(self, number: int) -> Ids:
+        return self.ids[self.starts[number] : self.starts[number + 1]]
+
+
+class _Schedule:
+    """Domain of each row: the golden-ratio sequence through the cumulated weights."""
+
+    def __init__(self, weights: Sequence[float], seed: int) -> None:
+        self._edges = np.cumsum(np.asarray(weights) / np.sum(weights))[:-1]
+        self._phase = float(np.random.default_rng(seed).random())
+
+    def domain(self, row: int) -> int:
+        return int(self._domains(np.array([row]))[0])
+
+    def counts_before(self, row: int) -> NDArray[np.int64]:
+        counts = np.zeros(len(self._edges) + 1, dtype=np.int64)
+        for start in range(0, row, _BLOCK_ROWS):
+            rows = np.arange(start, min(start + _BLOCK_ROWS, row))
+            counts += np.bincount(self._domains(rows), minlength=len(counts))
+        return counts
+
+    def _domains(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self._edges, (self._phase + rows * _GOLDEN) % 1.0, side="right")
+
+
+class _Stream:
+    """One domain's documents end to end for ever, in a new order every epoch."""
+
+    def __init__(self, shard: _Shard, seed: int, number: int) -> None:
+        self._shard, self._seed, self._number = shard, seed, number
+        self._epoch = -1
+        self._order = self._ends = np.zeros(0, dtype=np.int64)
+
+    def take(self, position: int, length: int) -> tuple[Ids, NDArray[np.int64]]:
+        """`length` ids from `position` of the stream, and the number of each one's document."""
+        pieces: list[Ids] = []
+        numbers: list[NDArray[np.int64]] = []
+        while length > 0:
+            epoch, offset = divmod(position, len(self._shard.ids))
+            self._shuffle(epoch)
+            place = int(np.searchsorted(self._ends, offset, side="right"))
+            document = self._shard.document(int(self._order[place]))
+            begin = offset - (int(self._ends[place]) - len(document))
+            piece = document[begin : begin + length]
+            pieces.append(piece)
+            numbers.append(np.full(len(piece), epoch * self._shard.count + place, dtype=np.int64))
+            position += len(piece)
+            length -= len(piece)
+        return np.concatenate(pieces), np.concatenate(numbers)
+
+    def _shuffle(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self._seed, self._number, epoch])
+            self._order = rng.permutation(self._shard.count)
+            self._ends = np.cumsum(np.diff(self._shard.starts)[self._order])
+            self._epoch = epoch
