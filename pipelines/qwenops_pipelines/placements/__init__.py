@@ -1,1 +1,21 @@
-"""placements of qwenops."""
+"""Where a pipeline runs; `by_name` finds a placement for the command line."""
+
+from qwenops.errors import RecipeError
+from qwenops.recipe.placement import Placement
+from qwenops_pipelines.placements.h200_node import h200_node
+from qwenops_pipelines.placements.laptop import laptop
+
+_PLACEMENTS = {"laptop": laptop, "h200_node": h200_node}
+
+
+def by_name(name: str) -> Placement:
+    """Return the placement called `name`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if name not in _PLACEMENTS:
+        raise RecipeError(
+            "unknown placement", expected=f"one of {', '.join(_PLACEMENTS)}", found=name, action="check --placement"
+        )
+    return _PLACEMENTS[name]()

@@ -1,0 +1,125 @@
+"""What each command of the command line does; `cli` parses, this module acts."""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from qwenops.contracts.metrics import find_metric
+from qwenops.errors import RecipeError
+from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.placements import by_name
+from qwenops_pipelines.recipes import load_recipe
+
+# Modules a run needs, and the extra of this package that brings each.
+_NEEDED = {
+    "kfp": "pipelines", "ray": "platform", "mlflow": "platform", "torch": "train", "transformers": "train",
+    "great_expectations": "data", "pyarrow": "data", "kubernetes": "platform",
+}  # fmt: skip
+_NEEDED_BYTES = 5 * 10**9
+
+
+def _run(options: argparse.Namespace) -> int:
+    for stage in (options.until, options.restart):
+        _check_stage(stage)
+    recipe = load_recipe(options.recipe, options.overrides)
+    local = importlib.import_module("qwenops_pipelines.local")
+    out = options.out or Path("runs") / recipe.name
+    return local.run_local(recipe, out, by_name(options.placement), until=options.until, restart=options.restart)
+
+
+def _compile(options: argparse.Namespace) -> int:
+    _check_stage(options.until)
+    compiler = importlib.import_module("qwenops_pipelines.compile")
+    recipe = load_recipe(options.recipe, options.overrides)
+    compiler.compile_pipeline(recipe, by_name(options.placement), options.output, until=options.until)
+    print(f"wrote {options.output}")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    print(importlib.import_module("qwenops_pipelines.plan").describe(load_recipe(options.recipe, options.overrides)))
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    record = _read_record(options.run)
+    print(f"{record['run_name']}  recipe {record['recipe']}  {record['status']}  {record['seconds']:.0f} s")
+    for name, stage in record["stages"].items():
+        print(f"\n{name}  {stage['status']}  {stage['seconds']:.1f} s")
+        for metric, value in sorted(stage["metrics"].items()):
+            print(f"  {metric:<44} {value:>12.4g} {_unit(metric)}")
+        for warning in stage["warnings"]:
+            print(f"  warning: {warning}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    left, right = (_read_record(path) for path in options.runs)
+    print(f"{'':<58} {left['run_name']:>14} {right['run_name']:>14}")
+    for name in (node.name for node in NODES):
+        pair = [record["stages"].get(name, {"metrics": {}, "seconds": 0.0}) for record in (left, right)]
+        _compare_row(f"{name} seconds", pair[0]["seconds"], pair[1]["seconds"])
+        for metric in sorted(set(pair[0]["metrics"]) | set(pair[1]["metrics"])):
+            _compare_row(f"{name} {metric}", pair[0]["metrics"].get(metric), pair[1]["metrics"].get(metric))
+    return 0
+
+
+def _compare_row(label: str, left: float | None, right: float | None) -> None:
+    if left != right:
+        cells = [f"{value:>14.4g}" if value is not None else f"{'-':>14}" for value in (left, right)]
+        print(f"{label:<58} {' '.join(cells)}")
+
+
+def _chat(options: argparse.Namespace) -> int:
+    model = Path(_read_record(options.model)["model"]["path"]) if (options.model / "run.json").exists() else options.model
+    importlib.import_module("qwenops.delivery.chat").chat(model, options.long_context, sys.stdin, sys.stdout)
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    lines = [
+        (name, importlib.util.find_spec(name) is not None, f"pip install -c constraints.txt -e '.[{extra}]'")
+        for name, extra in _NEEDED.items()
+    ]
+    free = shutil.disk_usage(Path.cwd()).free
+    lines.append(("5 GB of free disk", free >= _NEEDED_BYTES, f"free some space ({free / 1e9:.1f} GB here)"))
+    lines.append(("two CPU cores", (os.cpu_count() or 1) >= 2, "a run on one core takes twice as long"))
+    lines.append(("dpkg-deb", shutil.which("dpkg-deb") is not None, "Debian sources will be skipped without dpkg"))
+    for name, good, command in lines:
+        print(f"{'ok     ' if good else 'missing'}  {name}" + ("" if good else f"  ->  {command}"))
+    return 0 if all(good for _, good, _ in lines[: len(_NEEDED)]) else 5
+
+
+def _check_stage(name: str) -> None:
+    if name and name not in {node.name for node in NODES}:
+        raise RecipeError(
+            "unknown stage", expected=f"one of {', '.join(node.name for node in NODES)}", found=name,
+            action="check --until and --from",
+        )  # fmt: skip
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"{folder} holds no run record", expected="a folder that `qwenops run` wrote", found=error,
+            action="give the folder that was --out",
+        ) from None  # fmt: skip
+
+
+def _unit(metric: str) -> str:
+    listed = find_metric(metric)
+    return listed.unit if listed else ""
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run, "compile": _compile, "plan": _plan, "show": _show, "compare": _compare, "chat": _chat, "doctor": _doctor,
+}  # fmt: skip

@@ -1,0 +1,312 @@
+"""`qwenops run`: the compiled DAG on one machine, through KFP's local runner in the installed environment.
+
+This module starts and stops what the run needs (one Ray, one stage server, one MLflow parent run), watches
+the events for the console, and writes the run record and the report whatever the end is. A folder holds one
+run at a time. Whether finished work is reused is the stages' own business (`platform.stage`).
+"""
+
+import contextlib
+import fcntl
+import importlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+from kfp import local
+
+from qwenops.contracts.manifest import MANIFEST
+from qwenops.delivery.page import render
+from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
+from qwenops.platform.context import RunContext
+from qwenops.platform.stage import Slice, Task, find_published
+from qwenops.recipe.codec import canonical, decode, fingerprint
+from qwenops.recipe.placement import Placement
+from qwenops.recipe.schema import Recipe, resolve
+from qwenops_pipelines.dags.edges import Node, ancestors
+from qwenops_pipelines.dags.full import build
+from qwenops_pipelines.record import Clock, artifact_folders, build_record, read_events
+
+_WATCH_SECONDS = 0.5
+_OBJECT_STORE_BYTES = 300 * 2**20
+# Background reporters of these libraries start threads (unsafe before a fork) or call home; neither belongs in a run.
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "report", restart: str = "") -> int:
+    """Run `recipe` into `out`; returns the exit status.
+
+    Args:
+        recipe: What to train.
+        out: Folder of the run; finished work in it is reused.
+        placement: Where; on this machine only its worker count matters.
+        until: Last node to run.
+        restart: Node to make again, with all that depends on it, although its output is there; empty for none.
+
+    Raises:
+        QwenOpsError: the folder cannot be used, or a node failed (after the run record is written).
+    """
+    nodes = ancestors(until)
+    with _locked(out):
+        context = _context(out, placement)
+        if restart:
+            _forget(Path(context.store) / restart)
+        began = time.time()
+        for stale in Path(context.events).glob("*.json"):
+            stale.unlink()
+        todo = [node.name for node in nodes if node.name not in reusable(recipe, context, nodes)]
+        print(f"{recipe.name}: {len(nodes)} stages, {len(nodes) - len(todo)} reused, {len(todo)} to run; output in {out}")
+        with _services(context, recipe, out, needed=bool(todo)) as ready, _console(ready, nodes) as watch:
+            failure = _run_dag(recipe, placement, ready, out, until)
+        clock = Clock(began, time.time(), watch.peak_resident_bytes)
+        record = _write_record(recipe, ready, nodes, out, clock)
+        _finish_tracking(ready, record, out)
+    if failure is not None:
+        raise _explain(record, failure)
+    _say_goodbye(record, out)
+    return 0
+
+
+def reusable(recipe: Recipe, context: RunContext, nodes: tuple[Node, ...]) -> dict[str, Path]:
+    """Nodes whose published artifact, and whose inputs', are intact: node name to folder."""
+    slices = resolve(canonical(recipe))
+    found: dict[str, Path] = {}
+    for node in nodes:
+        if all(source in found for source in node.inputs.values()):
+            inputs = {name: found[source] for name, source in node.inputs.items()}
+            published = find_published(Task(node.stage, decode(Slice, slices[node.name]), inputs), context)
+            if published:
+                found[node.name] = published.path
+    return found
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = (out / ".lock").open("w")
+    except OSError as error:
+        raise PlatformError(
+            f"cannot write {out}", expected="a writable output folder", found=error,
+            action="choose another --out or change its permissions",
+        ) from None  # fmt: skip
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PlatformError(
+                f"another run is writing {out}", expected="one run per folder", found="a locked folder",
+                action="wait for it to end, or give this run another --out",
+            ) from None  # fmt: skip
+        yield
+
+
+def _context(out: Path, placement: Placement) -> RunContext:
+    folder = out.resolve()
+    cache = Path(os.environ.get("QWENOPS_CACHE") or Path.home() / ".cache" / "qwenops")
+    return RunContext(
+        store=str(folder / "stages"), events=str(folder / "events"), cache=str(cache), run_name=folder.name,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}",
+        num_workers=placement.num_workers, show_bar="yes" if sys.stdout.isatty() else "no",
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _services(context: RunContext, recipe: Recipe, out: Path, *, needed: bool) -> Iterator[RunContext]:
+    """Start Ray, the stage server and the MLflow parent run when something is left to compute; stop them at the end."""
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(prefix="qwenops-") as scratch:
+        os.environ.update({**_QUIET, "HOME": os.environ.get("HOME", scratch)})
+        if needed:
+            context = replace(context, stage_server=str(Path(scratch) / "stages.sock"))
+            address = _start_ray(stack)
+            parent = _open_tracking(context, recipe, out)
+            context = replace(context, ray_address=address, parent_run_id=parent)
+            os.environ.update(context.to_environment())
+            _start_stage_server(context, stack)
+        os.environ.update(context.to_environment())
+        yield context
+
+
+def _start_ray(stack: contextlib.ExitStack) -> str:
+    # Ray and MLflow take seconds to import, which a fully reused run need not pay.
+    ray = importlib.import_module("ray")
+    ray.init(
+        num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=False, configure_logging=False,
+    )  # fmt: skip
+    stack.callback(ray.shutdown)
+    return ray.get_runtime_context().gcs_address
+
+
+def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
+    return importlib.import_module("qwenops.platform.tracking").open_run(
+        tracking_uri=context.tracking_uri, artifact_root=str(out.resolve() / "mlartifacts"), run_name=context.run_name,
+        recipe_name=recipe.name, fingerprint=fingerprint(recipe), params={"seed": str(recipe.seed)},
+    )  # fmt: skip
+
+
+def _start_stage_server(context: RunContext, stack: contextlib.ExitStack) -> None:
+    server = subprocess.Popen([sys.executable, "-m", "qwenops.platform.serve_stages", context.stage_server])
+    stack.callback(server.wait)
+    stack.callback(server.terminate)
+    while not Path(context.stage_server).exists():
+        if server.poll() is not None:
+            raise PlatformError(
+                "the stage server did not start", expected="a listening socket", found=f"exit status {server.returncode}",
+                action="run `qwenops doctor`",
+            )  # fmt: skip
+        time.sleep(0.05)
+
+
+def _run_dag(recipe: Recipe, placement: Placement, context: RunContext, out: Path, until: str) -> BaseException | None:
+    """Run the pipeline through KFP's local runner, its own chatter going to a log file; returns what stopped it."""
+    logs = out / "logs"
+    logs.mkdir(exist_ok=True)
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(out / "kfp"), raise_on_error=True,
+        enable_caching=False,
+    )  # fmt: skip
+    with (logs / "kfp.log").open("w", encoding="utf-8") as log, _captured(log):
+        try:
+            build(recipe, placement, until)(run_name=context.run_name)
+        except Exception as error:  # noqa: BLE001 - the outer border: the record is written first, then this is explained
+            return error
+    return None
+
+
+@contextlib.contextmanager
+def _captured(log: TextIO) -> Iterator[None]:
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        logging.disable(logging.INFO)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+class _Watch(threading.Thread):
+    """Prints a line when a stage ends and remembers the most memory the run's processes held."""
+
+    def __init__(self, context: RunContext, nodes: tuple[Node, ...], out: TextIO) -> None:
+        super().__init__(daemon=True)
+        self.peak_resident_bytes = 0
+        self._events, self._nodes, self._out = Path(context.events), nodes, out
+        self._stopped = threading.Event()
+        self._shown: set[str] = set()
+
+    def run(self) -> None:
+        """Look at the events and the processes until stopped."""
+        while not self._stopped.wait(_WATCH_SECONDS):
+            self._look()
+
+    def stop(self) -> None:
+        """Look once more and end."""
+        self._stopped.set()
+        self.join()
+        self._look()
+
+    def _look(self) -> None:
+        self.peak_resident_bytes = max(self.peak_resident_bytes, _resident_bytes())
+        events = read_events(self._events)
+        for place, node in enumerate(self._nodes, 1):
+            facts = events.get(node.name)
+            if facts and facts["status"] != "running" and node.name not in self._shown:
+                self._shown.add(node.name)
+                self._out.write(f"[{place:2d}/{len(self._nodes)}] {node.name:<13} {_outcome(facts)}\n")
+                self._out.flush()
+
+
+@contextlib.contextmanager
+def _console(context: RunContext, nodes: tuple[Node, ...]) -> Iterator[_Watch]:
+    watch = _Watch(context, nodes, sys.stdout)
+    watch.start()
+    try:
+        yield watch
+    finally:
+        watch.stop()
+
+
+def _outcome(facts: dict[str, Any]) -> str:
+    if facts["status"] == "skipped":
+        return "reused"
+    took = f"{facts['run_finished'] - facts['run_started']:6.1f} s" if "run_finished" in facts else ""
+    return f"{'done  ' if facts['status'] == 'succeeded' else 'FAILED'} {took}"
+
+
+def _resident_bytes() -> int:
+    """Memory of this process and all below it; shared pages counted once per process, so an upper bound."""
+    total = 0
+    me = psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            memory = process.memory_info()
+            total += memory.rss - memory.shared
+    return total
+
+
+def _write_record(recipe: Recipe, context: RunContext, nodes: tuple[Node, ...], out: Path, clock: Clock) -> dict[str, Any]:
+    record = build_record(recipe, context.run_name, nodes, Path(context.events), clock)
+    artifacts = artifact_folders(read_events(Path(context.events)))
+    _replace(out / "report.html", render(record, artifacts, out))
+    _replace(out / "run.json", canonical_indented(record))
+    _replace(out / "recipe.json", canonical(recipe))
+    return record
+
+
+def canonical_indented(value: Any) -> str:
+    """JSON for people: sorted keys, one item a line."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _finish_tracking(context: RunContext, record: dict[str, Any], out: Path) -> None:
+    if context.parent_run_id:
+        status = "FINISHED" if record["status"] == "succeeded" else "FAILED"
+        tracking = importlib.import_module("qwenops.platform.tracking")
+        tracking.close_run(context.tracking_uri, context.parent_run_id, status, record, out / "report.html")
+
+
+def _forget(folder: Path) -> None:
+    for manifest in folder.glob(f"*/{MANIFEST}"):
+        manifest.unlink()
+
+
+def _explain(record: dict[str, Any], failure: BaseException) -> QwenOpsError:
+    for name, stage in record["stages"].items():
+        if stage["status"] == "failed" and stage.get("error"):
+            family = FAMILIES.get(stage["error"]["family"], StageError)
+            return family(f"[{name}] {stage['error']['message']}")
+    return StageError("the pipeline stopped outside its stages", found=failure, action="see logs/kfp.log in the output folder")
+
+
+def _say_goodbye(record: dict[str, Any], out: Path) -> None:
+    print(f"succeeded in {record['seconds']:.0f} s ({record['overhead_seconds']:.0f} s of it between stages)")
+    print(f"report: {out / 'report.html'}\nrecord: {out / 'run.json'}")
+    if record["model"]["path"]:
+        verdict = "passed" if record["model"]["gate"]["passed"] else "did not pass"
+        print(f"gate:   {verdict}\nchat:   qwenops chat {out}")

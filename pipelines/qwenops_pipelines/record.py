@@ -1,0 +1,99 @@
+"""The run record: `run.json`, made from the events of a run and the manifests of its artifacts."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import qwenops
+from qwenops.contracts.manifest import Manifest, read_manifest
+from qwenops.recipe.codec import fingerprint
+from qwenops.recipe.schema import Recipe
+from qwenops_pipelines.dags.edges import Node
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a run began and ended (seconds since the epoch), and the most memory its processes held at once."""
+
+    began: float
+    ended: float
+    peak_resident_bytes: int = 0
+
+
+def read_events(folder: Path) -> dict[str, dict[str, Any]]:
+    """Node name to the facts its process recorded."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def build_record(recipe: Recipe, run_name: str, nodes: tuple[Node, ...], events_folder: Path, clock: Clock) -> dict[str, Any]:
+    """Return the run record as plain data (its layout is in the README of `pipelines/`)."""
+    events = read_events(events_folder)
+    artifacts = artifact_folders(events)
+    manifests = {name: read_manifest(path) for name, path in artifacts.items()}
+    stages = {node.name: _stage(node, events[node.name], manifests, artifacts) for node in nodes if node.name in events}
+    done = all(name in stages and stages[name]["status"] != "failed" for name in (node.name for node in nodes))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_name": run_name,
+        "recipe": recipe.name,
+        "fingerprint": fingerprint(recipe),
+        "code_version": qwenops.__version__,
+        "status": "succeeded" if done else "failed",
+        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clock.began)),
+        "seconds": clock.ended - clock.began,
+        "overhead_seconds": _overhead(events, clock),
+        "peak_resident_bytes": clock.peak_resident_bytes,
+        "stages": stages,
+        "model": _model(artifacts),
+    }
+
+
+def artifact_folders(events: Mapping[str, Mapping[str, Any]]) -> dict[str, Path]:
+    """Node name to its published folder, for the nodes that have one."""
+    return {name: Path(facts["artifact"]) for name, facts in events.items() if facts.get("artifact")}
+
+
+def _stage(
+    node: Node, facts: Mapping[str, Any], manifests: Mapping[str, Manifest], artifacts: Mapping[str, Path]
+) -> dict[str, Any]:
+    status = "failed" if facts["status"] == "running" else facts["status"]
+    manifest = manifests.get(node.name)
+    if manifest is None:
+        error = {key: facts["error"][key] for key in ("family", "message")} if "error" in facts else None
+        return {"status": status, "seconds": _seconds(facts), "fingerprint": "", "inputs": {}, "outputs": {},
+                "metrics": {}, "warnings": [], "error": error}  # fmt: skip
+    output = {"path": str(artifacts[node.name]), "digest": manifest.digest, "records": manifest.records}
+    return {
+        "status": status,
+        "seconds": manifest.seconds if status == "skipped" else _seconds(facts),
+        "fingerprint": manifest.fingerprint,
+        "inputs": {name: manifests[source].digest for name, source in node.inputs.items() if source in manifests},
+        "outputs": {"output": output},
+        "metrics": dict(manifest.metrics),
+        "counts": dict(manifest.counts),
+        "warnings": list(manifest.warnings),
+    }
+
+
+def _seconds(facts: Mapping[str, Any]) -> float:
+    return facts["run_finished"] - facts["run_started"] if "run_finished" in facts else 0.0
+
+
+def _overhead(events: Mapping[str, Mapping[str, Any]], clock: Clock) -> float:
+    """Wall time in which no stage's `run` was running; nodes run one after another on the laptop."""
+    return clock.ended - clock.began - sum(_seconds(facts) for facts in events.values())
+
+
+def _model(artifacts: Mapping[str, Path]) -> dict[str, Any]:
+    gate: dict[str, Any] = {"passed": False, "reasons": ["the run ended before the gate"]}
+    registered: dict[str, Any] = {}
+    if "register" in artifacts:
+        registered = json.loads((artifacts["register"] / "register.json").read_text(encoding="utf-8"))
+        gate = {"passed": registered["passed"], "reasons": registered["reasons"]}
+    path = str(artifacts["export"]) if "export" in artifacts else ""
+    return {"path": path, "mlflow_uri": registered.get("mlflow_uri", ""), "alias": registered.get("alias"), "gate": gate}
