@@ -195,7 +195,8 @@ class TokenShards:
         names = [name for name in self._names(split) if shares.get(name.split("-", 1)[1], 0) > 0]
         if not names:
             raise ContractError(
-                f"no {split} tokens with a weight", expected=f"a {split} shard of {dict(shares)}", found=list(self._shards)
+                f"no {split} tokens with a weight", expected=f"a {split} shard of {dict(shares)}",
+                found=list(self._shards), action="run the tokens stage again",
             )
         schedule = _Schedule([shares[name.split("-", 1)[1]] for name in names], seed)
         streams = [_Stream(self._shards[name], seed, number) for number, name in enumerate(names)]
