@@ -91,7 +91,7 @@ def run_python(code: str, timeout_seconds: float = 5.0, memory_mb: int = 512, st
     """
     isolation = available_isolation()
     prefix = _NAMESPACES if isolation == "namespaces" else ()
-    # A program that calls os._exit(0) must not look like one whose tests passed, so the status of success is drawn anew.
+    # A program that calls os._exit(0) must not look like one whose tests passed: the status of success is drawn anew.
     finished = random.SystemRandom().randrange(64, 126)
     limits = (max(1, round(timeout_seconds + 0.5)), memory_mb << 20, _OUTPUT_BYTES, finished)
     with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:

@@ -1,0 +1,41 @@
+"""Which engine generates, and how it is reached."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from qwenops.recipe.config import Config
+
+
+class EngineConfig(Config):
+    """One generation engine."""
+
+    kind: Literal["in_process", "vllm", "endpoint"] = Field(
+        default="in_process", description="Who runs the model. house choice: the stage's own process needs no server."
+    )
+    model: str = Field(
+        default="", description="Model name or folder; empty means the stage's checkpoint. house choice: its own model."
+    )
+    url: str = Field(
+        default="", description="Base URL of an OpenAI-compatible endpoint, up to /v1. house choice: none by default."
+    )
+    api: Literal["completions", "chat"] = Field(
+        default="completions",
+        description="Endpoint route; completions sends the rendered text as it is. house choice: exact prompts.",
+    )
+    api_key_variable: str = Field(
+        default="", description="Environment variable that holds the key. house choice: a recipe never holds a secret."
+    )
+    timeout_seconds: float = Field(
+        default=120.0, gt=0, description="Wait for one request. house choice: a long answer on a busy server."
+    )
+    max_retries: int = Field(
+        default=4, ge=0, description="Attempts after the first, on busy or broken answers. house choice: about 15 s."
+    )
+    concurrency: int = Field(default=16, ge=1, description="Requests in flight. house choice: fills one server.")
+    batch_tokens: int = Field(
+        default=65536, ge=1, description="Cached tokens per in-process batch. house choice: under 1 GB for 7B layers."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="Arithmetic of the in-process engine. house choice: exact on a CPU."
+    )

@@ -1,0 +1,178 @@
+"""Generation in this process: a batched decode loop over any transformers causal LM.
+
+`model.generate` of transformers would do, but for a small model on a CPU its per-step bookkeeping costs more than the
+model. This loop pads on the left, computes the prompt once for all n samples of it, drops finished rows from the batch
+and stops when none is left.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from qwenops.generation.engine import Sampling
+
+_STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
+_NUCLEUS_FIRST_LOOK = 64
+
+
+class InProcessEngine:
+    """Batched generation with a model that is already in memory; always samples its current weights.
+
+    Args:
+        model: A transformers causal LM.
+        tokenizer: Its tokenizer; `<|im_end|>` and `<|endoftext|>` end a response.
+        name: For provenance.
+        batch_tokens: Cached tokens (rows x length) per batch.
+        precision: "bf16" runs under autocast.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "in_process",
+        batch_tokens: int = 65536, precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> None:
+        self._model, self._tokenizer, self._name = model, tokenizer, name
+        self._batch_tokens, self._precision = batch_tokens, precision
+        known = (tokenizer.convert_tokens_to_ids(token) for token in _STOP_TOKENS)
+        self._stops = torch.tensor(sorted({i for i in known if i is not None and i != tokenizer.unk_token_id}))
+
+    @property
+    def name(self) -> str:
+        """Name of the model, for provenance."""
+        return self._name
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
+        """See `Engine.generate`. Equal prompts, sampling and weights give equal responses on one machine."""
+        if not prompts:
+            return []
+        ids = self._tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        was_training = self._model.training
+        self._model.eval()
+        device = self._model.device
+        generator = torch.Generator(device).manual_seed(sampling.seed)
+        autocast = torch.autocast(device.type, torch.bfloat16) if self._precision == "bf16" else nullcontext()
+        responses: list[list[list[int]]] = [[] for _ in prompts]
+        try:
+            with torch.inference_mode(), autocast:
+                for batch in self._batches(ids, sampling):
+                    tokens = self._decode([ids[i] for i in batch], sampling, generator)
+                    for place, index in enumerate(batch):
+                        responses[index] = tokens[place * sampling.n : (place + 1) * sampling.n]
+        finally:
+            self._model.train(was_training)
+        flat = [tokens for group in responses for tokens in group]
+        texts = self._tokenizer.batch_decode(flat, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [texts[i : i + sampling.n] for i in range(0, len(texts), sampling.n)]
+
+    def _batches(self, ids: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[list[int]]:
+        """Indices of prompts of similar length, as many as the budget of cached tokens allows."""
+        batch: list[int] = []
+        for index in sorted(range(len(ids)), key=lambda i: (len(ids[i]), i)):
+            tokens = (len(ids[index]) + sampling.max_new_tokens) * sampling.n * (len(batch) + 1)
+            if batch and tokens > self._batch_tokens:
+                yield batch
+                batch = []
+            batch.append(index)
+        yield batch
+
+    def _decode(self, ids: list[list[int]], sampling: Sampling, generator: torch.Generator) -> list[list[int]]:
+        """Continue prompts; returns n lists of new ids for each, stop token excluded."""
+        device, stops = self._model.device, self._stops.to(self._model.device)
+        state = self._prefill(ids, sampling)
+        rows = len(ids) * sampling.n
+        written = torch.full((rows, sampling.max_new_tokens), int(stops[0]), dtype=torch.long, device=device)
+        for step in range(sampling.max_new_tokens):
+            chosen = choose(state.logits, sampling, generator)
+            written[state.alive, step] = chosen
+            going = ~torch.isin(chosen, stops)
+            if step + 1 == sampling.max_new_tokens or not bool(going.any()):
+                break
+            # Compacting copies the cache, so it waits until a quarter of the rows is done.
+            if int(going.sum()) * 4 <= 3 * len(going):
+                state.keep(going)
+                chosen = chosen[going]
+            self._advance(state, chosen)
+        is_stop = torch.isin(written, stops).long()
+        # A finished row that was not yet compacted away kept writing: its first stop token ends it.
+        lengths = torch.where(is_stop.any(1), is_stop.argmax(1), sampling.max_new_tokens)
+        return [row[:length] for row, length in zip(written.tolist(), lengths.tolist(), strict=True)]
+
+    def _prefill(self, ids: list[list[int]], sampling: Sampling) -> "_State":
+        longest = max(len(row) for row in ids)
+        tokens = torch.zeros(len(ids), longest, dtype=torch.long)
+        mask = torch.zeros(len(ids), longest, dtype=torch.long)
+        for index, row in enumerate(ids):
+            tokens[index, longest - len(row) :] = torch.tensor(row)
+            mask[index, longest - len(row) :] = 1
+        device = self._model.device
+        tokens, mask = tokens.to(device), mask.to(device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self._model.config)
+        out = self._model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )
+        logits, next_position = out.logits[:, -1].float(), positions[:, -1] + 1
+        if sampling.n > 1:
+            cache.batch_repeat_interleave(sampling.n)
+            logits, mask, next_position = (
+                part.repeat_interleave(sampling.n, dim=0) for part in (logits, mask, next_position)
+            )
+        return _State(cache, mask, next_position, logits, torch.arange(len(logits), device=device))
+
+    def _advance(self, state: "_State", chosen: Tensor) -> None:
+        state.mask = torch.cat([state.mask, state.mask.new_ones(len(chosen), 1)], dim=1)
+        out = self._model(
+            input_ids=chosen[:, None], attention_mask=state.mask, position_ids=state.position[:, None],
+            past_key_values=state.cache, use_cache=True, logits_to_keep=1,
+        )
+        state.logits, state.position = out.logits[:, -1].float(), state.position + 1
+
+
+@dataclass
+class _State:
+    """The rows still being written: cache, mask [R, T], next position [R], logits [R, V], their row numbers [R]."""
+
+    cache: DynamicCache
+    mask: Tensor
+    position: Tensor
+    logits: Tensor
+    alive: Tensor
+
+    def keep(self, going: Tensor) -> None:
+        """Drop the rows that are done."""
+        self.cache.batch_select_indices(going.nonzero()[:, 0])
+        self.mask, self.position, self.logits, self.alive = (
+            part[going] for part in (self.mask, self.position, self.logits, self.alive)
+        )
+
+
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    """Choose the next token of each row.
+
+    Args:
+        logits: float32, shape [R, V].
+        sampling: Temperature and nucleus mass.
+        generator: Source of the draws, on the logits' device.
+
+    Returns:
+        int64, shape [R].
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    if sampling.top_p >= 1:
+        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    # A nucleus is nearly always among the first few dozen tokens; sorting the whole vocabulary is the slow exception.
+    size = min(_NUCLEUS_FIRST_LOOK, probabilities.shape[-1])
+    top, tokens = probabilities.topk(size, dim=-1)
+    if bool((top.sum(-1) < sampling.top_p).any()):
+        top, tokens = probabilities.sort(dim=-1, descending=True)
+    # A token belongs to the nucleus when the mass before it is still below top_p, so the first always does.
+    top = top.masked_fill(top.cumsum(-1) - top >= sampling.top_p, 0.0)
+    place = torch.multinomial(top, 1, generator=generator)
+    return tokens.gather(1, place)[:, 0]

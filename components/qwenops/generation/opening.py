@@ -1,0 +1,47 @@
+"""Open the engine a config asks for."""
+
+from pathlib import Path
+
+import torch
+
+from qwenops.errors import RecipeError
+from qwenops.generation.config import EngineConfig
+from qwenops.generation.endpoint import EndpointEngine
+from qwenops.generation.engine import Engine
+from qwenops.generation.in_process import InProcessEngine
+from qwenops.generation.vllm_engine import VllmEngine
+from qwenops.model.checkpoints import load_model, load_tokenizer
+
+
+def open_engine(config: EngineConfig, checkpoint: Path | None = None, api_key: str = "") -> Engine:
+    """Open the engine of `config`.
+
+    Args:
+        config: Which engine.
+        checkpoint: The stage's own model, used when the config names none.
+        api_key: Key for an endpoint, read by whoever may read secrets.
+
+    Raises:
+        RecipeError: neither the config nor the stage has a model.
+    """
+    model = config.model or (str(checkpoint) if checkpoint else "")
+    if not model:
+        raise RecipeError("the engine has no model", expected="engine.model, or a stage with a checkpoint", found="none")
+    if config.kind == "endpoint":
+        return EndpointEngine(
+            config.url, model, api=config.api, api_key=api_key, timeout_seconds=config.timeout_seconds,
+            max_retries=config.max_retries, concurrency=config.concurrency,
+        )
+    if config.kind == "vllm":
+        return VllmEngine(model, "bfloat16" if config.precision == "bf16" else "float32")
+    folder = Path(model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return InProcessEngine(
+        load_model(folder).to(device), load_tokenizer(folder), name=_short_name(folder),
+        batch_tokens=config.batch_tokens, precision=config.precision,
+    )
+
+
+def _short_name(folder: Path) -> str:
+    """`sft_seed/3f9a...` for an artifact: the node and the fingerprint say which model it was."""
+    return "/".join(folder.parts[-2:])

@@ -1,0 +1,49 @@
+"""Generation with vLLM in this process: the extra `gpu` and a CUDA device are needed.
+
+The import stands inside the class because vLLM is an optional accelerator: images without a GPU do not carry it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from qwenops.errors import PlatformError
+from qwenops.generation.chat import END
+from qwenops.generation.engine import Sampling
+
+
+class VllmEngine:
+    """An engine over `vllm.LLM`.
+
+    Args:
+        model: Checkpoint folder or model name.
+        precision: vLLM's dtype name.
+
+    Raises:
+        PlatformError: vLLM is not installed here.
+    """
+
+    def __init__(self, model: str, precision: str = "bfloat16") -> None:
+        try:
+            import vllm
+        except ImportError as error:
+            raise PlatformError(
+                "vLLM is not installed here", expected="an image with vLLM", found=error,
+                action="set engine.kind to in_process or endpoint, or use the GPU image",
+            ) from None
+        self._name = model
+        self._parameters: Any = vllm.SamplingParams
+        self._llm: Any = vllm.LLM(model=model, dtype=precision)
+
+    @property
+    def name(self) -> str:
+        """The model's folder or name."""
+        return self._name
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
+        """See `Engine.generate`."""
+        parameters = self._parameters(
+            n=sampling.n, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_new_tokens,
+            stop=[END], seed=sampling.seed,
+        )
+        results = self._llm.generate(list(prompts), parameters, use_tqdm=False)
+        return [[output.text for output in result.outputs] for result in results]
