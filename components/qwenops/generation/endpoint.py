@@ -86,10 +86,9 @@ class EndpointEngine:
 
     def _post(self, route: str, body: dict[str, Any]) -> Any:
         """Send one request, again when the server is busy or the connection breaks."""
-        request = urllib.request.Request(
-            self._url + route, data=json.dumps(body).encode(), method="POST",
-            headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-        )
+        headers = {"Content-Type": "application/json"}
+        headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        request = urllib.request.Request(self._url + route, json.dumps(body).encode(), headers, method="POST")
         fault: object = ""
         for attempt in range(self._retries + 1):
             if attempt:
@@ -108,6 +107,6 @@ class EndpointEngine:
             except (OSError, http.client.HTTPException, ValueError) as error:
                 fault = f"{type(error).__name__}: {error}"
         raise PlatformError(
-            f"{self._url}{route} did not answer", expected=f"an answer within {self._retries + 1} attempts", found=fault,
-            action="check that the endpoint is up and reachable from here, then run again",
+            f"{self._url}{route} did not answer", expected=f"an answer within {self._retries + 1} attempts",
+            found=fault, action="check that the endpoint is up and reachable from here, then run again",
         )

@@ -26,7 +26,7 @@ def open_engine(config: EngineConfig, checkpoint: Path | None = None, api_key: s
     """
     model = config.model or (str(checkpoint) if checkpoint else "")
     if not model:
-        raise RecipeError("the engine has no model", expected="engine.model, or a stage with a checkpoint", found="none")
+        raise RecipeError("the engine has no model", expected="engine.model, or a stage with a model", found="none")
     if config.kind == "endpoint":
         return EndpointEngine(
             config.url, model, api=config.api, api_key=api_key, timeout_seconds=config.timeout_seconds,
