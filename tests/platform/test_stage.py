@@ -1,0 +1,113 @@
+"""A stage is reused when nothing changed, made again when something did, and publishes whole outputs or none."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import qwenops
+from qwenops.contracts.manifest import MANIFEST, read_manifest
+from qwenops.errors import ContractError, PlatformError, RecipeError, StageError
+from qwenops.platform.stage import execute
+from qwenops.recipe.codec import canonical
+
+CONFIG = '''
+from pydantic import Field
+from qwenops.recipe.config import Config
+class CounterConfig(Config):
+    value: int = Field(1, description="house choice: test.")
+    fault: str = Field("", description="house choice: test.")
+'''
+RUN = '''
+from qwenops.errors import ContractError
+def run(config, *, stage, source=None):
+    (stage.out / "value.txt").write_text(str(config.value + (int((source / "value.txt").read_text()) if source else 0)))
+    if config.fault == "contract":
+        raise ContractError("bad rows")
+    if config.fault == "bug":
+        raise KeyError("oops")
+    if config.fault == "disk":
+        raise OSError(28, "No space left on device")
+    stage.count(read=3, kept=2, dropped={"short": 1})
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A package of one stage, `toy.counter`, and the environment of a run."""
+    folder = tmp_path / "package" / "toy" / "counter"
+    folder.mkdir(parents=True)
+    for package in (folder, folder.parent):
+        (package / "__init__.py").write_text("")
+    (folder / "config.py").write_text(CONFIG)
+    (folder / "run.py").write_text(RUN)
+    monkeypatch.setattr(qwenops, "__path__", [*qwenops.__path__, str(tmp_path / "package")])
+    for name in ("store", "events", "cache"):
+        monkeypatch.setenv(f"QWENOPS_{name.upper()}", str(tmp_path / name))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("qwenops.toy")]:
+        del sys.modules[name]
+
+
+def run_counter(node="counter", inputs=None, **config):
+    text = canonical({"node": node, "seed": 1, "config": config})
+    return execute("toy.counter", text, inputs or {})
+
+
+def test_stage_run_twice_second_is_reused(toy):
+    first, second = run_counter(value=4), run_counter(value=4)
+    assert (first.reused, second.reused) == (False, True)
+    assert first.path == second.path
+    assert (second.path / "value.txt").read_text() == "4"
+    assert json.loads((toy / "events" / "counter.json").read_text())["status"] == "skipped"
+
+
+def test_stage_with_other_config_is_made_anew_and_the_old_one_is_kept(toy):
+    first, second = run_counter(value=4), run_counter(value=5)
+    assert first.path != second.path
+    assert run_counter(value=4).reused
+
+
+@pytest.mark.parametrize("damage", ["change", "delete"])
+def test_stage_with_damaged_output_is_made_again_and_so_is_its_consumer(toy, damage):
+    first = run_counter(value=4)
+    consumer = run_counter(node="consumer", inputs={"source": first.path}, value=1)
+    if damage == "change":
+        (first.path / "value.txt").write_text("9")
+    else:
+        (first.path / MANIFEST).unlink()
+    again = run_counter(value=4)
+    assert not again.reused
+    assert (again.path / "value.txt").read_text() == "4"
+    redone = run_counter(node="consumer", inputs={"source": again.path}, value=1)
+    assert not redone.reused
+    assert redone.manifest.digest == consumer.manifest.digest
+
+
+@pytest.mark.parametrize(("fault", "family"), [("contract", ContractError), ("bug", StageError), ("disk", PlatformError)])
+def test_failing_stage_publishes_nothing_and_names_the_family(toy, fault, family):
+    with pytest.raises(family) as error:
+        run_counter(fault=fault)
+    assert not list((toy / "store" / "counter").glob("[!.]*"))
+    event = json.loads((toy / "events" / "counter.json").read_text())
+    assert (event["status"], event["error"]["family"]) == ("failed", family.__name__)
+    assert error.value.exit_status in (3, 4, 5)
+    assert not run_counter(fault="").reused
+
+
+def test_stage_with_unknown_config_field_is_refused_with_its_path(toy):
+    with pytest.raises(RecipeError, match=r"counter\.valeu[\s\S]*did you mean value"):
+        run_counter(valeu=3)
+
+
+def test_stage_reading_a_folder_without_manifest_is_refused(toy, tmp_path):
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(ContractError, match="no readable manifest"):
+        run_counter(inputs={"source": tmp_path / "raw"})
+
+
+def test_manifest_accounts_for_every_record(toy):
+    manifest = read_manifest(run_counter(value=2).path)
+    assert manifest.counts == {"read": 3, "kept": 2, "dropped": {"short": 1}}
+    assert manifest.records == 2
+    assert manifest.files["value.txt"]["bytes"] == 1
