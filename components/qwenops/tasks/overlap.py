@@ -1,0 +1,146 @@
+"""What two texts share: normalised words, hashed word n-grams, and the report's contamination rule.
+
+Shared ground because three stages must agree on it: decontamination removes what this finds in documents, the
+contamination analysis counts what is left, and deduplication compares the same words. Words are runs of letters
+and digits, lowercase after NFC; scripts written without spaces give one word per character. The report
+says "remove symbols and punctuation, tokenise" and no more, so the tokenisation is a house choice.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import regex
+import xxhash
+from numpy.typing import NDArray
+from rapidfuzz.distance import LCSseq
+
+Rule = Literal["subsequence", "ngram"]
+Hashes = NDArray[np.uint64]
+
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+", regex.V1)
+_UNSPACED_CHARACTER = regex.compile(f"[{_UNSPACED}]")
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+@dataclass(frozen=True)
+class Match:
+    """An evaluation item that a text contains.
+
+    Attributes:
+        task: Evaluation set.
+        item: Id of the item in its set.
+        common: Length of the longest common subsequence, in words.
+        share: `common` over the shorter of the two, 0 to 1.
+    """
+
+    task: str
+    item: str
+    common: int
+    share: float
+
+
+def words(text: str) -> list[str]:
+    """Normalised words of a text: NFC, lowercase, no punctuation or symbols, one per character in unspaced scripts."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+
+
+def is_unspaced(tokens: Sequence[str]) -> bool:
+    """Whether most words are single characters of a script written without spaces."""
+    return sum(_UNSPACED_CHARACTER.match(token) is not None for token in tokens[:200]) * 2 > len(tokens[:200])
+
+
+def gram_hashes(tokens: Sequence[str], length: int) -> Hashes:
+    """64-bit hashes of all runs of `length` words, in order: uint64 [len(tokens) - length + 1], or [0] if too short."""
+    if len(tokens) < length:
+        return np.zeros(0, dtype=np.uint64)
+    hashes = np.fromiter(map(_word_hash, tokens), dtype=np.uint64, count=len(tokens))
+    count = len(tokens) - length + 1
+    grams = np.zeros(count, dtype=np.uint64)
+    for place in range(length):  # a polynomial in the multiplier, modulo 2**64
+        grams = grams * _MULTIPLIER + hashes[place : place + count]
+    return mixed(grams)
+
+
+def mixed(values: Hashes) -> Hashes:
+    """The splitmix64 finaliser: near inputs give unrelated outputs."""
+    values = (values ^ (values >> np.uint64(30))) * _MIX[0]
+    values = (values ^ (values >> np.uint64(27))) * _MIX[1]
+    return values ^ (values >> np.uint64(31))
+
+
+class OverlapIndex:
+    """Finds evaluation items in texts.
+
+    The rule "subsequence" is the report's (section 5.2.6): a shared run of `length` words makes a candidate, and the
+    longest common subsequence must reach `length` words and `min_share` of the shorter text. The rule "ngram" is
+    Qwen1's: any shared run counts. In a long document chance subsequences add up, so the subsequence is taken in
+    a window of twice the item's length around the shared run (house choice). Items shorter than `length` words
+    can never be found by either rule; `short_items="contain"` finds them when a text contains all of their words in a
+    row.
+
+    Args:
+        items: (task, item id, text).
+        length: Words of a candidate run, and least common words.
+        min_share: Least share of the shorter text.
+        rule: Which rule decides.
+        short_items: What happens to items shorter than `length`.
+    """
+
+    def __init__(
+        self, items: Iterable[tuple[str, str, str]], *, length: int = 13, min_share: float = 0.6,
+        rule: Rule = "subsequence", short_items: Literal["ignore", "contain"] = "ignore",
+    ) -> None:
+        self._length, self._min_share, self._rule = length, min_share, rule
+        self._items = [(task, item, words(text)) for task, item, text in items]
+        grams: dict[int, list[tuple[Hashes, int]]] = {}
+        for number, (_, _, tokens) in enumerate(self._items):
+            run = min(length, len(tokens))
+            if run == length or (run and short_items == "contain"):
+                grams.setdefault(run, []).append((gram_hashes(tokens, run), number))
+        self._tables = {run: _sorted_table(entries) for run, entries in grams.items()}
+
+    def matches(self, text: str) -> list[Match]:
+        """The items that `text` contains, best match of each, ordered by task and item."""
+        tokens = words(text)
+        best: dict[int, Match] = {}
+        for run, (keys, numbers) in self._tables.items():
+            grams = gram_hashes(tokens, run)
+            first = np.searchsorted(keys, grams, side="left")
+            last = np.searchsorted(keys, grams, side="right")
+            for place in np.flatnonzero(last > first):
+                for number in set(numbers[first[place] : last[place]].tolist()):
+                    match = self._judge(tokens, int(place), number, run)
+                    if match and (number not in best or match.common > best[number].common):
+                        best[number] = match
+        return sorted(best.values(), key=lambda match: (match.task, match.item))
+
+    def _judge(self, tokens: list[str], place: int, number: int, run: int) -> Match | None:
+        task, item, wanted = self._items[number]
+        window = tokens[max(0, place + run // 2 - len(wanted)) : place + run // 2 + len(wanted)]
+        common = LCSseq.similarity(window, wanted)
+        share = common / min(len(tokens), len(wanted))
+        if self._rule == "ngram" or run < self._length:
+            return Match(task, item, common, share)
+        return Match(task, item, common, share) if common >= self._length and share >= self._min_share else None
+
+
+def _sorted_table(entries: list[tuple[Hashes, int]]) -> tuple[Hashes, NDArray[np.int64]]:
+    keys = np.concatenate([hashes for hashes, _ in entries])
+    numbers = np.concatenate([np.full(len(hashes), number) for hashes, number in entries])
+    order = np.argsort(keys, kind="stable")
+    return keys[order], numbers[order]
+
+
+@lru_cache(maxsize=1 << 20)
+def _word_hash(word: str) -> int:
+    return xxhash.xxh3_64_intdigest(word.encode())
