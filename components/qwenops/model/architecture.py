@@ -1,0 +1,37 @@
+"""A size as a transformers config. The model itself is transformers' Qwen2; there is no second one here."""
+
+from typing import Any
+
+from transformers import PretrainedConfig, Qwen2Config, Qwen2MoeConfig
+
+from qwenops.model.sizes import Size
+
+
+def model_config(
+    size: Size, *, rope_theta: float = 10_000.0, max_position_embeddings: int = 4096, initializer_range: float = 0.02
+) -> PretrainedConfig:
+    """Return the config of a Qwen2 (or, when the size has experts, Qwen2-MoE) model.
+
+    Args:
+        size: Dimensions.
+        rope_theta: RoPE base; 10,000 until the long-context phase, 1,000,000 after it (section 3.2).
+        max_position_embeddings: Training length in tokens.
+        initializer_range: Standard deviation of fresh weights.
+    """
+    common: dict[str, Any] = {
+        "vocab_size": size.vocab_rows, "hidden_size": size.hidden_size, "num_hidden_layers": size.num_layers,
+        "num_attention_heads": size.num_query_heads, "num_key_value_heads": size.num_kv_heads,
+        "intermediate_size": size.intermediate_size, "tie_word_embeddings": size.tied_embeddings,
+        "rms_norm_eps": size.rms_norm_epsilon, "initializer_range": initializer_range,
+        "max_position_embeddings": max_position_embeddings,
+        "rope_parameters": {"rope_type": "default", "rope_theta": float(rope_theta)},
+        "use_sliding_window": False,
+    }
+    if size.experts is None:
+        return Qwen2Config(**common)
+    # Probabilities are taken before the top k are chosen and not renormalised, as in the released model.
+    return Qwen2MoeConfig(
+        **common, num_experts=size.experts.num_experts, num_experts_per_tok=size.experts.num_active,
+        moe_intermediate_size=size.experts.expert_width, shared_expert_intermediate_size=size.experts.shared_width,
+        norm_topk_prob=False,
+    )
