@@ -24,9 +24,7 @@ def continuation_items() -> list[EvalItem]:
     subjects: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         subjects.setdefault(row["subject"], []).append(row)
-    return [
-        _continuation(group, number) for group in subjects.values() for number in range(len(group))
-    ]
+    return [_continuation(group, number) for group in subjects.values() for number in range(len(group))]
 
 
 def verifiable_items(
@@ -49,7 +47,7 @@ def _continuation(group: list[dict[str, str]], number: int) -> EvalItem:
     place = number % (_DISTRACTORS + 1)
     options = [*others[:place], row["ending"], *others[place:]]
     return EvalItem(
-        id=f"continuation/{row['subject']}/{number}", task="continuation", subject=row["subject"], prompt=row["context"],
-        text=row["context"] + row["ending"], scorer="choice", gold=str(place), target=row["ending"],
-        options=tuple(options), lang=row["lang"],
+        id=f"continuation/{row['subject']}/{number}", task="continuation", subject=row["subject"],
+        prompt=row["context"], text=row["context"] + row["ending"], scorer="choice", gold=str(place),
+        target=row["ending"], options=tuple(options), lang=row["lang"],
     )

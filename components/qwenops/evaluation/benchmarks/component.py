@@ -1,0 +1,25 @@
+"""Kubeflow component of the benchmark stage."""
+
+from kfp import dsl
+
+from qwenops.recipe.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def benchmarks(
+    config: str,
+    run_name: str,
+    base: dsl.Input[dsl.Model],
+    moe: dsl.Input[dsl.Model],
+    chat: dsl.Input[dsl.Model],
+    output: dsl.Output[dsl.Artifact],
+):
+    """Ask the base, mixture-of-experts and chat model every benchmark and score the answers.
+
+    Reads three checkpoints; writes items.jsonl (every prompt, answer and score), scores.json, comparison.json (mixture
+    of experts against dense, chat against base) and summary.md. Minutes to hours, with the number of items. When
+    it fails: read the warnings for prompts that do not fit the context and for benchmarks without files.
+    """
+    from qwenops.platform.stage import execute
+
+    execute("evaluation.benchmarks", config, {"base": base.uri, "moe": moe.uri, "chat": chat.uri}, output)

@@ -1,0 +1,174 @@
+"""Run one benchmark on one model: build prompts, ask, score, keep every item.
+
+A prompt that does not fit the model's context together with its answer is never cut: the item is counted as too long
+and left unscored, because a truncated question measures something else. The figure of a benchmark is over the items
+that were asked.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from qwenops.evaluation.benchmarks.likelihood import log_likelihoods, split_continuation
+from qwenops.evaluation.benchmarks.registry import Task
+from qwenops.evaluation.benchmarks.scoring import RunProgram, score_response
+from qwenops.evaluation.statistics import wilson
+from qwenops.generation.chat import defuse, render
+from qwenops.generation.engine import Engine, Sampling
+from qwenops.tasks.evalitem import EvalItem
+
+Format = Literal["text", "chat"]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One item as one model answered it; a row of `items.jsonl`.
+
+    Attributes:
+        task: Benchmark.
+        model: "base", "moe" or "chat".
+        id: The item's id.
+        subject: The item's subject.
+        prompt: What the model read, to the letter.
+        output: The responses, or the options' log-likelihoods.
+        gold: The right answer.
+        score: 0 to 1; None when the item was too long to ask.
+        text: The item's own words, for the contamination analysis.
+    """
+
+    task: str
+    model: str
+    id: str
+    subject: str
+    prompt: str
+    output: list[Any]
+    gold: str
+    score: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model under examination: its name, how it is spoken to, the longest sequence it was trained at."""
+
+    name: str
+    form: Format
+    context_tokens: int
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One benchmark as it is asked here: items, pool of worked examples, number of shots, sampling."""
+
+    task: Task
+    items: Sequence[EvalItem]
+    pool: Sequence[EvalItem]
+    shots: int
+    sampling: Sampling
+
+
+def build_prompt(item: EvalItem, shots: Sequence[EvalItem], form: Format) -> str:
+    """The text a model reads: header, worked examples, question; as one user message for a chat model."""
+    text = defuse("\n\n".join([*(shot.prompt + shot.target for shot in shots), item.prompt]))
+    return render([{"role": "user", "content": item.header + text}]) if form == "chat" else item.header + text
+
+
+def pick_shots(item: EvalItem, pool: Sequence[EvalItem], count: int) -> list[EvalItem]:
+    """The first `count` worked examples of the item's subject, or of the whole set when the subject has none."""
+    own = [shot for shot in pool if shot.subject == item.subject]
+    return list(own or pool)[:count]
+
+
+def answer_choices(candidate: Candidate, exam: Exam, model: PreTrainedModel, batch_tokens: int) -> list[Answered]:
+    """Answer multiple choice items by the log-likelihood of their options; the chat model reads plain text too.
+
+    Args:
+        candidate: Who is examined.
+        exam: What is asked.
+        model: The candidate's model.
+        batch_tokens: Tokens of one forward pass.
+    """
+    prompts = [build_prompt(item, pick_shots(item, exam.pool, exam.shots), "text") for item in exam.items]
+    rows = [
+        [split_continuation(candidate.tokenizer, prompt, defuse(option)) for option in item.options]
+        for item, prompt in zip(exam.items, prompts, strict=True)
+    ]
+    fits = [max(len(row.ids) for row in group) <= candidate.context_tokens for group in rows]
+    asked = [row for group, fit in zip(rows, fits, strict=True) if fit for row in group]
+    logs = iter(log_likelihoods(model, asked, batch_tokens))
+    answered: list[Answered] = []
+    for item, prompt, group, fit in zip(exam.items, prompts, rows, fits, strict=True):
+        own = [round(next(logs), 4) for _ in group] if fit else []
+        score = float(best_option(own, item.options, exam.task.normalise) == int(item.gold)) if fit else None
+        answered.append(_answered(candidate, item, prompt, own, score))
+    return answered
+
+
+def best_option(logs: Sequence[float], options: Sequence[str], normalise: str) -> int:
+    """Number of the likeliest option; of equal ones the first."""
+    lengths = [max(1, len(option.encode())) if normalise == "bytes" else 1 for option in options]
+    values = [log / length for log, length in zip(logs, lengths, strict=True)]
+    return values.index(max(values))
+
+
+def answer_freely(candidate: Candidate, exam: Exam, engine: Engine, run_program: RunProgram) -> list[Answered]:
+    """Answer items by generation and score what comes back; a chat model gets no worked examples.
+
+    Args:
+        candidate: Who is examined.
+        exam: What is asked.
+        engine: Generates with the candidate's model.
+        run_program: Sandbox for code.
+    """
+    shots, stops = (0, ()) if candidate.form == "chat" else (exam.shots, exam.task.stops)
+    prompts = [build_prompt(item, pick_shots(item, exam.pool, shots), candidate.form) for item in exam.items]
+    room = candidate.context_tokens - exam.sampling.max_new_tokens
+    fits = [len(candidate.tokenizer.encode(prompt, add_special_tokens=False)) <= room for prompt in prompts]
+    asked = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
+    responses = iter(engine.generate(asked, exam.sampling))
+    answered: list[Answered] = []
+    for item, prompt, fit in zip(exam.items, prompts, fits, strict=True):
+        outputs = [cut(text, stops) for text in next(responses)] if fit else []
+        score = fmean(score_response(item, text, run_program) for text in outputs) if fit else None
+        answered.append(_answered(candidate, item, prompt, outputs, score))
+    return answered
+
+
+def summarise(candidate: Candidate, exam: Exam, answered: Sequence[Answered]) -> dict[str, Any]:
+    """Figures of one benchmark on one model: score with its interval, per subject, macro average, items left out."""
+    scored = [row for row in answered if row.score is not None]
+    subjects: dict[str, list[float]] = {}
+    for row in scored:
+        subjects.setdefault(row.subject, []).append(float(row.score or 0.0))
+    share = wilson(sum(float(row.score or 0.0) for row in scored), len(scored))
+    return {
+        "task": exam.task.name, "model": candidate.name, "metric": exam.task.metric, "method": exam.task.method,
+        "shots": exam.shots, "chance": chance(exam.items),
+        "score": share.value, "low": share.low, "high": share.high, "items": len(scored),
+        "too_long": len(answered) - len(scored),
+        "macro": fmean(fmean(scores) for scores in subjects.values()) if subjects else 0.0,
+        "subjects": {name: {"score": fmean(scores), "items": len(scores)} for name, scores in sorted(subjects.items())},
+    }
+
+
+def chance(items: Iterable[EvalItem]) -> float:
+    """Score of blind guessing: one over the number of options, 0 for generated answers."""
+    shares = [1 / len(item.options) if item.options else 0.0 for item in items]
+    return fmean(shares) if shares else 0.0
+
+
+def cut(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first stop; a stop at its very start is skipped, or every answer would be empty."""
+    body = text.lstrip("\n")
+    places = [place for place in (body.find(stop) for stop in stops) if place > 0]
+    return text[: len(text) - len(body)] + (body[: min(places)] if places else body)
+
+
+def _answered(candidate: Candidate, item: EvalItem, prompt: str, output: list[Any], score: float | None) -> Answered:
+    return Answered(
+        item.task, candidate.name, item.id, item.subject, prompt, output, item.gold, score, item.text
+    )

@@ -1,0 +1,185 @@
+"""Benchmark the base, the mixture-of-experts and the chat model, item by item, and compare them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from qwenops.contracts.checkpoint import read_facts
+from qwenops.errors import RecipeError, StageError
+from qwenops.evaluation.benchmarks.config import BenchmarksConfig
+from qwenops.evaluation.benchmarks.harness import (
+    Answered,
+    Candidate,
+    Exam,
+    answer_choices,
+    answer_freely,
+    summarise,
+)
+from qwenops.evaluation.benchmarks.registry import TASKS, Task
+from qwenops.evaluation.benchmarks.report import compare, write_summary
+from qwenops.evaluation.benchmarks.scoring import pass_at_k
+from qwenops.generation.engine import Engine, Sampling
+from qwenops.generation.opening import open_engine
+from qwenops.model.checkpoints import load_model, load_tokenizer
+from qwenops.platform.sandbox import run_python
+from qwenops.platform.stage import Stage
+from qwenops.tasks.evalitem import EvalItem
+from qwenops.tasks.evalsets import choose_items, find_folder, load, load_available
+from qwenops.tasks.own_sets import verifiable_items
+
+ITEMS = "items.jsonl"
+SCORES = "scores.json"
+COMPARISON = "comparison.json"
+_SHOT_POOL_PER_KIND = 8
+
+
+def run(config: BenchmarksConfig, *, base: Path, moe: Path, chat: Path, stage: Stage) -> None:
+    """Answer every benchmark with every model; write items, scores and the comparison.
+
+    Args:
+        config: Benchmarks and their sizes.
+        base: Checkpoint after the long-context phase.
+        moe: Checkpoint after upcycling.
+        chat: Checkpoint after alignment; its figures carry the plain metric names.
+        stage: Where to report to.
+
+    Raises:
+        RecipeError: an unknown benchmark, or a k of pass@k above the samples.
+        StageError: not one item could be asked.
+    """
+    _check(config)
+    exams, missing = _prepare(config, stage)
+    answered: list[Answered] = []
+    figures: list[dict[str, Any]] = []
+    with stage.progress(3 * sum(len(exam.items) for exam in exams), "items") as progress:
+        for name, path in (("base", base), ("moe", moe), ("chat", chat)):
+            candidate = Candidate(
+                name, "chat" if name == "chat" else "text", read_facts(path).context_length_tokens, load_tokenizer(path)
+            )
+            examiner = _Examiner(config, path, candidate, stage)
+            for exam in exams:
+                rows = examiner.answer(exam)
+                answered += rows
+                figures.append(summarise(candidate, exam, rows) | _pass_at(config, exam, rows))
+                progress.advance(len(exam.items), f"{name} {exam.task.name}")
+    _write(stage.out, answered, figures, missing)
+    _report(stage, figures, missing)
+    stage.records = len(answered)
+
+
+class _Examiner:
+    """Opens a candidate's model only for the exams that need it, and keeps finished exams over a kill."""
+
+    def __init__(self, config: BenchmarksConfig, path: Path, candidate: Candidate, stage: Stage) -> None:
+        self._config, self._path, self._candidate, self._scratch = config, path, candidate, stage.scratch
+        self._model: Any = None
+        self._engine: Engine | None = None
+
+    def answer(self, exam: Exam) -> list[Answered]:
+        kept = self._scratch / f"{self._candidate.name}-{exam.task.name}.json"
+        if kept.exists():
+            return [Answered(**row) for row in json.loads(kept.read_text(encoding="utf-8"))]
+        rows = self._answer(exam)
+        temporary = kept.with_suffix(".tmp")
+        temporary.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
+        temporary.replace(kept)
+        return rows
+
+    def _answer(self, exam: Exam) -> list[Answered]:
+        if exam.task.method == "LL":
+            self._model = self._model or load_model(self._path)
+            return answer_choices(self._candidate, exam, self._model, self._config.likelihood_batch_tokens)
+        self._engine = self._engine or open_engine(self._config.engine, self._path)
+        seconds = self._config.program_timeout_seconds
+        return answer_freely(self._candidate, exam, self._engine, lambda code: run_python(code, seconds).passed)
+
+
+def _check(config: BenchmarksConfig) -> None:
+    unknown = [name for name in config.tasks if name not in TASKS]
+    if unknown:
+        raise RecipeError("unknown benchmark", expected=", ".join(sorted(TASKS)), found=", ".join(unknown))
+    if max(config.pass_k) > config.code_samples:
+        raise RecipeError(
+            "pass@k needs k samples", expected=f"k <= code_samples = {config.code_samples}", found=config.pass_k,
+            action="raise code_samples or lower pass_k",
+        )
+
+
+def _prepare(config: BenchmarksConfig, stage: Stage) -> tuple[list[Exam], dict[str, str]]:
+    cache = stage.context.cache_folder("evalsets")
+    available = load_available([name for name in config.tasks if name != "verifiable"], config.folder, cache)
+    exams: list[Exam] = []
+    for name in config.tasks:
+        task = TASKS[name]
+        if name == "verifiable":
+            items = _verifiable(config, stage.seed, "heldout", config.verifiable_per_kind)
+            pool = _verifiable(config, stage.seed, "train", _SHOT_POOL_PER_KIND)
+        elif name in available.items:
+            items = choose_items(available.items[name], config.limit_items, stage.seed)
+            pool = load(name, find_folder(name, config.folder, cache), "shots")
+        else:
+            continue
+        exams.append(Exam(task, items, pool, min(task.shots, config.max_shots), _sampling(config, task, stage.seed)))
+    return exams, available.missing
+
+
+def _verifiable(config: BenchmarksConfig, seed: int, split: str, count: int) -> list[EvalItem]:
+    side = "heldout" if split == "heldout" else "train"
+    return verifiable_items(config.verifiable_kinds, count, config.verifiable_digits, seed, side)
+
+
+def _sampling(config: BenchmarksConfig, task: Task, seed: int) -> Sampling:
+    tokens = min(task.answer_tokens, config.max_new_tokens)
+    samples = config.code_samples if task.metric == "pass_at_1" else 1
+    return Sampling(
+        temperature=config.code_temperature if samples > 1 else 0.0, max_new_tokens=tokens, n=samples, seed=seed
+    )
+
+
+def _pass_at(config: BenchmarksConfig, exam: Exam, rows: Sequence[Answered]) -> dict[str, Any]:
+    """pass@k for the code benchmarks beside pass@1; an item's score is the share of its samples that passed."""
+    scores = [row.score for row in rows if row.score is not None]
+    if exam.task.metric != "pass_at_1" or not scores:
+        return {}
+    n = config.code_samples
+    return {f"pass_at_{k}": fmean(pass_at_k(n, round(score * n), k) for score in scores) for k in config.pass_k}
+
+
+def _write(
+    out: Path, answered: Sequence[Answered], figures: Sequence[dict[str, Any]], missing: dict[str, str]
+) -> None:
+    with (out / ITEMS).open("w", encoding="utf-8") as stream:
+        for row in answered:
+            stream.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+    (out / SCORES).write_text(json.dumps(figures, indent=1, ensure_ascii=False), encoding="utf-8")
+    (out / COMPARISON).write_text(json.dumps(compare(answered), indent=1), encoding="utf-8")
+    write_summary(out / "summary.md", figures, missing)
+
+
+def _report(stage: Stage, figures: Sequence[dict[str, Any]], missing: dict[str, str]) -> None:
+    for sentence in missing.values():
+        stage.warn(sentence)
+    if not any(row["items"] for row in figures):
+        raise StageError(
+            "no benchmark item could be asked", expected="at least one item that fits the model's context",
+            found=f"{sum(row['too_long'] for row in figures)} too long, {len(missing)} benchmarks without files",
+            action="give a folder of official files, or lower max_shots and max_new_tokens",
+        )
+    for row in figures:
+        suffix = "" if row["model"] == "chat" else f".{row['model']}"
+        if row["too_long"]:
+            stage.warn(
+                f"{row['task']}: {row['too_long']} of {row['too_long'] + row['items']} prompts do not fit the context "
+                f"of the {row['model']} model and were not scored; lower max_shots or max_new_tokens"
+            )
+        if row["items"]:
+            stage.metric(f"{row['task']}.{row['metric']}{suffix}", row["score"])
+            stage.metric(f"{row['task']}.macro{suffix}", row["macro"])
+        stage.metric(f"{row['task']}.items{suffix}", row["items"])
+        stage.metric(f"{row['task']}.too_long{suffix}", row["too_long"])
+        for key in row:
+            if key.startswith("pass_at_") and key != row["metric"]:
+                stage.metric(f"{row['task']}.{key}{suffix}", row[key])

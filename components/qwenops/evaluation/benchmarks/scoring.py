@@ -1,0 +1,154 @@
+"""Scorers for generated answers: numbers, MATH answers, exact labels, programs.
+
+Each follows its benchmark's published definition; the Qwen2 report restates none of them. A scorer takes the raw
+response and returns a score in [0, 1].
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+from qwenops.errors import StageError
+from qwenops.evaluation.benchmarks.ifeval import follows_all
+from qwenops.tasks.evalitem import EvalItem
+from qwenops.tasks.evalset_readers import last_boxed
+from qwenops.tasks.verifiable import verify
+
+RunProgram = Callable[[str], bool]
+
+_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
+_FENCE = re.compile(r"```(?:python|py)?\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+def score_response(item: EvalItem, response: str, run_program: RunProgram) -> float:
+    """Score one generated response to `item`.
+
+    Args:
+        item: The item; its `scorer` chooses the rule.
+        response: The model's raw output.
+        run_program: Runs a Python program in a sandbox; True when it ends without an error.
+
+    Raises:
+        StageError: the item is not answered by generation.
+    """
+    if item.scorer == "number":
+        return float(same_number(final_number(response), item.gold))
+    if item.scorer == "math":
+        return float(same_math(final_math(response), item.gold))
+    if item.scorer == "exact":
+        return float(final_label(response) == item.gold)
+    if item.scorer == "python":
+        return float(run_program(program(item, response)))
+    if item.scorer == "ifeval":
+        return float(follows_all(item.facts["checks"], item.facts["prompt"], response))
+    if item.scorer == "verifier":
+        return float(verify(item.facts["verifier"], response))
+    raise StageError(f"{item.id} is not scored by generation", expected="a generation scorer", found=item.scorer)
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Unbiased estimate of pass@k: 1 - C(n - c, k) / C(n, k) with n samples of which c are correct.
+
+    Raises:
+        StageError: fewer samples than k, for which no unbiased estimate exists.
+    """
+    if k > samples:
+        raise StageError(f"pass@{k} of {samples} samples", expected=f"at least {k} samples", found=samples)
+    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def final_number(response: str) -> str:
+    """The number a worked solution ends with: after "####" or "the answer is" when there is one, else the last."""
+    for marker in ("####", "answer is"):
+        tail = response.rpartition(marker)[2] if marker in response else ""
+        found = _NUMBER.findall(tail)
+        if found:
+            return _plain_number(found[0])
+    found = _NUMBER.findall(response)
+    return _plain_number(found[-1]) if found else ""
+
+
+def same_number(left: str, right: str) -> bool:
+    """Whether two texts are the same number (so 18 and 18.0 are)."""
+    try:
+        return math.isclose(float(left), float(right), rel_tol=1e-9, abs_tol=1e-9)
+    except ValueError:
+        return False
+
+
+def final_math(response: str) -> str:
+    """The final answer of a MATH solution: the last boxed expression, else what follows "answer is"."""
+    boxed = last_boxed(response)
+    if boxed:
+        return boxed
+    tail = response.rpartition("answer is")[2] if "answer is" in response else ""
+    return tail.strip().split("\n")[0].removesuffix(".").strip(" $:")
+
+
+def same_math(left: str, right: str) -> bool:
+    """Whether two MATH answers are equal after normalisation; an empty answer equals nothing."""
+    left, right = normalise_math(left), normalise_math(right)
+    return bool(left) and (left == right or same_number(left, right))
+
+
+def normalise_math(answer: str) -> str:
+    r"""Normalise a MATH answer by the rules of its authors' `is_equiv`.
+
+    Spacing, units in `\text`, dollar, percent and degree signs, `\left` and `\right`, `dfrac` and `tfrac`, `\frac12`,
+    `\sqrt3`, a leading ".", "x = " in front, and a/b as `\frac{a}{b}`.
+    """
+    text = answer.replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
+    text = text.replace("tfrac", "frac").replace("dfrac", "frac").replace("\\left", "").replace("\\right", "")
+    text = text.replace("^{\\circ}", "").replace("^\\circ", "").replace("\\$", "").replace("$", "")
+    text = re.sub(r"\\text\{ .*?\}$", "", text)
+    text = re.sub(r"\\text\{(.*?)\}", r"\1", text)
+    text = text.replace("\\%", "").replace("%", "")
+    text = re.sub(r"(^|[ {])\.", r"\g<1>0.", text)
+    sides = text.split("=")
+    text = sides[1] if len(sides) == 2 and len(sides[0].strip()) <= 2 else text
+    text = re.sub(r"\\sqrt(\w)", r"\\sqrt{\1}", text)
+    text = re.sub(r"\\frac(\w)(\w)", r"\\frac{\1}{\2}", text.replace(" ", ""))
+    text = re.sub(r"\\frac(\w)\{", r"\\frac{\1}{", text)
+    text = re.sub(r"(\\frac\{[^{}]*\})(\w)", r"\1{\2}", text)
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    return re.sub(r"^(-?\d+)/(\d+)$", r"\\frac{\1}{\2}", text).strip().removesuffix(".")
+
+
+def final_label(response: str) -> str:
+    """The label a BBH answer ends with: what follows the first "the answer is", else the first line."""
+    tail = response.partition("answer is")[2] if "answer is" in response else response
+    return tail.strip().split("\n")[0].strip().removesuffix(".").strip()
+
+
+def program(item: EvalItem, response: str) -> str:
+    """The program that tests a code response: the item's prefix, the code, the item's tests.
+
+    A fenced block is preferred to the text around it. A response that repeats the function header stands alone; a
+    plain continuation is put after the prompt it continues and cut at the first unindented line.
+    """
+    fence = _FENCE.search(response)
+    code = fence.group(1) if fence else response.split("[DONE]")[0]
+    prefix = item.facts["prefix"]
+    if not prefix or f"def {_entry(item)}" in code:
+        # Imports of the prompt are kept: the response may rely on them.
+        imports = [line for line in prefix.splitlines() if line.startswith(("import ", "from "))]
+        return "\n".join([*imports, code, item.facts["tests"]])
+    return f"{prefix}{_body(code)}\n{item.facts['tests']}"
+
+
+def _entry(item: EvalItem) -> str:
+    found = re.findall(r"^def (\w+)", item.facts["prefix"], re.MULTILINE)
+    return found[-1] if found else ""
+
+
+def _body(code: str) -> str:
+    kept: list[str] = []
+    for line in code.split("\n"):
+        if line.strip() and not line.startswith((" ", "\t")) and kept:
+            break
+        kept.append(line)
+    return "\n".join(kept)
+
+
+def _plain_number(text: str) -> str:
+    return text.replace(",", "").replace("$", "")
