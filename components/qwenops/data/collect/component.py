@@ -1,0 +1,16 @@
+"""`collect` as a Kubeflow component."""
+
+from kfp import dsl
+from qwenops.recipe.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def collect(config: str, run_name: str, output: dsl.Output[dsl.Dataset]):
+    """Collect raw pages from the configured sources (packages, folders, the installed environment).
+
+    Writes pages/part-*.parquet with licence and declared language. Takes seconds for cached downloads, minutes for
+    a first run. When it fails: sources.json names what could not be reached, gate/pages.html what was refused.
+    """
+    from qwenops.platform.stage import execute
+
+    execute("data.collect", config, {}, output)

@@ -1,0 +1,169 @@
+"""Read the pages of a source: list its files, take them in an order given by a hash until the cap, read records.
+
+The hash makes a capped source a fair sample of its files, the same on every machine, where the first files by name
+would be one chapter or one package.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from qwenops.data.collect.archives import read_members
+from qwenops.data.collect.config import ArchiveSource, CollectConfig, FolderSource, PageRule, PythonSource, Source
+from qwenops.data.collect.downloads import fetch
+from qwenops.data.collect.environment import docstring_page, package_license, python_files
+from qwenops.data.collect.readers import Record, read_records
+from qwenops.errors import PlatformError
+
+_ID_CHARACTERS = 20
+
+
+@dataclass(frozen=True)
+class Page:
+    """One row of `contracts.document.PAGE_SCHEMA`, or a dropped one when `reason` is set."""
+
+    id: str
+    source: str
+    domain: str
+    url: str
+    license: str
+    fetched_at: str
+    mime: str
+    lang_hint: str
+    raw: bytes
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a source that may become pages: where it is, under which rule, and how to read it."""
+
+    address: str
+    rule: PageRule
+    license: str
+    fetched_at: str
+    load: Callable[[], bytes]
+
+
+def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[Page]:
+    """Yield the pages of one source, dropped ones included.
+
+    Raises:
+        PlatformError: the source cannot be reached; raised before the first page.
+    """
+    match source:
+        case PythonSource():
+            files = _environment_files(source)
+        case FolderSource():
+            files = _folder_files(source)
+        case _:
+            files = _archive_files(source, config, cache)
+    taken: dict[int, int] = {}
+    seen: set[str] = set()
+    for file in sorted(files, key=lambda file: hashlib.sha256(file.address.encode()).digest()):
+        if taken.get(id(file.rule), 0) >= file.rule.cap_bytes:
+            continue
+        for record in _read(source, file, config.max_page_bytes):
+            page = _page(source.name, file, record)
+            if page.id in seen:
+                page = _page(source.name, file, Record(record.anchor, record.mime, record.raw, "repeated_address"))
+            seen.add(page.id)
+            if not page.reason:
+                taken[id(file.rule)] = taken.get(id(file.rule), 0) + len(page.raw)
+                if taken[id(file.rule)] > file.rule.cap_bytes:
+                    break
+            yield page
+
+
+def _read(source: Source, file: File, max_bytes: int) -> Iterator[Record]:
+    try:
+        raw = file.load()
+    except OSError:
+        yield Record("", "text/plain", b"", "unreadable")
+        return
+    if isinstance(source, PythonSource) and source.content == "docstrings":
+        yield _docstrings(file.address, raw)
+    else:
+        yield from read_records(file.address, raw, max_bytes)
+
+
+def _docstrings(address: str, raw: bytes) -> Record:
+    name = address.rpartition("://")[2].removesuffix(".py").replace("/", ".")
+    try:
+        text = docstring_page(raw.decode("utf-8"), name)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return Record("", "text/plain", b"", "unreadable")
+    return Record("", "text/plain", text.encode("utf-8", "replace"), "" if text else "no_text")
+
+
+def _page(source: str, file: File, record: Record) -> Page:
+    url = record.anchor if "://" in record.anchor else file.address + record.anchor
+    digest = hashlib.sha256(f"{source}\0{url}".encode("utf-8", "replace")).hexdigest()
+    return Page(
+        digest[:_ID_CHARACTERS], source, file.rule.domain, url, file.license, file.fetched_at, record.mime,
+        file.rule.lang, record.raw, record.reason,
+    )
+
+
+def _archive_files(source: ArchiveSource, config: CollectConfig, cache: Path) -> list[File]:
+    archive = fetch(source, config, cache)
+    date = _date(archive)
+    files: list[File] = []
+    for name, raw in read_members(archive, lambda name: _rule(source.rules, name) is not None):
+        rule = _rule(source.rules, name)
+        if rule is not None:
+            files.append(File(f"{source.kind}://{source.name}/{name}", rule, source.license, date, _constant(raw)))
+    if not files:
+        raise PlatformError(
+            f"{source.name}: no file matches its rules", expected=", ".join(rule.pattern for rule in source.rules),
+            found=f"none in {archive.name}", action="look into the archive and mend the patterns",
+        )
+    return files
+
+
+def _environment_files(source: PythonSource) -> list[File]:
+    rule = PageRule(pattern="*", domain=source.domain, lang="en" if source.content == "docstrings" else "",
+                    cap_bytes=source.cap_bytes)
+    files: list[File] = []
+    for package in source.packages:
+        terms = package_license(package)
+        files += [File(address, rule, terms, _date(path), path.read_bytes) for address, path in python_files(package)]
+    if not files:
+        raise PlatformError(
+            f"{source.name}: nothing of it is installed", expected=", ".join(source.packages), found="no Python file",
+            action="install the packages or drop the source",
+        )
+    return files
+
+
+def _folder_files(source: FolderSource) -> list[File]:
+    root = Path(source.path).expanduser()
+    if not root.exists():
+        raise PlatformError(
+            f"{source.name}: there is no such folder", expected=source.path, found="nothing",
+            action="correct collect.sources or mount the data",
+        )
+    base = root if root.is_dir() else root.parent
+    paths = [path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file()]
+    named = [(str(path.relative_to(base)), path) for path in paths]
+    return [
+        File(f"folder://{source.name}/{name}", rule, source.license, _date(path), path.read_bytes)
+        for name, path in named
+        if (rule := _rule(source.rules, name)) is not None
+    ]
+
+
+def _rule(rules: tuple[PageRule, ...], name: str) -> PageRule | None:
+    return next((rule for rule in rules if fnmatchcase(name, rule.pattern)), None)
+
+
+def _date(path: Path) -> str:
+    """The day a file came to this machine: stable over reruns, unlike the time of reading."""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+
+
+def _constant(raw: bytes) -> Callable[[], bytes]:
+    return lambda: raw

@@ -1,0 +1,119 @@
+"""Collect pages from the configured sources into parquet parts; a source that cannot be reached is skipped."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qwenops.contracts.document import (
+    PAGE_SCHEMA, Funnel, check_pages, dropped_table, funnel_of, part_paths, write_part,
+)
+from qwenops.contracts.gate import SAMPLE_ROWS, gate
+from qwenops.data.accounting import account
+from qwenops.data.collect.config import CollectConfig
+from qwenops.data.collect.pages import Page, read_source
+from qwenops.errors import PlatformError, StageError
+from qwenops.platform.stage import Stage
+
+
+def run(config: CollectConfig, *, stage: Stage) -> None:
+    """Write `pages/part-*.parquet`, `sources.json`, the funnel and the gate's page.
+
+    Raises:
+        StageError: no source could be reached, or nothing usable was in them.
+        ContractError: the gate refused the pages.
+    """
+    cache = stage.context.cache_folder("downloads")
+    writer = PartWriter(stage.out / "pages", config.part_bytes, Funnel(stage.node))
+    record: list[dict[str, Any]] = []
+    with stage.progress(len(config.sources), "sources") as progress:
+        for source in config.sources:
+            facts: dict[str, Any] = {"source": source.name, "kind": source.kind, "error": ""}
+            try:
+                facts |= writer.add(read_source(source, config, cache))
+            except PlatformError as error:
+                facts["error"] = str(error)
+                stage.warn(f"source {source.name} is skipped: {error.message}; {error.found}")
+            record.append(facts)
+            progress.advance(1, source.name)
+    writer.close()
+    (stage.out / "sources.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+    missing = [facts["source"] for facts in record if facts["error"]]
+    stage.metric("sources.missing", len(missing))
+    if len(missing) == len(config.sources):
+        raise StageError(
+            "no source could be reached", expected="at least one of collect.sources", found=", ".join(missing),
+            action="check the network and the paths in collect.sources; the reasons stand above",
+        )
+    account(stage, writer.funnel, dropped_table(writer.dropped))
+    _gate(stage, record)
+
+
+@dataclass
+class PartWriter:
+    """Cuts pages into parquet parts of about `part_bytes` raw bytes and counts them."""
+
+    folder: Path
+    part_bytes: int
+    funnel: Funnel
+    dropped: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    _pages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    _bytes: int = 0
+    _parts: int = 0
+
+    def add(self, pages: Iterable[Page]) -> dict[str, Any]:
+        """Take the pages of one source; returns how many and how many bytes were kept, by domain."""
+        facts: dict[str, Any] = {"pages": 0, "bytes": 0, "domains": {}}
+        for page in pages:
+            if page.reason:
+                self.dropped.append((page.id, page.reason, page.raw[:1000].decode("utf-8", "replace")))
+                continue
+            facts["pages"] += 1
+            facts["bytes"] += len(page.raw)
+            facts["domains"][page.domain] = facts["domains"].get(page.domain, 0) + len(page.raw)
+            row = asdict(page)
+            del row["reason"]
+            self._pages.append(row)
+            self._bytes += len(page.raw)
+            if self._bytes >= self.part_bytes:
+                self._flush()
+        return facts
+
+    def close(self) -> None:
+        """Write the last part and add the dropped records to the funnel."""
+        self._flush()
+        kept = PAGE_SCHEMA.empty_table()
+        self.funnel += funnel_of(self.funnel.stage, kept, dropped_table(self.dropped))
+
+    def _flush(self) -> None:
+        if not self._pages:
+            return
+        table = pa.Table.from_pylist(self._pages, schema=PAGE_SCHEMA)
+        path = self.folder / f"part-{self._parts:05}.parquet"
+        check_pages(table, path.name)
+        write_part(table, path)
+        self.funnel += funnel_of(self.funnel.stage, table, dropped_table([]))
+        self._pages, self._bytes, self._parts = [], 0, self._parts + 1
+
+
+def _gate(stage: Stage, record: list[dict[str, Any]]) -> None:
+    reached = [facts for facts in record if not facts["error"]]
+    summary = pd.DataFrame(
+        {
+            "source": [facts["source"] for facts in reached],
+            "domain": [max(facts["domains"], key=facts["domains"].get, default="") for facts in reached],
+            "pages": [facts["pages"] for facts in reached],
+            "bytes": [facts["bytes"] for facts in reached],
+        }
+    )
+    columns = ["id", "source", "domain", "license", "mime", "raw"]
+    table = pa.concat_tables(pq.read_table(path, columns=columns) for path in part_paths(stage.out, "pages")[:20])
+    sample = table.to_pandas().sample(frac=1.0, random_state=stage.seed).head(SAMPLE_ROWS)
+    sample["raw_bytes"] = sample.pop("raw").str.len()
+    for sentence in gate("pages", summary, sample, stage.out).failures:
+        stage.warn(sentence)
