@@ -61,7 +61,7 @@ def make_tokens(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     return publish(folder, "tokens")
 
 
-def make_checkpoint(folder: Path, tokenizer: PreTrainedTokenizerFast, node: str = "online", *, tied: bool = True) -> Path:
+def make_checkpoint(folder: Path, tokenizer: PreTrainedTokenizerFast, *, tied: bool = True) -> Path:
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -69,4 +69,4 @@ def make_checkpoint(folder: Path, tokenizer: PreTrainedTokenizerFast, node: str 
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     ))
     save_checkpoint(model, tokenizer, folder, 64, 1000, parent="sft", kind="chat")
-    return publish(folder, node, {"pass_rate": 0.5, "kl.final": 0.1})
+    return publish(folder, "online", {"pass_rate": 0.5, "kl.final": 0.1})

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from artifacts import make_checkpoint, make_tokenizer, make_tokens
 from safetensors.torch import load_file
+from tests.delivery.artifacts import make_checkpoint, make_tokenizer, make_tokens
 from transformers import AutoModelForCausalLM
 
 from qwenops.contracts.manifest import file_digest
@@ -16,7 +16,7 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.stage import Stage
 
 
-def _export(tmp_path: Path, config: ExportConfig, *, tied: bool = True) -> tuple[Stage, Path]:
+def _export(tmp_path: Path, config: ExportConfig, *, tied: bool = True) -> Stage:
     tokenizer = make_tokenizer(tmp_path / "tokenizer")
     tokens = make_tokens(tmp_path / "tokens", tokenizer)
     checkpoint = make_checkpoint(tmp_path / "online", tokenizer, tied=tied)
@@ -25,11 +25,11 @@ def _export(tmp_path: Path, config: ExportConfig, *, tied: bool = True) -> tuple
     context = RunContext(store=str(tmp_path), events=str(tmp_path), cache=str(tmp_path))
     stage = Stage("export", 7, context, tmp_path / "out", tmp_path / "scratch")
     run(config, checkpoint=checkpoint, tokenizer=tmp_path / "tokenizer", tokens=tokens, stage=stage)
-    return stage, checkpoint
+    return stage
 
 
 def test_export_tied_model_runs_quickstart_without_the_project(tmp_path):
-    stage, _ = _export(tmp_path, ExportConfig(dtype="float32", quickstart_new_tokens=8, decoding="greedy"))
+    stage = _export(tmp_path, ExportConfig(dtype="float32", quickstart_new_tokens=8, decoding="greedy"))
     checks = json.loads((stage.out / "export.json").read_text())
     assert checks["quickstart"]["prompt"].endswith("<|im_start|>assistant\n")
     assert checks["quickstart"]["tokens"] <= 8
@@ -38,7 +38,7 @@ def test_export_tied_model_runs_quickstart_without_the_project(tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_export_bfloat16_matches_the_rounded_model(tmp_path, tied):
-    stage, checkpoint = _export(tmp_path, ExportConfig(quickstart="skip"), tied=tied)
+    stage = _export(tmp_path, ExportConfig(quickstart="skip"), tied=tied)
     weights = load_file(stage.out / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     assert ("lm_head.weight" in weights) is not tied
@@ -47,7 +47,7 @@ def test_export_bfloat16_matches_the_rounded_model(tmp_path, tied):
 
 
 def test_export_config_carries_old_and_new_rope_keys(tmp_path):
-    stage, _ = _export(tmp_path, ExportConfig(dtype="float32", quickstart="skip"))
+    stage = _export(tmp_path, ExportConfig(dtype="float32", quickstart="skip"))
     config = json.loads((stage.out / "config.json").read_text())
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 10000.0
     assert config["torch_dtype"] == config["dtype"] == "float32"
@@ -58,13 +58,13 @@ def test_export_config_carries_old_and_new_rope_keys(tmp_path):
 
 
 def test_export_saved_again_gives_equal_weights(tmp_path):
-    stage, _ = _export(tmp_path, ExportConfig(dtype="float32", quickstart="skip"))
+    stage = _export(tmp_path, ExportConfig(dtype="float32", quickstart="skip"))
     AutoModelForCausalLM.from_pretrained(stage.out, torch_dtype="auto").save_pretrained(tmp_path / "again")
     assert file_digest(tmp_path / "again" / "model.safetensors") == file_digest(stage.out / "model.safetensors")
 
 
 def test_card_front_matter_names_license_results_and_context(tmp_path):
-    stage, _ = _export(tmp_path, ExportConfig(dtype="float32", quickstart="skip"))
+    stage = _export(tmp_path, ExportConfig(dtype="float32", quickstart="skip"))
     _, front, body = (stage.out / "README.md").read_text().split("---\n", 2)
     fields = {line.split(": ", 1)[0]: json.loads(line.split(": ", 1)[1]) for line in front.strip().splitlines()}
     assert fields["license"] == "apache-2.0"

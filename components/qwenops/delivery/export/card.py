@@ -86,7 +86,7 @@ Report (arXiv:2407.10671). It is a stock `{facts.architecture}`: transformers lo
 | vocabulary | {facts.vocabulary:,} |
 | tokens seen | {facts.checkpoint.tokens_seen:,} |
 | trained context | {length:,} tokens (RoPE base {facts.checkpoint.rope_theta:,.0f}) |
-| supported maximum context | {length:,} tokens as it is; up to {4 * length:,} with YaRN or Dual Chunk Attention (below) |
+| supported maximum context | {length:,} tokens as it is; {4 * length:,} with YaRN or Dual Chunk Attention (below) |
 | weights | {config.dtype}, safetensors |
 | format | ChatML: `<\\|im_start\\|>role ... <\\|im_end\\|>`, default system message "You are a helpful assistant." |
 

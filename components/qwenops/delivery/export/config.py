@@ -19,7 +19,7 @@ class ExportConfig(Config):
         "bfloat16", description="Number type of the weights, as in the released folders. §1."
     )
     decoding: Literal["sample", "greedy"] = Field(
-        "sample", description="What `generate` does by default; the released chat models sample. house choice: released."
+        "sample", description="What `generate` does by default. house choice: the released chat models sample."
     )
     temperature: float = Field(
         0.7, gt=0, description="Default sampling temperature. house choice: generation_config of the released models."
