@@ -32,7 +32,9 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple
                 yield from _read_tar(stream, wanted)
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise PlatformError(
-            f"cannot read {archive.name}", expected="a .deb, .whl, .zip or .tar.* archive", found=error,
+            f"cannot read {archive.name}",
+            expected="a .deb, .whl, .zip or .tar.* archive",
+            found=error,
             action=f"remove {archive} and run again",
         ) from error
 

@@ -1,6 +1,7 @@
 """`collect` as a Kubeflow component."""
 
 from kfp import dsl
+
 from qwenops.recipe.image import IMAGE
 
 

@@ -14,13 +14,17 @@ _NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 class PageRule(Config):
     """Which files of an archive become pages, of what kind, and how many bytes of them."""
 
-    pattern: str = Field(description="Shell pattern of paths inside the archive. house choice: an archive mixes things.")
+    pattern: str = Field(
+        description="Shell pattern of paths inside the archive. house choice: an archive mixes things."
+    )
     domain: Domain = Field(default="web", description="Domain of the pages. §3.1 (code, maths and multilingual text).")
     lang: str = Field(
-        default="", description="Language the source declares, ISO 639-1, '' unknown. house choice: measures language id."
+        default="",
+        description="Language the source declares, ISO 639-1, '' unknown. house choice: measures language id.",
     )
     cap_bytes: int = Field(
-        default=1_000_000_000, ge=1,
+        default=1_000_000_000,
+        ge=1,
         description="Raw bytes taken at most, in an order given by a hash. house choice: a source must not drown others.",
     )
 

@@ -43,7 +43,9 @@ def fetch(source: ArchiveSource, config: CollectConfig, cache: Path) -> Path:
     if found != source.sha256:
         fetched.unlink()
         raise PlatformError(
-            f"{source.name}: the download has another checksum", expected=source.sha256, found=found,
+            f"{source.name}: the download has another checksum",
+            expected=source.sha256,
+            found=found,
             action="check the pinned version; the source is skipped until then",
         )
     return fetched
@@ -58,7 +60,9 @@ def debian_mirror(apt: Path = _APT) -> str:
     for path in sorted([apt / "sources.list", *(apt / "sources.list.d").glob("*.*")]):
         if path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
-            match = re.search(r"^(?:deb\s+(?:\[[^\]]*\]\s*)?|URIs:\s*)(https?://\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
+            match = re.search(
+                r"^(?:deb\s+(?:\[[^\]]*\]\s*)?|URIs:\s*)(https?://\S+/debian)/?(?:\s|$)", text, re.MULTILINE
+            )
             if match:
                 return match.group(1)
     raise PlatformError(
@@ -84,7 +88,9 @@ def download(address: str, destination: Path, timeout_seconds: float) -> None:
         if isinstance(error, urllib.error.HTTPError) and error.code == 416:
             part.unlink()  # the part was complete or too long; the next attempt starts afresh
         raise PlatformError(
-            f"cannot download {destination.name}", expected=address, found=error,
+            f"cannot download {destination.name}",
+            expected=address,
+            found=error,
             action="check the network or the mirror; what has arrived is kept",
         ) from None
     part.replace(destination)
@@ -99,8 +105,21 @@ def _fetch_debian(source: DebianSource, config: CollectConfig, folder: Path) -> 
 
 def _fetch_pypi(source: PypiSource, config: CollectConfig, folder: Path) -> Path:
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--retries", "1",
-        "--timeout", str(config.timeout_seconds), "--disable-pip-version-check", "--dest", str(folder),
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--retries",
+        "1",
+        "--timeout",
+        str(config.timeout_seconds),
+        "--disable-pip-version-check",
+        "--dest",
+        str(folder),
         f"{source.package}=={source.version}",
     ]
     return _run_client(source.name, command, folder, "*.whl")
@@ -108,8 +127,15 @@ def _fetch_pypi(source: PypiSource, config: CollectConfig, folder: Path) -> Path
 
 def _fetch_npm(source: NpmSource, config: CollectConfig, folder: Path) -> Path:
     command = [
-        "npm", "pack", "--silent", "--ignore-scripts", "--fetch-retries", "1",
-        "--fetch-timeout", str(int(config.timeout_seconds * 1000)), f"{source.package}@{source.version}",
+        "npm",
+        "pack",
+        "--silent",
+        "--ignore-scripts",
+        "--fetch-retries",
+        "1",
+        "--fetch-timeout",
+        str(int(config.timeout_seconds * 1000)),
+        f"{source.package}@{source.version}",
     ]
     return _run_client(source.name, command, folder, "*.tgz")
 
@@ -120,12 +146,16 @@ def _run_client(name: str, command: list[str], folder: Path, pattern: str) -> Pa
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     except FileNotFoundError:
         raise PlatformError(
-            f"{name}: {command[0]} is not installed", expected=command[0], action=f"install {command[0]} or drop the source"
+            f"{name}: {command[0]} is not installed",
+            expected=command[0],
+            action=f"install {command[0]} or drop the source",
         ) from None
     files = sorted(folder.glob(pattern))
     if done.returncode or not files:
         raise PlatformError(
-            f"{name}: {command[0]} could not download it", expected=command[-1],
-            found=done.stderr.strip()[-500:], action="check the network or the package index",
+            f"{name}: {command[0]} could not download it",
+            expected=command[-1],
+            found=done.stderr.strip()[-500:],
+            action="check the network or the package index",
         )
     return files[0]

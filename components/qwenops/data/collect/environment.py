@@ -9,12 +9,14 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 _SKIPPED = frozenset({"test", "tests", "idlelib", "site-packages", "__pycache__", "_vendor", "vendored", "lib2to3"})
 _MIN_DOCSTRING_CHARACTERS = 80
 _MIN_PAGE_CHARACTERS = 300
+_MIN_QUOTES = 8  # opening and closing ones: four docstrings
 _STDLIB = "stdlib"
 
 
@@ -37,7 +39,7 @@ def python_files(package: str) -> list[tuple[str, Path]]:
 
 def package_license(package: str) -> str:
     """Licence of an installed package as its metadata states it, shortened to one line."""
-    if package == _STDLIB or not (names := importlib.metadata.packages_distributions().get(package)):
+    if package == _STDLIB or not (names := _distributions().get(package)):
         return "PSF-2.0"
     facts = importlib.metadata.metadata(names[0])
     stated = facts.get("License-Expression") or facts.get("License") or ""
@@ -53,18 +55,26 @@ def docstring_page(source: str, name: str) -> str:
         ValueError: the file holds null bytes.
         RecursionError: the file is nested too deeply for the parser.
     """
+    if source.count('"""') < _MIN_QUOTES:
+        return ""  # parsing is most of the cost, and these files have next to no prose
     pieces = [name, *_docstrings(ast.parse(source))]
     text = "\n\n".join(pieces)
     return text if len(text) >= _MIN_PAGE_CHARACTERS and len(pieces) > 1 else ""
 
 
-def _docstrings(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node, clean=False)
-            if text and len(text) >= _MIN_DOCSTRING_CHARACTERS:
-                title = f"{node.name}\n\n" if not isinstance(node, ast.Module) else ""
-                yield title + inspect.cleandoc(text)
+def _docstrings(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    text = ast.get_docstring(node, clean=False)
+    if text and len(text) >= _MIN_DOCSTRING_CHARACTERS:
+        title = f"{node.name}\n\n" if not isinstance(node, ast.Module) else ""
+        yield title + inspect.cleandoc(text)
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstrings(child)
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 def _roots(package: str) -> list[Path]:

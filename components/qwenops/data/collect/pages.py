@@ -103,8 +103,16 @@ def _page(source: str, file: File, record: Record) -> Page:
     url = record.anchor if "://" in record.anchor else file.address + record.anchor
     digest = hashlib.sha256(f"{source}\0{url}".encode("utf-8", "replace")).hexdigest()
     return Page(
-        digest[:_ID_CHARACTERS], source, file.rule.domain, url, file.license, file.fetched_at, record.mime,
-        file.rule.lang, record.raw, record.reason,
+        digest[:_ID_CHARACTERS],
+        source,
+        file.rule.domain,
+        url,
+        file.license,
+        file.fetched_at,
+        record.mime,
+        file.rule.lang,
+        record.raw,
+        record.reason,
     )
 
 
@@ -118,22 +126,26 @@ def _archive_files(source: ArchiveSource, config: CollectConfig, cache: Path) ->
             files.append(File(f"{source.kind}://{source.name}/{name}", rule, source.license, date, _constant(raw)))
     if not files:
         raise PlatformError(
-            f"{source.name}: no file matches its rules", expected=", ".join(rule.pattern for rule in source.rules),
-            found=f"none in {archive.name}", action="look into the archive and mend the patterns",
+            f"{source.name}: no file matches its rules",
+            expected=", ".join(rule.pattern for rule in source.rules),
+            found=f"none in {archive.name}",
+            action="look into the archive and mend the patterns",
         )
     return files
 
 
 def _environment_files(source: PythonSource) -> list[File]:
-    rule = PageRule(pattern="*", domain=source.domain, lang="en" if source.content == "docstrings" else "",
-                    cap_bytes=source.cap_bytes)
+    lang = "en" if source.content == "docstrings" else ""
+    rule = PageRule(pattern="*", domain=source.domain, lang=lang, cap_bytes=source.cap_bytes)
     files: list[File] = []
     for package in source.packages:
         terms = package_license(package)
         files += [File(address, rule, terms, _date(path), path.read_bytes) for address, path in python_files(package)]
     if not files:
         raise PlatformError(
-            f"{source.name}: nothing of it is installed", expected=", ".join(source.packages), found="no Python file",
+            f"{source.name}: nothing of it is installed",
+            expected=", ".join(source.packages),
+            found="no Python file",
             action="install the packages or drop the source",
         )
     return files
@@ -143,7 +155,9 @@ def _folder_files(source: FolderSource) -> list[File]:
     root = Path(source.path).expanduser()
     if not root.exists():
         raise PlatformError(
-            f"{source.name}: there is no such folder", expected=source.path, found="nothing",
+            f"{source.name}: there is no such folder",
+            expected=source.path,
+            found="nothing",
             action="correct collect.sources or mount the data",
         )
     base = root if root.is_dir() else root.parent

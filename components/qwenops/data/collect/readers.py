@@ -16,10 +16,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _MIME = {
-    ".html": "text/html", ".htm": "text/html", ".xhtml": "text/html", ".txt": "text/plain", ".md": "text/markdown",
-    ".rst": "text/x-rst", ".py": "text/x-python", ".c": "text/x-c", ".h": "text/x-c", ".cpp": "text/x-c++",
-    ".java": "text/x-java", ".js": "text/javascript", ".ts": "text/x-typescript", ".go": "text/x-go",
-    ".rs": "text/x-rust", ".sh": "text/x-shellscript", ".sql": "text/x-sql",
+    ".html": "text/html",
+    ".htm": "text/html",
+    ".xhtml": "text/html",
+    ".txt": "text/plain",
+    ".md": "text/markdown",
+    ".rst": "text/x-rst",
+    ".py": "text/x-python",
+    ".c": "text/x-c",
+    ".h": "text/x-c",
+    ".cpp": "text/x-c++",
+    ".java": "text/x-java",
+    ".js": "text/javascript",
+    ".ts": "text/x-typescript",
+    ".go": "text/x-go",
+    ".rs": "text/x-rust",
+    ".sh": "text/x-shellscript",
+    ".sql": "text/x-sql",
 }
 _TEXT = "text/plain"
 _PROTOCOL_END = b"\r\n\r\n"

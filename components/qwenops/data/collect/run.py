@@ -11,7 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qwenops.contracts.document import (
-    PAGE_SCHEMA, Funnel, check_pages, dropped_table, funnel_of, part_paths, write_part,
+    PAGE_SCHEMA,
+    Funnel,
+    check_pages,
+    dropped_table,
+    funnel_of,
+    part_paths,
+    write_part,
 )
 from qwenops.contracts.gate import SAMPLE_ROWS, gate
 from qwenops.data.accounting import account
@@ -47,7 +53,9 @@ def run(config: CollectConfig, *, stage: Stage) -> None:
     stage.metric("sources.missing", len(missing))
     if len(missing) == len(config.sources):
         raise StageError(
-            "no source could be reached", expected="at least one of collect.sources", found=", ".join(missing),
+            "no source could be reached",
+            expected="at least one of collect.sources",
+            found=", ".join(missing),
             action="check the network and the paths in collect.sources; the reasons stand above",
         )
     account(stage, writer.funnel, dropped_table(writer.dropped))
