@@ -1,0 +1,124 @@
+"""Run deduplication: keys per part, one pass over each band, verification, one survivor per cluster."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from qwenops.contracts.document import iter_documents, part_paths, read_documents
+from qwenops.contracts.gate import SAMPLE_ROWS, gate
+from qwenops.data.dedup.clusters import Pair, candidate_pairs, ranks, survivors
+from qwenops.data.dedup.config import DedupConfig
+from qwenops.data.dedup.minhash import band_keys, exact_key, jaccard, shingles
+from qwenops.data.dedup.planted import PlantedScore, plant_and_score
+from qwenops.data.removal import remove_documents
+from qwenops.errors import StageError
+from qwenops.platform.ray_data import PartResult, map_parts
+from qwenops.platform.stage import Stage
+
+_RECALL_BAR = 0.95
+_PLANTED_POOL = 20
+
+
+def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
+    """Write `documents/` with one survivor per cluster, `duplicates.parquet`, `planted.json` and the funnel.
+
+    Raises:
+        StageError: the search misses planted near duplicates.
+        ContractError: the gate refused what is left.
+    """
+    parts = part_paths(documents)
+    with stage.progress(len(parts), "parts") as progress:
+        function = partial(_keys_of_part, config=config)
+        map_parts(
+            stage.context, parts, function, stage.scratch / "keys", progress=progress, columns=["id", "text", "quality"]
+        )
+    score = _measure(config, documents, stage)
+    duplicates = _find_duplicates(config, documents, part_paths(stage.scratch / "keys", "keys"))
+    pq.write_table(duplicates, stage.out / "duplicates.parquet")
+    summary = remove_documents(stage, documents, duplicates)
+    sample = read_documents(stage.out).to_pandas().sample(frac=1.0, random_state=stage.seed).head(SAMPLE_ROWS)
+    (stage.out / "summary.md").write_text(_page(summary, score, stage), encoding="utf-8")
+    for sentence in gate("documents", summary[summary["documents"] > 0], sample, stage.out).failures:
+        stage.warn(sentence)
+
+
+def _keys_of_part(table: pa.Table, config: DedupConfig) -> PartResult:
+    texts = table["text"].to_pylist()
+    bands = band_keys(texts, config).T
+    columns = {"id": table["id"], "quality": table["quality"], "exact": pa.array(map(exact_key, texts), pa.string())}
+    columns |= {f"band_{number:02}": pa.array(np.ascontiguousarray(keys)) for number, keys in enumerate(bands)}
+    return PartResult({"keys": pa.table(columns)})
+
+
+def _find_duplicates(config: DedupConfig, documents: Path, parts: list[Path]) -> pa.Table:
+    """Documents to remove: id, reason ("exact" or "near") and the survivor of the cluster, ordered by id."""
+    heads = pa.concat_tables(pq.read_table(path, columns=["id", "quality", "exact"]) for path in parts)
+    ids = heads["id"].to_pylist()
+    exact = _exact_pairs(heads["exact"].to_pylist())
+    near = _verified(candidate_pairs(_bands(config, parts)) - exact, ids, documents, config)
+    rank = ranks(heads["quality"].to_pylist(), ids)
+    of_exact, of_all = survivors(len(ids), exact, rank), survivors(len(ids), exact | near, rank)
+    rows = [
+        {"id": ids[i], "reason": "near" if of_exact[i] == i else "exact", "survivor": ids[int(of_all[i])]}
+        for i in range(len(ids)) if of_all[i] != i
+    ]
+    schema = pa.schema([("id", pa.string()), ("reason", pa.string()), ("survivor", pa.string())])
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), schema=schema)
+
+
+def _exact_pairs(keys: list[str]) -> set[Pair]:
+    first: dict[str, int] = {}
+    return {(first[key], number) for number, key in enumerate(keys) if first.setdefault(key, number) != number}
+
+
+def _bands(config: DedupConfig, parts: list[Path]) -> Iterator[NDArray[np.uint64]]:
+    for number in range(config.bands):
+        name = f"band_{number:02}"
+        yield np.concatenate([pq.read_table(path, columns=[name])[name].to_numpy() for path in parts])
+
+
+def _verified(candidates: set[Pair], ids: list[str], documents: Path, config: DedupConfig) -> set[Pair]:
+    """The candidates whose exact Jaccard similarity reaches the threshold."""
+    wanted = {ids[number]: number for pair in candidates for number in pair}
+    found = {
+        wanted[row["id"]]: shingles(row["text"], config)
+        for row in iter_documents(documents, ["id", "text"]) if row["id"] in wanted
+    }
+    return {pair for pair in candidates if jaccard(found[pair[0]], found[pair[1]]) >= config.jaccard}
+
+
+def _measure(config: DedupConfig, documents: Path, stage: Stage) -> PlantedScore:
+    texts = read_documents(documents, ["id", "text"]).sort_by("id")["text"].to_pylist()
+    pool = np.random.default_rng(stage.seed).permutation(len(texts))[: config.planted_documents * _PLANTED_POOL]
+    score = plant_and_score([texts[number] for number in pool], config, stage.seed)
+    (stage.out / "planted.json").write_text(json.dumps(asdict(score), indent=1), encoding="utf-8")
+    stage.metric("planted.recall", score.recall)
+    stage.metric("planted.precision", score.precision)
+    if score.recall < _RECALL_BAR:
+        raise StageError(
+            "near duplicates are missed", expected=f"recall of at least {_RECALL_BAR} at Jaccard {config.jaccard}",
+            found=f"{score.recall:.3f} of {score.copies} planted copies",
+            action="raise dedup.bands or lower dedup.rows: a pair is found with probability 1 - (1 - s^rows)^bands",
+        )
+    return score
+
+
+def _page(summary: pd.DataFrame, score: PlantedScore, stage: Stage) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in stage.counts["dropped"].items()) or "none"
+    lines = [
+        "# Deduplication", "",
+        f"{stage.counts['read']} documents read, {stage.counts['kept']} kept; removed: {reasons}.", "",
+        f"Planted near copies found: {score.recall:.1%} of {score.copies}; found pairs that are copies:"
+        f" {score.precision:.1%} (bands alone: {score.candidate_precision:.1%}, {score.misses} near misses planted).",
+        "", "| domain | documents | bytes | dropped |", "|---|---|---|---|",
+        *(f"| {r.domain} | {r.documents} | {r.bytes} | {r.dropped_share:.1%} |" for r in summary.itertuples()),
+    ]
+    return "\n".join(lines) + "\n"
