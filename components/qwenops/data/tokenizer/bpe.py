@@ -1,0 +1,85 @@
+"""Train Qwen's kind of tokenizer: byte-level BPE, digits one by one, three control tokens last.
+
+The report takes its vocabulary over from Qwen1, which grew it from tiktoken's `cl100k_base`; ours is trained from the
+run's own text with the same normalisation, pre-tokenisation and special tokens, so a run depends on no
+download. The folder is an ordinary transformers tokenizer.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from qwenops.contracts.tokens import CONTROL_TOKENS, END_OF_TEXT
+
+# transformers' tokenization_qwen2.py; against cl100k the one change is \p{N} for \p{N}{1,3}: digits stand alone.
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Qwen2's own chat template, from the tokenizer_config.json of its instruct models.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_LONGEST = 131_072
+
+
+def train(texts: Iterable[str], vocabulary: int, least_frequency: int) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of at most `vocabulary` tokens; fewer when the texts have fewer frequent pairs."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(CONTROL_TOKENS), min_frequency=least_frequency, show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT, bos_token=None, unk_token=None,
+        additional_special_tokens=list(CONTROL_TOKENS[1:]), chat_template=CHAT_TEMPLATE, model_max_length=_LONGEST,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the transformers folder, and `vocab.json` with `merges.txt` for tools that read those.
+
+    The class is named as in Qwen's own folders: transformers 5 would write a name that transformers 4 does not know.
+    """
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    tokenizer.backend_tokenizer.model.save(str(folder))
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "Qwen2Tokenizer"}
+    path.write_text(json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
+
+
+def balanced(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
+    """Share `budget` bytes evenly among languages; what a small language cannot use goes to the others."""
+    shares: dict[str, int] = {}
+    left = budget
+    for place, language in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
+        shares[language] = min(sizes[language], left // (len(sizes) - place))
+        left -= shares[language]
+    return shares
+
+
+def take(rows: Iterable[tuple[str, str]], shares: Mapping[str, int]) -> Iterator[str]:
+    """Texts of (language, text) rows until each language has used up its bytes; the last text of one is cut."""
+    left = dict(shares)
+    for language, text in rows:
+        room = left.get(language, 0)
+        if room > 0:
+            size = len(text.encode())
+            left[language] = room - size
+            yield text if size <= room else text.encode()[:room].decode(errors="ignore")

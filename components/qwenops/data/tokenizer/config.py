@@ -1,0 +1,23 @@
+"""Settings of tokenizer training."""
+
+from pydantic import Field
+
+from qwenops.recipe.config import Config
+
+
+class TokenizerConfig(Config):
+    """Size and training sample of the byte-level BPE vocabulary."""
+
+    vocabulary: int = Field(
+        151_646, ge=260, description="Tokens in all, the three control tokens included, §2.1."
+    )
+    sample_bytes: int = Field(
+        20_000_000_000, ge=10_000,
+        description="UTF-8 bytes to train on, shared evenly by languages; house choice: fits a large machine's memory.",
+    )
+    least_frequency: int = Field(
+        2, ge=1, description="Times a pair must occur to be merged; house choice: the trainer's own default."
+    )
+    measured_bytes: int = Field(
+        1_000_000, ge=1000, description="Held-out bytes per language to measure compression on; house choice: 1 MB."
+    )

@@ -1,0 +1,92 @@
+"""Run tokenizer training: a sample balanced over languages in, a transformers tokenizer folder out."""
+
+import json
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.compute as pc
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from qwenops.contracts.document import iter_documents, read_documents
+from qwenops.contracts.tokens import CONTROL_TOKENS, encode_texts
+from qwenops.data.tokenizer.bpe import balanced, save, take, train
+from qwenops.data.tokenizer.config import TokenizerConfig
+from qwenops.errors import StageError
+from qwenops.platform.stage import Stage
+
+
+def run(config: TokenizerConfig, *, documents: Path, stage: Stage) -> None:
+    """Write the tokenizer folder, `compression.json` and `summary.md`.
+
+    Raises:
+        StageError: the tokenizer does not give a held-out text back.
+    """
+    shares = balanced(_sizes(documents, "train"), config.sample_bytes)
+    with stage.progress(sum(shares.values()), "bytes") as progress:
+
+        def texts() -> Iterator[str]:
+            for text in take(_rows(documents, "train"), shares):
+                progress.advance(len(text.encode()))
+                yield text
+
+        save(train(texts(), config.vocabulary, config.least_frequency), stage.out)
+    tokenizer = AutoTokenizer.from_pretrained(stage.out)
+    if len(tokenizer) < config.vocabulary:
+        stage.warn(f"the text has frequent pairs for {len(tokenizer)} tokens only, not {config.vocabulary}")
+    stage.metric("vocabulary", len(tokenizer))
+    stage.records = len(tokenizer)
+    compression = _compression(tokenizer, documents, config, stage)
+    for language, value in compression.items():
+        stage.metric(f"bytes_per_token.{language}", value)
+    _write(stage, tokenizer, compression, shares)
+
+
+def _rows(documents: Path, split: str) -> Iterator[tuple[str, str]]:
+    for row in iter_documents(documents, ["text", "lang", "split"]):
+        if row["split"] == split:
+            yield row["lang"], row["text"]
+
+
+def _sizes(documents: Path, split: str) -> dict[str, int]:
+    table = read_documents(documents, ["text", "lang", "split"])
+    table = table.filter(pc.equal(table["split"], split))
+    table = table.append_column("bytes", pc.binary_length(table["text"]))
+    grouped = table.group_by("lang").aggregate([("bytes", "sum")])
+    return {row["lang"]: row["bytes_sum"] for row in grouped.to_pylist()}
+
+
+def _compression(
+    tokenizer: PreTrainedTokenizerFast, documents: Path, config: TokenizerConfig, stage: Stage
+) -> dict[str, float]:
+    """Bytes per token by language on held-out text; each text must also decode to itself."""
+    sizes = _sizes(documents, "heldout")
+    counts: dict[str, list[int]] = {}
+    wanted = dict.fromkeys(sizes, config.measured_bytes)
+    rows = [(language, text) for language, text in _rows(documents, "heldout") if language in wanted]
+    for language in sorted(sizes):
+        texts = list(take((row for row in rows if row[0] == language), wanted))
+        encoded = encode_texts(tokenizer, texts)
+        for text, ids in zip(texts, encoded, strict=True):
+            if tokenizer.decode(ids) != unicodedata.normalize("NFC", text):
+                raise StageError(
+                    "the tokenizer loses text", expected=repr(text[:80]), found=repr(tokenizer.decode(ids)[:80]),
+                    action="report this; a byte-level tokenizer gives back every text",
+                )
+        counts[language] = [sum(len(text.encode()) for text in texts), sum(map(len, encoded))]
+    if not counts:
+        stage.warn("no held-out document, so compression was not measured")
+    return {language: size / tokens for language, (size, tokens) in counts.items()}
+
+
+def _write(
+    stage: Stage, tokenizer: PreTrainedTokenizerFast, compression: dict[str, float], shares: dict[str, int]
+) -> None:
+    (stage.out / "compression.json").write_text(json.dumps(compression, indent=1), encoding="utf-8")
+    controls = ", ".join(f"`{token}` {tokenizer.convert_tokens_to_ids(token)}" for token in CONTROL_TOKENS)
+    lines = [
+        "# Tokenizer", "", f"{len(tokenizer)} tokens; {controls}.", "",
+        "| language | bytes trained on | bytes per token, held out |", "|---|---|---|",
+        *(f"| {name} | {size} | {compression.get(name, float('nan')):.2f} |" for name, size in sorted(shares.items())),
+    ]
+    (stage.out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
