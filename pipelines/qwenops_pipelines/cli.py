@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe(run)
     run.add_argument("--out", type=Path, help="folder of the run (default runs/RECIPE)")
     run.add_argument("--until", default="report", metavar="STAGE", help="stop after this stage")
-    run.add_argument("--from", default="", dest="restart", metavar="STAGE", help="make this stage and what follows again")
+    run.add_argument(
+        "--from", default="", dest="restart", metavar="STAGE", help="make this stage and what follows again"
+    )
     run.add_argument("--placement", default="laptop", help="where (default laptop)")
 
     compile_ = commands.add_parser("compile", help="write the pipeline as KFP YAML")
@@ -69,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a recipe's name, or a file with its JSON text")
     parser.add_argument(
-        "--set", action="append", default=[], dest="overrides", metavar="PATH=VALUE", help="change one field (repeatable)"
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="PATH=VALUE",
+        help="change one field (repeatable)",
     )
 
 

@@ -19,9 +19,15 @@ from qwenops_pipelines.recipes import load_recipe
 
 # Modules a run needs, and the extra of this package that brings each.
 _NEEDED = {
-    "kfp": "pipelines", "ray": "platform", "mlflow": "platform", "torch": "train", "transformers": "train",
-    "great_expectations": "data", "pyarrow": "data", "kubernetes": "platform",
-}  # fmt: skip
+    "kfp": "pipelines",
+    "ray": "platform",
+    "mlflow": "platform",
+    "torch": "train",
+    "transformers": "train",
+    "great_expectations": "data",
+    "pyarrow": "data",
+    "kubernetes": "platform",
+}
 _NEEDED_BYTES = 5 * 10**9
 
 
@@ -78,7 +84,9 @@ def _compare_row(label: str, left: float | None, right: float | None) -> None:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    model = Path(_read_record(options.model)["model"]["path"]) if (options.model / "run.json").exists() else options.model
+    model = (
+        Path(_read_record(options.model)["model"]["path"]) if (options.model / "run.json").exists() else options.model
+    )
     importlib.import_module("qwenops.delivery.chat").chat(model, options.long_context, sys.stdin, sys.stdout)
     return 0
 
@@ -100,9 +108,11 @@ def _doctor(_: argparse.Namespace) -> int:
 def _check_stage(name: str) -> None:
     if name and name not in {node.name for node in NODES}:
         raise RecipeError(
-            "unknown stage", expected=f"one of {', '.join(node.name for node in NODES)}", found=name,
+            "unknown stage",
+            expected=f"one of {', '.join(node.name for node in NODES)}",
+            found=name,
             action="check --until and --from",
-        )  # fmt: skip
+        )
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -110,9 +120,11 @@ def _read_record(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(
-            f"{folder} holds no run record", expected="a folder that `qwenops run` wrote", found=error,
+            f"{folder} holds no run record",
+            expected="a folder that `qwenops run` wrote",
+            found=error,
             action="give the folder that was --out",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _unit(metric: str) -> str:
@@ -121,5 +133,11 @@ def _unit(metric: str) -> str:
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
-    "run": _run, "compile": _compile, "plan": _plan, "show": _show, "compare": _compare, "chat": _chat, "doctor": _doctor,
-}  # fmt: skip
+    "run": _run,
+    "compile": _compile,
+    "plan": _plan,
+    "show": _show,
+    "compare": _compare,
+    "chat": _chat,
+    "doctor": _doctor,
+}

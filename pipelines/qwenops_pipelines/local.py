@@ -23,9 +23,9 @@ from typing import Any, TextIO
 
 import psutil
 from kfp import local
+from qwenops.delivery.page import render
 
 from qwenops.contracts.manifest import MANIFEST
-from qwenops.delivery.page import render
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.stage import Slice, Task, find_published
@@ -75,12 +75,16 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         for stale in Path(context.events).glob("*.json"):
             stale.unlink()
         todo = [node.name for node in nodes if node.name not in reusable(recipe, context, nodes)]
-        print(f"{recipe.name}: {len(nodes)} stages, {len(nodes) - len(todo)} reused, {len(todo)} to run; output in {out}")
+        print(
+            f"{recipe.name}: {len(nodes)} stages, {len(nodes) - len(todo)} reused, {len(todo)} to run; output in {out}"
+        )
         with _services(context, recipe, out, needed=bool(todo)) as ready, _console(ready, nodes) as watch:
             failure = _run_dag(recipe, placement, ready, out, until)
         clock = Clock(began, time.time(), watch.peak_resident_bytes)
         record = _write_record(recipe, ready, nodes, out, clock)
-        _finish_tracking(ready, record, out)
+        _finish_tracking(ready, record, out, "KILLED" if isinstance(failure, KeyboardInterrupt) else "FAILED")
+    if isinstance(failure, KeyboardInterrupt):
+        raise failure
     if failure is not None:
         raise _explain(record, failure)
     _say_goodbye(record, out)
@@ -107,17 +111,21 @@ def _locked(out: Path) -> Iterator[None]:
         handle = (out / ".lock").open("w")
     except OSError as error:
         raise PlatformError(
-            f"cannot write {out}", expected="a writable output folder", found=error,
+            f"cannot write {out}",
+            expected="a writable output folder",
+            found=error,
             action="choose another --out or change its permissions",
-        ) from None  # fmt: skip
+        ) from None
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PlatformError(
-                f"another run is writing {out}", expected="one run per folder", found="a locked folder",
+                f"another run is writing {out}",
+                expected="one run per folder",
+                found="a locked folder",
                 action="wait for it to end, or give this run another --out",
-            ) from None  # fmt: skip
+            ) from None
         yield
 
 
@@ -125,10 +133,14 @@ def _context(out: Path, placement: Placement) -> RunContext:
     folder = out.resolve()
     cache = Path(os.environ.get("QWENOPS_CACHE") or Path.home() / ".cache" / "qwenops")
     return RunContext(
-        store=str(folder / "stages"), events=str(folder / "events"), cache=str(cache), run_name=folder.name,
+        store=str(folder / "stages"),
+        events=str(folder / "events"),
+        cache=str(cache),
+        run_name=folder.name,
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}",
-        num_workers=placement.num_workers, show_bar="yes" if sys.stdout.isatty() else "no",
-    )  # fmt: skip
+        num_workers=placement.num_workers,
+        show_bar="yes" if sys.stdout.isatty() else "no",
+    )
 
 
 @contextlib.contextmanager
@@ -151,18 +163,25 @@ def _start_ray(stack: contextlib.ExitStack) -> str:
     # Ray and MLflow take seconds to import, which a fully reused run need not pay.
     ray = importlib.import_module("ray")
     ray.init(
-        num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES,
-        log_to_driver=False, configure_logging=False,
-    )  # fmt: skip
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        configure_logging=False,
+    )
     stack.callback(ray.shutdown)
     return ray.get_runtime_context().gcs_address
 
 
 def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
     return importlib.import_module("qwenops.platform.tracking").open_run(
-        tracking_uri=context.tracking_uri, artifact_root=str(out.resolve() / "mlartifacts"), run_name=context.run_name,
-        recipe_name=recipe.name, fingerprint=fingerprint(recipe), params={"seed": str(recipe.seed)},
-    )  # fmt: skip
+        tracking_uri=context.tracking_uri,
+        artifact_root=str(out.resolve() / "mlartifacts"),
+        run_name=context.run_name,
+        recipe_name=recipe.name,
+        fingerprint=fingerprint(recipe),
+        params=recipe.model_dump(mode="json"),
+    )
 
 
 def _start_stage_server(context: RunContext, stack: contextlib.ExitStack) -> None:
@@ -172,9 +191,11 @@ def _start_stage_server(context: RunContext, stack: contextlib.ExitStack) -> Non
     while not Path(context.stage_server).exists():
         if server.poll() is not None:
             raise PlatformError(
-                "the stage server did not start", expected="a listening socket", found=f"exit status {server.returncode}",
+                "the stage server did not start",
+                expected="a listening socket",
+                found=f"exit status {server.returncode}",
                 action="run `qwenops doctor`",
-            )  # fmt: skip
+            )
         time.sleep(0.05)
 
 
@@ -183,13 +204,15 @@ def _run_dag(recipe: Recipe, placement: Placement, context: RunContext, out: Pat
     logs = out / "logs"
     logs.mkdir(exist_ok=True)
     local.init(
-        runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(out / "kfp"), raise_on_error=True,
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(out / "kfp"),
+        raise_on_error=True,
         enable_caching=False,
-    )  # fmt: skip
+    )
     with (logs / "kfp.log").open("w", encoding="utf-8") as log, _captured(log):
         try:
             build(recipe, placement, until)(run_name=context.run_name)
-        except Exception as error:  # noqa: BLE001 - the outer border: the record is written first, then this is explained
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - outer border: the record first, then this
             return error
     return None
 
@@ -264,7 +287,9 @@ def _resident_bytes() -> int:
     return total
 
 
-def _write_record(recipe: Recipe, context: RunContext, nodes: tuple[Node, ...], out: Path, clock: Clock) -> dict[str, Any]:
+def _write_record(
+    recipe: Recipe, context: RunContext, nodes: tuple[Node, ...], out: Path, clock: Clock
+) -> dict[str, Any]:
     record = build_record(recipe, context.run_name, nodes, Path(context.events), clock)
     artifacts = artifact_folders(read_events(Path(context.events)))
     _replace(out / "report.html", render(record, artifacts, out))
@@ -284,9 +309,9 @@ def _replace(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _finish_tracking(context: RunContext, record: dict[str, Any], out: Path) -> None:
+def _finish_tracking(context: RunContext, record: dict[str, Any], out: Path, otherwise: str) -> None:
     if context.parent_run_id:
-        status = "FINISHED" if record["status"] == "succeeded" else "FAILED"
+        status = "FINISHED" if record["status"] == "succeeded" else otherwise
         tracking = importlib.import_module("qwenops.platform.tracking")
         tracking.close_run(context.tracking_uri, context.parent_run_id, status, record, out / "report.html")
 
@@ -301,7 +326,9 @@ def _explain(record: dict[str, Any], failure: BaseException) -> QwenOpsError:
         if stage["status"] == "failed" and stage.get("error"):
             family = FAMILIES.get(stage["error"]["family"], StageError)
             return family(f"[{name}] {stage['error']['message']}")
-    return StageError("the pipeline stopped outside its stages", found=failure, action="see logs/kfp.log in the output folder")
+    return StageError(
+        "the pipeline stopped outside its stages", found=failure, action="see logs/kfp.log in the output folder"
+    )
 
 
 def _say_goodbye(record: dict[str, Any], out: Path) -> None:

@@ -17,7 +17,8 @@ def describe(recipe: Recipe) -> str:
     lines = [
         f"recipe      {recipe.name}",
         f"parameters  {body + embedding:,} ({body:,} without embeddings)",
-        f"weights     {4 * (body + embedding) / 1e6:.1f} MB in fp32; with gradients and AdamW {16 * (body + embedding) / 1e6:.1f} MB",
+        f"weights     {4 * (body + embedding) / 1e6:.1f} MB in fp32",
+        f"training    {16 * (body + embedding) / 1e6:.1f} MB with gradients and AdamW's two moments in fp32",
     ]
     for node in _NODES_WITH_TRAINING:
         config = getattr(recipe, node)

@@ -30,7 +30,9 @@ def read_events(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
 
 
-def build_record(recipe: Recipe, run_name: str, nodes: tuple[Node, ...], events_folder: Path, clock: Clock) -> dict[str, Any]:
+def build_record(
+    recipe: Recipe, run_name: str, nodes: tuple[Node, ...], events_folder: Path, clock: Clock
+) -> dict[str, Any]:
     """Return the run record as plain data (its layout is in the README of `pipelines/`)."""
     events = read_events(events_folder)
     artifacts = artifact_folders(events)
@@ -65,8 +67,16 @@ def _stage(
     manifest = manifests.get(node.name)
     if manifest is None:
         error = {key: facts["error"][key] for key in ("family", "message")} if "error" in facts else None
-        return {"status": status, "seconds": _seconds(facts), "fingerprint": "", "inputs": {}, "outputs": {},
-                "metrics": {}, "warnings": [], "error": error}  # fmt: skip
+        return {
+            "status": status,
+            "seconds": _seconds(facts),
+            "fingerprint": "",
+            "inputs": {},
+            "outputs": {},
+            "metrics": {},
+            "warnings": [],
+            "error": error,
+        }
     output = {"path": str(artifacts[node.name]), "digest": manifest.digest, "records": manifest.records}
     return {
         "status": status,
@@ -96,4 +106,9 @@ def _model(artifacts: Mapping[str, Path]) -> dict[str, Any]:
         registered = json.loads((artifacts["register"] / "register.json").read_text(encoding="utf-8"))
         gate = {"passed": registered["passed"], "reasons": registered["reasons"]}
     path = str(artifacts["export"]) if "export" in artifacts else ""
-    return {"path": path, "mlflow_uri": registered.get("mlflow_uri", ""), "alias": registered.get("alias"), "gate": gate}
+    return {
+        "path": path,
+        "mlflow_uri": registered.get("mlflow_uri", ""),
+        "alias": registered.get("alias"),
+        "gate": gate,
+    }

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from qwenops.recipe.codec import fingerprint
 from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.edges import NODES, ancestors

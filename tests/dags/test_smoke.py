@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.dags.conftest import qwenops
+
 from qwenops.recipe.placement import Placement
 from qwenops_pipelines.dags.edges import NODES
 from qwenops_pipelines.local import _context, reusable
 from qwenops_pipelines.recipes import load_recipe
-
-from tests.dags.conftest import qwenops
 
 RUN_SECONDS = 600
 REQUIRED = {
@@ -50,7 +50,9 @@ def test_smoke_run_fills_the_record_with_every_stage_and_figure(smoke_run):
     for name, wanted in REQUIRED.items():
         missing = [metric for metric in wanted if metric not in record["stages"][name]["metrics"]]
         assert not missing, f"{name} lacks {missing}"
-    assert record["stages"]["sft"]["inputs"]["checkpoint"] == record["stages"]["sft_seed"]["outputs"]["output"]["digest"]
+    assert (
+        record["stages"]["sft"]["inputs"]["checkpoint"] == record["stages"]["sft_seed"]["outputs"]["output"]["digest"]
+    )
     assert record["model"]["alias"]
     assert record["model"]["mlflow_uri"].startswith("models:/")
 
@@ -59,7 +61,7 @@ def test_smoke_run_fills_the_record_with_every_stage_and_figure(smoke_run):
 def test_smoke_report_is_one_self_contained_page(smoke_run):
     page = (smoke_run / "report.html").read_text()
     assert "<svg" in page
-    for outside in ("<script src", "<link rel=\"stylesheet\" href", "src=\"http"):
+    for outside in ("<script src", '<link rel="stylesheet" href', 'src="http'):
         assert outside not in page
     for node in NODES:
         assert node.name in page
@@ -174,5 +176,7 @@ def test_show_and_compare_print_the_figures_of_a_run(smoke_run):
 
 
 def test_rerun_reads_only_this_folder(smoke_run):
-    assert all(Path(stage["outputs"]["output"]["path"]).is_relative_to(smoke_run.resolve())
-               for stage in record_of(smoke_run)["stages"].values())  # fmt: skip
+    assert all(
+        Path(stage["outputs"]["output"]["path"]).is_relative_to(smoke_run.resolve())
+        for stage in record_of(smoke_run)["stages"].values()
+    )

@@ -2,23 +2,23 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
+
 import qwenops
 from qwenops.contracts.manifest import MANIFEST, read_manifest
 from qwenops.errors import ContractError, PlatformError, RecipeError, StageError
 from qwenops.platform.stage import execute
 from qwenops.recipe.codec import canonical
 
-CONFIG = '''
+CONFIG = """
 from pydantic import Field
 from qwenops.recipe.config import Config
 class CounterConfig(Config):
     value: int = Field(1, description="house choice: test.")
     fault: str = Field("", description="house choice: test.")
-'''
-RUN = '''
+"""
+RUN = """
 from qwenops.errors import ContractError
 def run(config, *, stage, source=None):
     (stage.out / "value.txt").write_text(str(config.value + (int((source / "value.txt").read_text()) if source else 0)))
@@ -29,7 +29,7 @@ def run(config, *, stage, source=None):
     if config.fault == "disk":
         raise OSError(28, "No space left on device")
     stage.count(read=3, kept=2, dropped={"short": 1})
-'''
+"""
 
 
 @pytest.fixture
@@ -84,7 +84,9 @@ def test_stage_with_damaged_output_is_made_again_and_so_is_its_consumer(toy, dam
     assert redone.manifest.digest == consumer.manifest.digest
 
 
-@pytest.mark.parametrize(("fault", "family"), [("contract", ContractError), ("bug", StageError), ("disk", PlatformError)])
+@pytest.mark.parametrize(
+    ("fault", "family"), [("contract", ContractError), ("bug", StageError), ("disk", PlatformError)]
+)
 def test_failing_stage_publishes_nothing_and_names_the_family(toy, fault, family):
     with pytest.raises(family) as error:
         run_counter(fault=fault)

@@ -5,6 +5,7 @@ import os
 import time
 
 import pytest
+
 from qwenops.errors import StageError
 from qwenops.platform import stage_server
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from qwenops.errors import RecipeError
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.schema import NODES, Recipe, resolve

@@ -80,12 +80,16 @@ def read_manifest(directory: Path) -> Manifest:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ContractError(
-            f"no readable manifest at {path}", expected="an artifact published by a stage", found=error,
+            f"no readable manifest at {path}",
+            expected="an artifact published by a stage",
+            found=error,
             action="run the stage that makes it again",
         ) from None
     if plain.get("version") != MANIFEST_VERSION:
         raise ContractError(
-            f"manifest of another version at {path}", expected=str(MANIFEST_VERSION), found=plain.get("version"),
+            f"manifest of another version at {path}",
+            expected=str(MANIFEST_VERSION),
+            found=plain.get("version"),
             action="run the stage that makes it again",
         )
     return Manifest(**{**plain, "warnings": tuple(plain["warnings"])})

@@ -62,7 +62,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("pass_rate", "share", "higher", "held-out verifiable prompts answered right, greedy"),
     Metric("pass_rate.<which>", "share", "higher", "same: sampled, before, or by task kind"),
     Metric("pass_rate.prompts", "prompts", "none", "prompts behind pass_rate"),
-    Metric("control.pass_rate", "share", "higher", "pass rate of the control that spends the same steps on the old data"),
+    Metric(
+        "control.pass_rate", "share", "higher", "pass rate of the control that spends the same steps on the old data"
+    ),
     Metric("control.pass_rate.<which>", "share", "higher", "same, sampled"),
     Metric("pair_accuracy", "share", "higher", "held-out pairs the reward model orders right"),
     Metric("pair_accuracy.<which>", "share", "higher", "same, by source"),
@@ -72,7 +74,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("margin.<which>", "reward", "higher", "implicit reward margin of preference pairs"),
     Metric("rollbacks", "rollbacks", "lower", "times the reward-hacking guard restored an earlier policy"),
     # evaluation
-    Metric("niah.<mode>.<length>.<which>", "share", "higher", "needle accuracy and count by mode and length (1x, 2x, ...)"),
+    Metric(
+        "niah.<mode>.<length>.<which>", "share", "higher", "needle accuracy and count by mode and length (1x, 2x, ...)"
+    ),
     Metric("loss.<mode>.<length>", "nats/token", "lower", "text loss by mode and length"),
     Metric("niah.<which>", "as named", "none", "settings of the needle grid"),
     Metric("harmful_rate.<category>.<language>", "share", "lower", "harmful responses"),
@@ -109,6 +113,8 @@ def check_metric(name: str) -> None:
     """
     if find_metric(name) is None:
         raise StageError(
-            f"unknown metric {name}", expected="a name listed in contracts/metrics.py", found=name,
+            f"unknown metric {name}",
+            expected="a name listed in contracts/metrics.py",
+            found=name,
             action="list it there with unit, direction and meaning",
         )

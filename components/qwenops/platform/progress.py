@@ -55,7 +55,9 @@ class Progress:
         elapsed = max(now - self._began, 1e-9)
         rate = (self._done - self._offset) / elapsed
         left = (self._total - self._done) / rate if rate > 0 else 0.0
-        text = f"{self._done}/{self._total} {self._unit}  {_short(rate)} {self._unit}/s  {_clock(left)} left  {self._note}"
+        text = (
+            f"{self._done}/{self._total} {self._unit}  {_short(rate)} {self._unit}/s  {_clock(left)} left  {self._note}"
+        )
         if self._bar:
             full = min(self._done * _BAR_WIDTH // self._total, _BAR_WIDTH)
             bar = "#" * full + "-" * (_BAR_WIDTH - full)

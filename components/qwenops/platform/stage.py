@@ -82,8 +82,10 @@ class Stage:
         """
         if kept + sum(dropped.values()) != read:
             raise ContractError(
-                f"{self.node} lost records", expected=f"kept + dropped == read == {read}",
-                found=f"{kept} + {dict(dropped)}", action="report this; the stage dropped a record without a reason",
+                f"{self.node} lost records",
+                expected=f"kept + dropped == read == {read}",
+                found=f"{kept} + {dict(dropped)}",
+                action="report this; the stage dropped a record without a reason",
             )
         self.counts = {"read": read, "kept": kept, "dropped": dict(dropped)}
         self.records = kept
@@ -172,7 +174,9 @@ def find_published(task: Task, context: RunContext) -> Published | None:
 
 def stage_fingerprint(stage: str, envelope: Slice, parents: Mapping[str, str]) -> str:
     """Fingerprint of one node: code, slice and the ids of what it reads."""
-    return fingerprint({"code": code_version(stage), "slice": envelope.model_dump(mode="json"), "parents": dict(parents)})
+    return fingerprint(
+        {"code": code_version(stage), "slice": envelope.model_dump(mode="json"), "parents": dict(parents)}
+    )
 
 
 def code_version(stage: str) -> str:
@@ -258,27 +262,39 @@ def _produce(task: Task, context: RunContext, events: Events) -> Published:
         finally:
             events.write(run_finished=time.time())
         manifest = Manifest(
-            node=node, fingerprint=key, artifact_id=uuid.uuid4().hex,
+            node=node,
+            fingerprint=key,
+            artifact_id=uuid.uuid4().hex,
             parents={name: read_manifest(path).artifact_id for name, path in task.inputs.items()},
-            files=digest_files(work), records=handle.records, counts=handle.counts, metrics=handle.metrics,
-            warnings=tuple(handle.warnings), seconds=time.time() - began, config=task.slice.config,
-            code_version=code_version(task.stage), created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            files=digest_files(work),
+            records=handle.records,
+            counts=handle.counts,
+            metrics=handle.metrics,
+            warnings=tuple(handle.warnings),
+            seconds=time.time() - began,
+            config=task.slice.config,
+            code_version=code_version(task.stage),
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             inputs={name: str(path) for name, path in task.inputs.items()},
-        )  # fmt: skip
+        )
         write_manifest(work, manifest)
         os.replace(work, destination)
     except QwenOpsError:
         raise
     except OSError as error:
         raise PlatformError(
-            f"{node} could not read or write", expected="readable inputs and a writable folder with free space",
-            found=error, action="free some space or choose another --out, then run again; finished stages are kept",
-        ) from error  # fmt: skip
+            f"{node} could not read or write",
+            expected="readable inputs and a writable folder with free space",
+            found=error,
+            action="free some space or choose another --out, then run again; finished stages are kept",
+        ) from error
     except Exception as error:
         raise StageError(
-            f"{node} failed", expected="the stage to finish", found=f"{type(error).__name__}: {error}",
+            f"{node} failed",
+            expected="the stage to finish",
+            found=f"{type(error).__name__}: {error}",
             action="run again with --debug for the traceback",
-        ) from error  # fmt: skip
+        ) from error
     shutil.rmtree(scratch, ignore_errors=True)
     if context.tracking_uri:
         importlib.import_module("qwenops.platform.tracking").log_stage(context, manifest, destination)

@@ -25,9 +25,18 @@ from qwenops.errors import StageError
 
 # In the order in which the DAG's stages first need them.
 PRELOAD: tuple[str, ...] = (
-    "pyarrow.parquet", "pandas", "great_expectations", "ray.data", "sklearn.linear_model", "torch", "transformers",
-    "transformers.models.qwen2.modeling_qwen2", "transformers.models.qwen2_moe.modeling_qwen2_moe", "ray.train.torch", "mlflow",
-)  # fmt: skip
+    "pyarrow.parquet",
+    "pandas",
+    "great_expectations",
+    "ray.data",
+    "sklearn.linear_model",
+    "torch",
+    "transformers",
+    "transformers.models.qwen2.modeling_qwen2",
+    "transformers.models.qwen2_moe.modeling_qwen2_moe",
+    "ray.train.torch",
+    "mlflow",
+)
 _PR_SET_PDEATHSIG = 1
 _IDLE_SECONDS = 0.2
 
@@ -44,8 +53,10 @@ def request(address: str, message: dict[str, Any]) -> dict[str, Any]:
         answer = _read_line(connection)
     if not answer:
         raise StageError(
-            "the stage's process died without an answer", expected="an answer from the stage",
-            found="a closed connection", action="look for an out-of-memory kill (dmesg), then run again to continue",
+            "the stage's process died without an answer",
+            expected="an answer from the stage",
+            found="a closed connection",
+            action="look for an out-of-memory kill (dmesg), then run again to continue",
         )
     return json.loads(answer)
 

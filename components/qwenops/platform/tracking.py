@@ -46,7 +46,6 @@ _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 # Limits of MLflow's tracking API (mlflow.utils.validation).
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH, _PARAM_LENGTH, _DIGEST_LENGTH = 900, 100, 6000, 36
 _ARTIFACT_BYTES = 5 << 20
-_ENDS = {"succeeded": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
@@ -103,7 +102,7 @@ def close_run(
     Args:
         tracking_uri: As given to `open_run`.
         run_id: As returned by `open_run`.
-        status: "succeeded", "failed" or "interrupted".
+        status: MLflow's word: "FINISHED", "FAILED" or "KILLED".
         run_record: The record that `run.json` holds.
         report: The report page, when one was written.
     """
@@ -121,7 +120,7 @@ def close_run(
         if report is not None and report.is_file():
             client.log_artifact(run_id, str(report))
         if run_id != os.environ.get(INJECTED_RUN):
-            client.set_terminated(run_id, _ENDS.get(status, "FAILED"))
+            client.set_terminated(run_id, status)
     except (MlflowException, OSError) as error:
         print(f"[mlflow] warning: the run's record is incomplete at {tracking_uri}: {error}", flush=True)
 

@@ -12,7 +12,9 @@ class Resources(Config):
 
     cpu: str = Field("1", description="CPU request of a task, Kubernetes notation.")
     memory: str = Field("4G", description="Memory request of a task, Kubernetes notation.")
-    accelerator: str = Field("", description="Resource name of an accelerator, for example nvidia.com/gpu; empty for none.")
+    accelerator: str = Field(
+        "", description="Resource name of an accelerator, for example nvidia.com/gpu; empty for none."
+    )
     num_accelerators: int = Field(0, ge=0, description="Accelerators a task asks for.")
 
 
@@ -30,7 +32,9 @@ class Placement(Config):
     name: str = Field(description="Name of the placement, as given to --placement.")
     image: str = Field(description="Image of every task, pinned by digest on a cluster.")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="Pull policy.")
-    artifact_root: str = Field("", description="Folder of the artifacts inside a task; empty leaves it to `qwenops run`.")
+    artifact_root: str = Field(
+        "", description="Folder of the artifacts inside a task; empty leaves it to `qwenops run`."
+    )
     cache_root: str = Field("", description="Folder of downloads inside a task; empty leaves it to `qwenops run`.")
     volume_claim: str = Field("", description="PersistentVolumeClaim mounted at `volume_mount`; empty for none.")
     volume_mount: str = Field("/mnt/qwenops", description="Where the claim is mounted.")

@@ -20,7 +20,8 @@ def dress(task: dsl.PipelineTask, placement: Placement, area: str) -> None:
         _resources(task, placement.resources[area])
     environment = {
         "QWENOPS_STORE": placement.artifact_root,
-        "QWENOPS_EVENTS": placement.artifact_root and f"{placement.artifact_root}/events/{dsl.PIPELINE_JOB_ID_PLACEHOLDER}",
+        "QWENOPS_EVENTS": placement.artifact_root
+        and f"{placement.artifact_root}/events/{dsl.PIPELINE_JOB_ID_PLACEHOLDER}",
         "QWENOPS_CACHE": placement.cache_root,
         "QWENOPS_TRACKING_URI": placement.tracking_uri,
         "QWENOPS_RAY_ADDRESS": placement.ray_address,

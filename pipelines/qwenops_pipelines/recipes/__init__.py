@@ -34,14 +34,19 @@ def _plain(name: str) -> dict[str, Any]:
     path = Path(name)
     if not path.is_file():
         raise RecipeError(
-            "unknown recipe", expected=f"one of {', '.join(RECIPES)}, or a JSON file", found=name,
+            "unknown recipe",
+            expected=f"one of {', '.join(RECIPES)}, or a JSON file",
+            found=name,
             action="check the name",
-        )  # fmt: skip
+        )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(
-            f"{path} is no recipe", expected="the JSON text of a recipe", found=error, action="write it again from recipe.json"
+            f"{path} is no recipe",
+            expected="the JSON text of a recipe",
+            found=error,
+            action="write it again from recipe.json",
         ) from None
 
 
@@ -51,9 +56,11 @@ def _set(plain: dict[str, Any], path: list[str], text: str) -> None:
     for part in path[:-1]:
         if not isinstance(owner, dict) or part not in owner:
             raise RecipeError(
-                f"unknown field {'.'.join(path)}", expected=f"one of {', '.join(owner) if isinstance(owner, dict) else 'nothing below'}",
-                found=part, action="check the path of --set",
-            )  # fmt: skip
+                f"unknown field {'.'.join(path)}",
+                expected=f"one of {', '.join(owner) if isinstance(owner, dict) else 'nothing below'}",
+                found=part,
+                action="check the path of --set",
+            )
         owner = owner[part]
     try:
         value = json.loads(text)
