@@ -7,14 +7,25 @@ from qwenops.recipe.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def upcycle(
-    config: str, run_name: str, tokens: dsl.Input[dsl.Dataset], tokenizer: dsl.Input[dsl.Artifact],
-    checkpoint: dsl.Input[dsl.Model], output: dsl.Output[dsl.Model],
+    config: str,
+    run_name: str,
+    tokens: dsl.Input[dsl.Dataset],
+    tokenizer: dsl.Input[dsl.Artifact],
+    checkpoint: dsl.Input[dsl.Model],
+    output: dsl.Output[dsl.Model],
 ):
-    """Turn the dense checkpoint into a mixture of experts and train it on.
+    """Turn the dense checkpoint into a mixture of experts and train it on, beside a dense control.
 
-    Reads the extended dense checkpoint and the token shards; writes a Qwen2-MoE checkpoint. A dense control is trained
-    on the same batches. Under a minute in the tiny recipe. When it fails or an expert is dead, look at `summary.md`
-    and the loss curves.
+    Reads the extended dense checkpoint and the token shards; writes a Qwen2-MoE checkpoint. Under a minute in the tiny
+    recipe. When it fails or an expert is dead, look at `summary.md` and the loss curves.
+
+    Args:
+        config: The stage's slice of the recipe, canonical JSON.
+        run_name: Name of the run, shown in logs.
+        tokens: Token shards.
+        tokenizer: The tokenizer.
+        checkpoint: The dense checkpoint.
+        output: The mixture's checkpoint.
     """
     from qwenops.platform.stage import execute
 
