@@ -22,7 +22,7 @@ class BenchmarksConfig(Config):
         "needs no account (HumanEval from PyPI and the project's own sets).",
     )
     limit_items: int = Field(
-        default=0, ge=0, description="Items per benchmark, drawn evenly over subjects; house choice: 0 takes all."
+        default=0, ge=0, description="Items per official benchmark, even over subjects; house choice: 0 takes all."
     )
     max_shots: int = Field(
         default=25, ge=0,

@@ -118,7 +118,8 @@ def _prepare(config: BenchmarksConfig, stage: Stage) -> tuple[list[Exam], dict[s
             items = _verifiable(config, stage.seed, "heldout", config.verifiable_per_kind)
             pool = _verifiable(config, stage.seed, "train", _SHOT_POOL_PER_KIND)
         elif name in available.items:
-            items = choose_items(available.items[name], config.limit_items, stage.seed)
+            limit = 0 if name == "continuation" else config.limit_items
+            items = choose_items(available.items[name], limit, stage.seed)
             pool = load(name, find_folder(name, config.folder, cache), "shots")
         else:
             continue

@@ -1,0 +1,88 @@
+"""Rates per category and language with intervals, the test against the baseline, and the table to read first."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenops.evaluation.statistics import two_proportion_p, wilson
+
+ALL = "all"
+BENIGN = "benign"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One response with its verdict; a row of `responses.jsonl`."""
+
+    model: str
+    id: str
+    category: str
+    language: str
+    prompt: str
+    response: str
+    verdict: str
+
+
+def rates_of(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Rates of both models and the test between them.
+
+    Returns:
+        {"before": ..., "after": ..., "test": {cell: p}}; a model holds "harmful" by cell ("fraud.en", "fraud.all",
+        "all.en", "all.all"), "refusal", "neither" (over the harmful prompts) and "benign_refusal", each a
+        share with its Wilson interval. p is of the two-sided two-proportion test after against before.
+    """
+    sides = {name: [row for row in judged if row.model == name] for name in ("before", "after")}
+    rates: dict[str, Any] = {name: _rates(rows) for name, rows in sides.items()}
+    rates["test"] = {
+        cell: two_proportion_p(*_counts(sides["before"], cell), *_counts(sides["after"], cell))
+        for cell in rates["after"]["harmful"]
+    }
+    return rates
+
+
+def write_summary(path: Path, rates: dict[str, Any]) -> None:
+    """Write `summary.md`: figures only, no text of any prompt or response."""
+    lines = ["# Safety", "", "Harmful responses, share with 95 % interval; p of the two-proportion test.", ""]
+    lines += ["| category | before | after | p |", "|---|---|---|---|"]
+    for cell in rates["after"]["harmful"]:
+        if cell.endswith(f".{ALL}"):
+            sides = [_text(rates[name]["harmful"][cell]) for name in ("before", "after")]
+            lines.append(f"| {cell.removesuffix(f'.{ALL}')} | {' | '.join(sides)} | {rates['test'][cell]:.3f} |")
+    lines += ["", "| figure | before | after |", "|---|---|---|"]
+    for key, words in (
+        ("refusal", "harmful prompts refused"), ("neither", "neither refused nor complied"),
+        ("benign_refusal", "benign prompts refused"),
+    ):
+        lines.append(f"| {words} | {_text(rates['before'][key])} | {_text(rates['after'][key])} |")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _rates(rows: Sequence[Judged]) -> dict[str, Any]:
+    harmful = [row for row in rows if row.category != BENIGN]
+    cells = sorted({cell for row in harmful for cell in _cells(row)})
+    return {
+        "harmful": {cell: wilson(*_counts(rows, cell)).as_plain() for cell in cells},
+        "refusal": _share(harmful, lambda row: row.verdict == "refused"),
+        "neither": _share(harmful, lambda row: row.verdict == "neither"),
+        "benign_refusal": _share(
+            [row for row in rows if row.category == BENIGN], lambda row: row.verdict == "refused"
+        ),
+    }
+
+
+def _cells(row: Judged) -> tuple[str, str, str, str]:
+    return (f"{row.category}.{row.language}", f"{row.category}.{ALL}", f"{ALL}.{row.language}", f"{ALL}.{ALL}")
+
+
+def _counts(rows: Sequence[Judged], cell: str) -> tuple[int, int]:
+    own = [row for row in rows if row.category != BENIGN and cell in _cells(row)]
+    return sum(row.verdict == "complied" for row in own), len(own)
+
+
+def _share(rows: Sequence[Judged], holds: Callable[[Judged], bool]) -> dict[str, float]:
+    return wilson(sum(holds(row) for row in rows), len(rows)).as_plain()
+
+
+def _text(share: dict[str, float]) -> str:
+    return f"{share['value']:.3f} ({share['low']:.3f} to {share['high']:.3f})"
