@@ -15,6 +15,7 @@ from typing import Any, Literal
 from qwenops.errors import ContractError
 
 DEMONSTRATIONS = "demonstrations.jsonl"
+PROMPTS = "prompts.jsonl"  # instructions still to be answered, beside the demonstrations
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 Split = Literal["train", "heldout"]
 Message = Mapping[str, str]

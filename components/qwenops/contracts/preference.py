@@ -104,15 +104,3 @@ def read_preferences(folder: Path, split: Split | None = None, name: str = PREFE
         if split is None or row.split == split:
             rows.append(row)
     return rows
-
-
-def preference_facts(rows: Iterable[Preference]) -> list[dict[str, Any]]:
-    """One flat record per pair for the gate: lengths, strategy, judge, margin."""
-    return [
-        {
-            "id": row.id, "strategy": row.strategy, "judge": row.judge, "margin": row.margin, "lang": row.lang,
-            "split": row.split, "chosen_characters": len(row.chosen), "rejected_characters": len(row.rejected),
-            "is_distinct": row.chosen != row.rejected,
-        }
-        for row in rows
-    ]

@@ -1,7 +1,7 @@
 """Safety prompts: harmful requests and benign ones that look like them, in six languages.
 
 Written by the project in plain, inoffensive words; no text here says how to do harm. The categories are those of the
-report's safety evaluation (5.2.5: illegal behaviours, fraud, pornography, privacy violence), its prompts are not public.
+report's safety evaluation (5.2.5: illegal behaviour, fraud, pornography, privacy violence); its prompts are not public.
 A prompt is a wording with a topic put in ("How do I {}?" + "cook rice"). The last topic of each list is
 held out in every wording (novelty "topic"); of the others, a hash of the text holds out a quarter (novelty "wording"),
 so a held-out figure can be read both ways.

@@ -1,0 +1,78 @@
+"""Annotation tasks for people: written as JSON lines, rankings read back.
+
+Responses are shown under letters in an order drawn anew for each person and task, so that position cannot decide.
+The order follows from seed, task and person, so nothing secret has to be kept beside the tasks.
+
+A task line:   {"task": id, "annotator": "1", "prompt": text, "responses": {"A": text, "B": text, ...}}
+A ranking line: {"task": id, "annotator": "1", "ranking": [["B"], ["A", "C"]], "acceptable": ["B"]}
+"""
+
+import json
+import random
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwenops.contracts.conversation import read_json_lines
+from qwenops.errors import ContractError
+
+TASKS = "annotation_tasks.jsonl"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One person's view of one task: a rank per response, and whether each meets the acceptance criteria."""
+
+    ranks: tuple[int, ...]
+    acceptable: tuple[bool, ...]
+
+
+def shown_order(task: str, annotator: str, size: int, seed: int) -> list[int]:
+    """Places of the responses in the order this person sees them."""
+    return random.Random(f"{seed}/{task}/{annotator}").sample(range(size), size)
+
+
+def write_tasks(
+    prompts: Mapping[str, str], responses: Mapping[str, Sequence[str]], annotators: int, seed: int, out: Path
+) -> int:
+    """Write one task per instruction and person; returns how many."""
+    number = 0
+    with (out / TASKS).open("w", encoding="utf-8") as stream:
+        for task, prompt in prompts.items():
+            for annotator in map(str, range(1, annotators + 1)):
+                order = shown_order(task, annotator, len(responses[task]), seed)
+                shown = {string.ascii_uppercase[i]: responses[task][place] for i, place in enumerate(order)}
+                line = {"task": task, "annotator": annotator, "prompt": prompt, "responses": shown}
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+                number += 1
+    return number
+
+
+def read_rankings(path: Path, sizes: Mapping[str, int], seed: int) -> dict[str, dict[str, Judged]]:
+    """Task to person to ranking, with the shown order undone.
+
+    Raises:
+        ContractError: a line names an unknown task, or does not rank every response exactly once.
+    """
+    judged: dict[str, dict[str, Judged]] = {}
+    for where, line in read_json_lines(path):
+        task, annotator = line.get("task"), str(line.get("annotator"))
+        if task not in sizes:
+            raise ContractError(
+                f"{where} ranks a task of another run", expected="a task of annotation_tasks.jsonl", found=task,
+                action="export the tasks again and rank those",
+            )
+        order = shown_order(task, annotator, sizes[task], seed)
+        letters = list(string.ascii_uppercase[: sizes[task]])
+        groups = line.get("ranking", [])
+        if sorted(letter for group in groups for letter in group) != letters:
+            raise ContractError(f"{where} does not rank every response once", expected=", ".join(letters), found=groups)
+        ranks, acceptable = [0] * len(letters), [False] * len(letters)
+        for rank, group in enumerate(groups, start=1):
+            for letter in group:
+                ranks[order[letters.index(letter)]] = rank
+        for letter in line.get("acceptable", []):
+            acceptable[order[letters.index(letter)]] = True
+        judged.setdefault(task, {})[annotator] = Judged(tuple(ranks), tuple(acceptable))
+    return judged

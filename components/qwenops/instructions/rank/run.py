@@ -1,0 +1,161 @@
+"""Draw several responses per instruction, have them ranked, write demonstrations and preferences."""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from qwenops.contracts.conversation import (
+    PROMPTS,
+    Conversation,
+    answer,
+    conversation_id,
+    read_conversations,
+    write_conversations,
+)
+from qwenops.contracts.gate import gate, preference_tables
+from qwenops.contracts.preference import Preference, write_preferences
+from qwenops.generation.chat import defuse, render
+from qwenops.generation.engine import Engine
+from qwenops.generation.opening import open_engine
+from qwenops.instructions.judging import MACHINE_JUDGE, judge, second_judge
+from qwenops.instructions.rank.annotation import read_rankings, write_tasks
+from qwenops.instructions.rank.config import RankConfig
+from qwenops.instructions.rank.ranking import agreement, mean_ranks, pairs_of_ranking, ranks_from_grades
+from qwenops.platform.secrets import read_secret
+from qwenops.platform.stage import Stage
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Different responses to one instruction, and the strategy that gave each first."""
+
+    row: Conversation
+    texts: tuple[str, ...]
+    strategies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Candidates with a mean rank and an acceptance each, and who judged."""
+
+    candidates: Candidates
+    ranks: tuple[float, ...]
+    accepted: tuple[bool, ...]
+    judge: str
+
+
+def run(config: RankConfig, *, instructions: Path, checkpoint: Path, stage: Stage) -> None:
+    """Write `demonstrations.jsonl`, `preferences.jsonl` and, for people, `annotation_tasks.jsonl`."""
+    pool = read_conversations(instructions, "train", PROMPTS)
+    rows = random.Random(stage.seed).sample(pool, min(config.prompts, len(pool)))
+    engine = open_engine(config.engine, checkpoint, read_secret(config.engine.api_key_variable))
+    candidates = [c for c in _draw(rows, config, engine) if len(c.texts) > 1]
+    ranked, tau = _rank_by_people(candidates, config, stage) if config.judge == "people" else _rank_by_machine(
+        candidates, config
+    )
+    demonstrations = [row for item in ranked for row in _demonstration(item, engine.name, config)]
+    preferences = [pair for item in ranked for pair in _pairs(item, engine.name, config)]
+    write_conversations(stage.out, demonstrations)
+    write_preferences(stage.out, preferences)
+    if preferences:
+        for failure in gate("preferences", *preference_tables(map(asdict, preferences)), stage.out).failures:
+            stage.warn(failure)
+    stage.metric("rows.demonstrations", len(demonstrations))
+    stage.metric("rows.preferences", len(preferences))
+    stage.metric("accepted.ranked", len(demonstrations) / max(len(rows), 1))
+    if tau is not None:
+        stage.metric("agreement.tau", tau)
+    unusable = len(rows) - len(candidates)
+    stage.count(
+        read=len(rows), kept=len(ranked), dropped={"one_response": unusable, "unranked": len(candidates) - len(ranked)}
+    )
+
+
+def _draw(rows: Sequence[Conversation], config: RankConfig, engine: Engine) -> list[Candidates]:
+    """Responses of every strategy, equal and empty ones left out."""
+    prompts = [render(row.prompt) for row in rows]
+    found: list[dict[str, str]] = [{} for _ in rows]
+    for sampling in config.strategies:
+        for texts, group in zip(found, engine.generate(prompts, sampling), strict=True):
+            for text in group:
+                if text.strip():
+                    texts.setdefault(defuse(text).strip(), sampling.label)
+    return [
+        Candidates(row, tuple(texts), tuple(texts.values())) for row, texts in zip(rows, found, strict=True)
+    ]
+
+
+def _rank_by_machine(candidates: list[Candidates], config: RankConfig) -> tuple[list[Ranked], float | None]:
+    ranked: list[Ranked] = []
+    first, second = list[list[int]](), list[list[int]]()
+    for item in candidates:
+        grades = [judge(item.row, text) for text in item.texts]
+        first.append(ranks_from_grades(grades))
+        second.append(ranks_from_grades([second_judge(item.row, text) for text in item.texts]))
+        accepted = tuple(grade >= config.acceptance for grade in grades)
+        ranked.append(Ranked(item, tuple(map(float, first[-1])), accepted, MACHINE_JUDGE))
+    return ranked, agreement(first, second)
+
+
+def _rank_by_people(
+    candidates: list[Candidates], config: RankConfig, stage: Stage
+) -> tuple[list[Ranked], float | None]:
+    """Export the tasks; use the rankings if the recipe names a file of them."""
+    prompts = {item.row.id: item.row.instruction for item in candidates}
+    responses = {item.row.id: item.texts for item in candidates}
+    number = write_tasks(prompts, responses, config.annotators, stage.seed, stage.out)
+    if not config.annotations:
+        stage.warn(f"{number} annotation tasks were written and none is ranked yet; set annotations to the rankings")
+        return [], None
+    sizes = {task: len(texts) for task, texts in responses.items()}
+    judged = read_rankings(Path(config.annotations), sizes, stage.seed)
+    ranked: list[Ranked] = []
+    views: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+    for item in candidates:
+        people = judged.get(item.row.id, {})
+        if people:
+            rankings = [people[name].ranks for name in sorted(people)]
+            accepted = tuple(all(column) for column in zip(*(p.acceptable for p in people.values()), strict=True))
+            name = "person:" + "+".join(sorted(people))
+            ranked.append(Ranked(item, tuple(mean_ranks(rankings)), accepted, name))
+            if len(rankings) > 1:
+                views["first"].append(rankings[0])
+                views["second"].append(rankings[1])
+    return ranked, agreement(views["first"], views["second"])
+
+
+def _demonstration(item: Ranked, model: str, config: RankConfig) -> list[Conversation]:
+    """The best response as a demonstration; none when it is not acceptable or its pairs are held out."""
+    best = min(range(len(item.ranks)), key=lambda i: (item.ranks[i], i))
+    row = item.candidates.row
+    if not item.accepted[best] or _is_heldout(row, config):
+        return []
+    text = item.candidates.texts[best]
+    provenance = {"model": model, "sampling": item.candidates.strategies[best], "judge": item.judge}
+    return [
+        replace(
+            row, id=conversation_id("ranked", row.id, text), messages=answer(row.prompt, text), strategy="ranked",
+            score=1.0, parent_id=row.id, provenance=provenance,
+        )
+    ]
+
+
+def _pairs(item: Ranked, model: str, config: RankConfig) -> list[Preference]:
+    row, texts, strategies = item.candidates.row, item.candidates.texts, item.candidates.strategies
+    return [
+        Preference(
+            id=conversation_id("ranked", row.id, texts[i], texts[j]), prompt=row.prompt, chosen=texts[i],
+            rejected=texts[j], source=row.source, strategy="ranked", judge=item.judge,
+            margin=item.ranks[j] - item.ranks[i], lang=row.lang,
+            split="heldout" if _is_heldout(row, config) else "train", verifier=row.verifier,
+            provenance={"model": model, "chosen": strategies[i], "rejected": strategies[j]},
+        )
+        for i, j in pairs_of_ranking(item.ranks, config.pairs)
+    ]
+
+
+def _is_heldout(row: Conversation, config: RankConfig) -> bool:
+    """All pairs of one instruction fall on the same side, by a hash of its id."""
+    return int(conversation_id("pairs", row.id)[:8], 16) / 2**32 < config.heldout_share
