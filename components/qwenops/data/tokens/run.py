@@ -1,0 +1,100 @@
+"""Run tokenisation: documents to shards, index and gate."""
+
+import json
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from transformers import AutoTokenizer
+
+from qwenops.contracts.document import part_paths
+from qwenops.contracts.gate import gate
+from qwenops.contracts.tokens import CONTROL_TOKENS, END_OF_TEXT, TokenIndex, TokenShards, encode_texts
+from qwenops.data.tokens.config import TokensConfig
+from qwenops.data.tokens.encode import encode_documents, load_encoder
+from qwenops.data.tokens.shards import write_shards
+from qwenops.platform.ray_data import PartResult, map_parts
+from qwenops.platform.stage import Stage
+
+_COLUMNS = ["id", "text", "domain", "lang", "split"]
+
+
+def run(config: TokensConfig, *, documents: Path, tokenizer: Path, mixture: Path, stage: Stage) -> None:
+    """Write `shards/`, `index.json` and `summary.md`.
+
+    Raises:
+        ContractError: the mixture was made for other documents, or the gate refused the tokens.
+    """
+    encoder = AutoTokenizer.from_pretrained(tokenizer)
+    parts = part_paths(documents)
+    with stage.progress(len(parts), "parts") as progress:
+        function = partial(_encode_part, tokenizer=tokenizer, batch_documents=config.batch_documents)
+        map_parts(stage.context, parts, function, stage.scratch / "encoded", progress=progress, columns=_COLUMNS)
+    weights = json.loads((mixture / "mixture.json").read_text(encoding="utf-8"))["weights"]
+    encoded = part_paths(stage.scratch / "encoded", "encoded")
+    end = encoder.convert_tokens_to_ids(END_OF_TEXT)
+    index = write_shards(encoded, stage.out, weights, len(encoder), end, stage.seed)
+    _report(stage, index)
+    sample = _sample(config, TokenShards(stage.out), encoder)
+    for sentence in gate("tokens", _summary(index), sample, stage.out).failures:
+        stage.warn(sentence)
+
+
+def _encode_part(table: pa.Table, tokenizer: Path, batch_documents: int) -> PartResult:
+    return PartResult({"encoded": encode_documents(table, load_encoder(tokenizer), batch_documents)})
+
+
+def _report(stage: Stage, index: TokenIndex) -> None:
+    read = sum(facts.documents for facts in index.shards.values())
+    stage.count(read=read, kept=read, dropped={})
+    stage.records = sum(facts.tokens for facts in index.shards.values())
+    for split in ("train", "heldout"):
+        stage.metric(f"tokens.{split}", sum(f.tokens for n, f in index.shards.items() if n.startswith(f"{split}-")))
+    for name, facts in index.shards.items():
+        stage.metric(f"tokens.{name}", facts.tokens)
+    table = _summary(index)
+    lines = [
+        "# Tokens", "", f"{stage.records} tokens, {read} documents, ids of {index.dtype}.", "",
+        "| shard | tokens | documents | bytes per token | weight |", "|---|---|---|---|---|",
+        *(f"| {r.shard} | {r.tokens} | {r.documents} | {r.bytes_per_token:.2f} | {r.weight:.3f} |"
+          for r in table.itertuples()),
+    ]
+    (stage.out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _summary(index: TokenIndex) -> pd.DataFrame:
+    rows = []
+    for name, facts in index.shards.items():
+        split, bucket = name.split("-", 1)
+        rows.append(
+            {
+                "shard": name, "split": split, "tokens": facts.tokens, "documents": facts.documents,
+                "bytes_per_token": facts.bytes_of_text / facts.tokens, "weight": index.weights.get(bucket, 0.0),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _sample(config: TokensConfig, shards: TokenShards, encoder: Any) -> pd.DataFrame:
+    """Facts of the first documents of every shard (they lie shuffled), read back and decoded, for the gate."""
+    controls = set(encoder.convert_tokens_to_ids(list(CONTROL_TOKENS)))
+    each = -(-config.checked_documents // len(shards.index.shards))
+    return pd.DataFrame(
+        _facts(document.tolist(), encoder, controls)
+        for name in shards.index.shards
+        for document in islice(shards.documents(*name.split("-", 1)), each)
+    )
+
+
+def _facts(ids: list[int], encoder: Any, controls: set[int]) -> dict[str, Any]:
+    inner = ids[:-1]
+    return {
+        "tokens": len(ids),
+        "largest_id_share": max(ids) / len(encoder),
+        "ends_with_end_of_text": "yes" if ids[-1] == encoder.convert_tokens_to_ids(END_OF_TEXT) else "no",
+        "inner_control_tokens": len(controls.intersection(inner)),
+        "round_trip": "same" if encode_texts(encoder, [encoder.decode(inner)]) == [inner] else "different",
+    }
