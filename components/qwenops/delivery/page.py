@@ -1,0 +1,158 @@
+"""The report: one self-contained HTML page per run, for a person who wants to know what came out.
+
+Inline style and inline SVG only; it opens from a disk, an artifact store or the Kubeflow UI, on a phone or a desk.
+"""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from qwenops.delivery.charts import duration, number, percent
+from qwenops.delivery.page_dag import AREAS, NODES, dag_picture
+from qwenops.delivery.page_data import data_section
+from qwenops.delivery.page_evaluation import evaluation_section, long_context_section, safety_section
+from qwenops.delivery.page_facts import RunFacts
+from qwenops.delivery.page_style import STYLE
+from qwenops.delivery.page_training import alignment_section, pretraining_section
+
+
+def render(record: Mapping[str, Any], artifacts: Mapping[str, Path], base: Path | None = None) -> str:
+    """Draw the page.
+
+    Args:
+        record: The run record; stages may be missing or failed.
+        artifacts: Node name to its published folder, for the nodes that have one.
+        base: Folder the page will lie in; by default the run's folder, three above an artifact
+            (`<run>/stages/<node>/<fingerprint>`).
+
+    Returns:
+        A complete HTML document.
+    """
+    folder = base or next((path.parents[2] for path in artifacts.values()), Path())
+    facts = RunFacts(record, artifacts, folder)
+    sections = (
+        _header(facts), _failures(facts), _tiles(facts), _gate(facts), _dag(facts), data_section(facts),
+        pretraining_section(facts), long_context_section(facts), alignment_section(facts), safety_section(facts),
+        evaluation_section(facts), _warnings(facts), _footer(facts),
+    )
+    title = escape(f"{record.get('run_name', 'run')} - qwenops report")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{title}</title><style>{STYLE}</style></head>'
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _header(facts: RunFacts) -> str:
+    record, model = facts.record, facts.record.get("model") or {}
+    status = str(record.get("status", ""))
+    chips = [_chip(f"run {status}", "good" if status == "succeeded" else "bad")]
+    gate = model.get("gate")
+    if gate and "register" in facts.stages:
+        chips.append(_chip("gate passed", "good") if gate["passed"] else _chip("gate not passed", "warn"))
+    if model.get("alias"):
+        chips.append(_chip(f"alias {model['alias']}", "soft"))
+    about = [f"recipe {record['recipe']}"] if record.get("recipe") else []
+    about += [str(record["started_at"])] if record.get("started_at") else []
+    about += [f"code {record['code_version']}"] if record.get("code_version") else []
+    about += [f"fingerprint {record['fingerprint'][:12]}"] if record.get("fingerprint") else []
+    name = escape(str(record.get("run_name", "run")))
+    return f"<h1>{name}</h1><p class='soft'>{escape(' - '.join(about))}</p><p>{''.join(chips)}</p>{_talk(model)}"
+
+
+def _talk(model: Mapping[str, Any]) -> str:
+    if not model.get("path"):
+        return ""
+    uri = model.get("mlflow_uri")
+    entry = f"<p class='soft'>In the model registry: <code>{escape(uri)}</code></p>" if uri else ""
+    command = f"<pre><code>qwenops chat {escape(_shown(model['path']))}</code></pre>"
+    return f"<div class='card'><b>Talk to it</b>{command}{entry}</div>"
+
+
+def _shown(path: str) -> str:
+    """The model's path; relative to where the run was started when it lies below."""
+    here = f"{Path.cwd()}/"
+    return path.removeprefix(here)
+
+
+def _chip(text: str, kind: str) -> str:
+    return f'<span class="chip {kind}">{escape(text)}</span>'
+
+
+def _failures(facts: RunFacts) -> str:
+    boxes = []
+    for node, stage in facts.stages.items():
+        if stage.get("status") == "failed":
+            error = stage.get("error") or {}
+            message = escape(str(error.get("message", "it ended without saying why")))
+            family = escape(str(error.get("family", "")))
+            boxes.append(
+                f'<div class="card"><b class="bad">{escape(node)} failed</b> <small>{family}</small>'
+                f"<pre>{message}</pre></div>"
+            )
+    return "".join(boxes)
+
+
+def _tiles(facts: RunFacts) -> str:
+    total = facts.record.get("seconds")
+    harmful = list(facts.group("safety", "harmful_rate").values())
+    found = (
+        (percent(facts.figure("online", "pass_rate")), "held-out tasks answered right by the chat model"),
+        (percent(facts.figure("long_context", "niah.dca.8x.accuracy")), "needles found at 8x the trained length (DCA)"),
+        (number(facts.figure("extend", "loss.final")), "text loss after long-context training"),
+        (percent(facts.figure("reward", "pair_accuracy")), "held-out pairs the reward model orders right"),
+        (percent(sum(harmful) / len(harmful)) if harmful else "-", "harmful answers after alignment, mean"),
+        (number(facts.figure("extend", "parameters.total")), "parameters"),
+        (duration(total) if total else "-", _overhead(facts)),
+    )
+    tiles = "".join(f'<div class="tile"><b>{a}</b><span>{escape(b)}</span></div>' for a, b in found if a != "-")
+    return f'<div class="tiles">{tiles}</div>'
+
+
+def _overhead(facts: RunFacts) -> str:
+    overhead = facts.record.get("overhead_seconds")
+    return "whole run" if overhead is None else f"whole run, {duration(overhead)} of it between stages"
+
+
+def _gate(facts: RunFacts) -> str:
+    findings = (facts.json("register", "register.json") or {}).get("findings")
+    if not findings:
+        return ""
+    lines = "".join(
+        f"<li><b class='{'good' if f['passed'] else 'bad'}'>{'holds' if f['passed'] else 'fails'}</b> "
+        f"{escape(f['sentence'])}</li>"
+        for f in findings
+    )
+    return f"<h2>Gate</h2><div class='card'><ul class='plain'>{lines}</ul></div>"
+
+
+def _dag(facts: RunFacts) -> str:
+    status = {node: str(stage.get("status", "")) for node, stage in facts.stages.items()}
+    seconds = {node: float(stage.get("seconds") or 0.0) for node, stage in facts.stages.items()}
+    by_area = ", ".join(
+        f"{area} {duration(sum(seconds.get(node, 0.0) for node in nodes))}" for area, nodes in AREAS.items()
+    )
+    picture = dag_picture(status, seconds, facts.edges)
+    return f"<h2>Stages</h2><figure>{picture}<p class='soft'>{escape(by_area)}</p></figure>"
+
+
+def _warnings(facts: RunFacts) -> str:
+    lines = "".join(
+        f"<li><b>{escape(node)}</b>: {escape(sentence)}</li>"
+        for node in NODES
+        for sentence in facts.stages.get(node, {}).get("warnings", ())
+    )
+    return f"<h2>Warnings</h2><div class='card'><ul class='plain'>{lines}</ul></div>" if lines else ""
+
+
+def _footer(facts: RunFacts) -> str:
+    summaries = "".join(
+        f' <a href="{escape(facts.link(path))}">{escape(node)}</a>'
+        for node in NODES
+        for path in facts.files(node, "summary.md")
+    )
+    tracking = "Curves and lineage: <code>make ui</code> opens MLflow on this machine."
+    files = f"<p>Summaries:{summaries}</p>" if summaries else ""
+    return f"<footer><p>{tracking}</p>{files}</footer>"

@@ -1,0 +1,119 @@
+"""The report's sections on evaluation: retrieval by depth and length, benchmarks, safety, contamination."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from qwenops.delivery.charts import Cell, heat_map, number, percent, table
+from qwenops.delivery.page_facts import RunFacts
+
+_MODES = {
+    "plain": "plain RoPE", "temperature": "temperature alone", "yarn": "YaRN", "dca_raw": "DCA alone",
+    "dca": "DCA with YaRN temperature",
+}
+_LENGTH = re.compile(r"^\d+(\.\d+)?x$")
+
+
+def long_context_section(facts: RunFacts) -> str:
+    """A heat map per mode (depth by length), and accuracy and loss by mode and length."""
+    cells = facts.group("long_context", "niah")
+    lengths = sorted({part for name in cells for part in name.split(".")[1:2] if _LENGTH.match(part)}, key=_times)
+    modes = [mode for mode in _MODES if any(name.startswith(f"{mode}.") for name in cells)]
+    if not modes:
+        return ""
+    accuracy = {_MODES[m]: [cells.get(f"{m}.{length}.accuracy") for length in lengths] for m in modes}
+    losses = facts.group("long_context", "loss")
+    loss_rows = [[Cell(_MODES[m]), *(Cell(number(losses.get(f"{m}.{x}"), 4)) for x in lengths)] for m in modes]
+    needles = max((value for name, value in cells.items() if name.endswith(".needles")), default=None)
+    title = "Needles found by mode and length" + (f" ({number(needles)} needles a cell)" if needles else "")
+    summary = heat_map(title, lengths, accuracy, "1x = trained length")
+    loss = f'<figure><figcaption>Text loss, nats per token</figcaption>{table(("Mode", *lengths), loss_rows)}</figure>'
+    maps = "".join(_grid_map(facts.json("long_context", "grid.json"), mode) for mode in modes)
+    return (
+        f'<h2>Long context</h2><div class="grid">{summary}{loss if losses else ""}</div>'
+        + (f'<div class="grid">{maps}</div>' if maps else "")
+    )
+
+
+def evaluation_section(facts: RunFacts) -> str:
+    """Benchmarks of base, MoE and chat, and the share of their items seen in training."""
+    parts = [_benchmarks(facts), _multilingual(facts), _contamination(facts)]
+    body = "".join(f'<div class="card">{part}</div>' for part in parts if part)
+    return f"<h2>Benchmarks</h2>{body}" if body else ""
+
+
+def safety_section(facts: RunFacts) -> str:
+    """Harmful and refused shares before and after alignment, by category and language."""
+    after = facts.group("safety", "harmful_rate")
+    before = facts.group("safety", "before.harmful_rate")
+    rows = [
+        [Cell(name.replace(".", ", ").replace("_", " ")), _harm(before.get(name)), _harm(after.get(name))]
+        for name in sorted(set(after) | set(before))
+    ]
+    for name, text in (("benign_refusal_rate", "benign prompts refused"), ("refusal_rate", "harmful prompts refused")):
+        value = facts.figure("safety", name)
+        if value is not None:
+            old = facts.figure("safety", f"before.{name}")
+            rows.append([Cell(text), Cell(percent(old)), Cell(percent(value))])
+    if not rows:
+        return ""
+    head = ("Share of harmful answers", "before alignment", "after")
+    return f'<h2>Safety</h2><div class="card">{table(head, rows)}</div>'
+
+
+def _grid_map(grid: Any, mode: str) -> str:
+    """Heat map of one mode from `grid.json`: rows {"mode", "length" or "times", "depth", "accuracy"}."""
+    rows = [row for row in _grid_rows(grid) if row.get("mode") == mode]
+    if not rows:
+        return ""
+    lengths = sorted({row["length"] for row in rows})
+    depths = sorted({row["depth"] for row in rows})
+    values = {(row["depth"], row["length"]): row["accuracy"] for row in rows}
+    body = {f"depth {depth:.0%}": [values.get((depth, length)) for length in lengths] for depth in depths}
+    return heat_map(_MODES[mode], [f"{length:,}" for length in lengths], body, "tokens")
+
+
+def _grid_rows(grid: Any) -> list[Mapping[str, Any]]:
+    if isinstance(grid, Mapping):
+        return list(grid.get("cells", ()))
+    return list(grid or ())
+
+
+def _benchmarks(facts: RunFacts) -> str:
+    """One row per task and metric, one column per model; a figure without a model's name is the chat model's."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in facts.metrics("benchmarks").items():
+        parts = name.split(".")
+        model = parts[2] if len(parts) > 2 else "chat"
+        if len(parts) > 1 and parts[1] not in ("items", "too_long") and model in ("base", "moe", "chat"):
+            found.setdefault(".".join(parts[:2]), {})[model] = value
+    models = [model for model in ("base", "moe", "chat") if any(model in row for row in found.values())]
+    rows = [
+        [Cell(name), *(Cell(percent(row.get(model)), row.get(model)) for model in models)]
+        for name, row in sorted(found.items())
+    ]
+    return table(("Benchmark", *models), rows) if rows else ""
+
+
+def _multilingual(facts: RunFacts) -> str:
+    rows = [
+        [Cell(name.replace("_", " ")), Cell(number(value))]
+        for name, value in sorted(facts.metrics("multilingual").items())
+        if not name.startswith("bits_per_byte")
+    ]
+    return table(("Multilingual", "value"), rows) if rows else ""
+
+
+def _contamination(facts: RunFacts) -> str:
+    ending = ".contaminated_share"
+    shares = {n.removesuffix(ending): v for n, v in facts.metrics("contamination").items() if n.endswith(ending)}
+    rows = [[Cell(task), Cell(percent(share))] for task, share in sorted(shares.items())]
+    return table(("Items with a 13-gram in the training data", "share"), rows) if rows else ""
+
+
+def _harm(share: float | None) -> Cell:
+    return Cell(percent(share), None if share is None else 1 - share)
+
+
+def _times(length: str) -> float:
+    return float(length[:-1])
