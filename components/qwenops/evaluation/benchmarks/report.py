@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwenops.evaluation.benchmarks.harness import Answered
+from qwenops.evaluation.harness import Answered
 from qwenops.evaluation.statistics import mcnemar_p
 
 # (new, old): the mixture of experts against the dense model it was made from, the chat model against its base.

@@ -3,27 +3,23 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from qwenops.contracts.checkpoint import read_facts
 from qwenops.errors import RecipeError, StageError
 from qwenops.evaluation.benchmarks.config import BenchmarksConfig
-from qwenops.evaluation.benchmarks.harness import (
+from qwenops.evaluation.benchmarks.report import compare, write_summary
+from qwenops.evaluation.harness import (
     Answered,
-    Candidate,
     Exam,
-    answer_choices,
-    answer_freely,
+    Examiner,
     summarise,
 )
-from qwenops.evaluation.benchmarks.registry import TASKS, Task
-from qwenops.evaluation.benchmarks.report import compare, write_summary
-from qwenops.evaluation.benchmarks.scoring import pass_at_k
-from qwenops.generation.engine import Engine, Sampling
-from qwenops.generation.opening import open_engine
-from qwenops.model.checkpoints import load_model, load_tokenizer
+from qwenops.evaluation.registry import TASKS, Task
+from qwenops.evaluation.scoring import pass_at_k
+from qwenops.generation.engine import Sampling
 from qwenops.platform.sandbox import run_python
 from qwenops.platform.stage import Stage
 from qwenops.tasks.evalitem import EvalItem
@@ -56,45 +52,21 @@ def run(config: BenchmarksConfig, *, base: Path, moe: Path, chat: Path, stage: S
     figures: list[dict[str, Any]] = []
     with stage.progress(3 * sum(len(exam.items) for exam in exams), "items") as progress:
         for name, path in (("base", base), ("moe", moe), ("chat", chat)):
-            candidate = Candidate(
-                name, "chat" if name == "chat" else "text", read_facts(path).context_length_tokens, load_tokenizer(path)
+            examiner = Examiner(
+                name, path, config.engine, config.likelihood_batch_tokens, stage.scratch, partial(_passes, config)
             )
-            examiner = _Examiner(config, path, candidate, stage)
             for exam in exams:
                 rows = examiner.answer(exam)
                 answered += rows
-                figures.append(summarise(candidate, exam, rows) | _pass_at(config, exam, rows))
+                figures.append(summarise(name, exam, rows) | _pass_at(config, exam, rows))
                 progress.advance(len(exam.items), f"{name} {exam.task.name}")
     _write(stage.out, answered, figures, missing)
     _report(stage, figures, missing)
     stage.records = len(answered)
 
 
-class _Examiner:
-    """Opens a candidate's model only for the exams that need it, and keeps finished exams over a kill."""
-
-    def __init__(self, config: BenchmarksConfig, path: Path, candidate: Candidate, stage: Stage) -> None:
-        self._config, self._path, self._candidate, self._scratch = config, path, candidate, stage.scratch
-        self._model: Any = None
-        self._engine: Engine | None = None
-
-    def answer(self, exam: Exam) -> list[Answered]:
-        kept = self._scratch / f"{self._candidate.name}-{exam.task.name}.json"
-        if kept.exists():
-            return [Answered(**row) for row in json.loads(kept.read_text(encoding="utf-8"))]
-        rows = self._answer(exam)
-        temporary = kept.with_suffix(".tmp")
-        temporary.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
-        temporary.replace(kept)
-        return rows
-
-    def _answer(self, exam: Exam) -> list[Answered]:
-        if exam.task.method == "LL":
-            self._model = self._model or load_model(self._path)
-            return answer_choices(self._candidate, exam, self._model, self._config.likelihood_batch_tokens)
-        self._engine = self._engine or open_engine(self._config.engine, self._path)
-        seconds = self._config.program_timeout_seconds
-        return answer_freely(self._candidate, exam, self._engine, lambda code: run_python(code, seconds).passed)
+def _passes(config: BenchmarksConfig, code: str) -> bool:
+    return run_python(code, config.program_timeout_seconds).passed
 
 
 def _check(config: BenchmarksConfig) -> None:
@@ -179,6 +151,8 @@ def _report(stage: Stage, figures: Sequence[dict[str, Any]], missing: dict[str, 
         if row["items"]:
             stage.metric(f"{row['task']}.{row['metric']}{suffix}", row["score"])
             stage.metric(f"{row['task']}.macro{suffix}", row["macro"])
+        if row["bits_per_byte"] is not None:
+            stage.metric(f"{row['task']}.bits_per_byte{suffix}", row["bits_per_byte"])
         stage.metric(f"{row['task']}.items{suffix}", row["items"])
         stage.metric(f"{row['task']}.too_long{suffix}", row["too_long"])
         for key in row:

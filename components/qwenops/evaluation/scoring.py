@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from qwenops.errors import StageError
-from qwenops.evaluation.benchmarks.ifeval import follows_all
+from qwenops.evaluation.ifeval import follows_all
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalset_readers import last_boxed
 from qwenops.tasks.verifiable import verify

@@ -5,19 +5,26 @@ and left unscored, because a truncated question measures something else. The fig
 that were asked.
 """
 
+import json
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from qwenops.evaluation.benchmarks.likelihood import log_likelihoods, split_continuation
-from qwenops.evaluation.benchmarks.registry import Task
-from qwenops.evaluation.benchmarks.scoring import RunProgram, score_response
+from qwenops.contracts.checkpoint import read_facts
+from qwenops.evaluation.likelihood import log_likelihoods, split_continuation
+from qwenops.evaluation.registry import Task
+from qwenops.evaluation.scoring import RunProgram, score_response
 from qwenops.evaluation.statistics import wilson
 from qwenops.generation.chat import defuse, render
+from qwenops.generation.config import EngineConfig
 from qwenops.generation.engine import Engine, Sampling
+from qwenops.generation.opening import open_engine
+from qwenops.model.checkpoints import load_model, load_tokenizer
 from qwenops.tasks.evalitem import EvalItem
 
 Format = Literal["text", "chat"]
@@ -69,6 +76,49 @@ class Exam:
     pool: Sequence[EvalItem]
     shots: int
     sampling: Sampling
+
+
+class Examiner:
+    """Examines one checkpoint; opens its model only for the exams that need it and keeps finished exams over a kill.
+
+    Args:
+        name: "base", "moe" or "chat"; the chat model is spoken to in ChatML.
+        path: The checkpoint.
+        engine: Engine that generates.
+        batch_tokens: Tokens of one forward pass over options.
+        scratch: Folder that survives a kill.
+        run_program: Sandbox for code.
+    """
+
+    def __init__(
+        self, name: str, path: Path, engine: EngineConfig, batch_tokens: int, scratch: Path, run_program: RunProgram
+    ) -> None:
+        context = read_facts(path).context_length_tokens
+        self._candidate = Candidate(name, "chat" if name == "chat" else "text", context, load_tokenizer(path))
+        self._path, self._engine_config, self._batch_tokens = path, engine, batch_tokens
+        self._scratch, self._run_program = scratch, run_program
+        self._model: PreTrainedModel | None = None
+        self._engine: Engine | None = None
+
+    def answer(self, exam: Exam) -> list[Answered]:
+        """The candidate's answers to one exam."""
+        kept = self._scratch / f"{self._candidate.name}-{exam.task.name}.json"
+        if kept.exists():
+            return [Answered(**row) for row in json.loads(kept.read_text(encoding="utf-8"))]
+        rows = self._answer(exam)
+        temporary = kept.with_suffix(".tmp")
+        temporary.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
+        temporary.replace(kept)
+        return rows
+
+    def _answer(self, exam: Exam) -> list[Answered]:
+        if exam.task.method == "LL":
+            if self._model is None:
+                self._model = load_model(self._path)
+            return answer_choices(self._candidate, exam, self._model, self._batch_tokens)
+        if self._engine is None:
+            self._engine = open_engine(self._engine_config, self._path)
+        return answer_freely(self._candidate, exam, self._engine, self._run_program)
 
 
 def build_prompt(item: EvalItem, shots: Sequence[EvalItem], form: Format) -> str:
@@ -138,7 +188,7 @@ def answer_freely(candidate: Candidate, exam: Exam, engine: Engine, run_program:
     return answered
 
 
-def summarise(candidate: Candidate, exam: Exam, answered: Sequence[Answered]) -> dict[str, Any]:
+def summarise(model: str, exam: Exam, answered: Sequence[Answered]) -> dict[str, Any]:
     """Figures of one benchmark on one model: score with its interval, per subject, macro average, items left out."""
     scored = [row for row in answered if row.score is not None]
     subjects: dict[str, list[float]] = {}
@@ -146,8 +196,8 @@ def summarise(candidate: Candidate, exam: Exam, answered: Sequence[Answered]) ->
         subjects.setdefault(row.subject, []).append(float(row.score or 0.0))
     share = wilson(sum(float(row.score or 0.0) for row in scored), len(scored))
     return {
-        "task": exam.task.name, "model": candidate.name, "metric": exam.task.metric, "method": exam.task.method,
-        "shots": exam.shots, "chance": chance(exam.items),
+        "task": exam.task.name, "model": model, "metric": exam.task.metric, "method": exam.task.method,
+        "shots": exam.shots, "chance": chance(exam.items), "bits_per_byte": _bits_per_byte(exam, scored),
         "score": share.value, "low": share.low, "high": share.high, "items": len(scored),
         "too_long": len(answered) - len(scored),
         "macro": fmean(fmean(scores) for scores in subjects.values()) if subjects else 0.0,
@@ -166,6 +216,15 @@ def cut(text: str, stops: Sequence[str]) -> str:
     body = text.lstrip("\n")
     places = [place for place in (body.find(stop) for stop in stops) if place > 0]
     return text[: len(text) - len(body)] + (body[: min(places)] if places else body)
+
+
+def _bits_per_byte(exam: Exam, scored: Sequence[Answered]) -> float | None:
+    """Bits the model needs per UTF-8 byte of the right endings; only where options are texts and not letters."""
+    if exam.task.normalise != "bytes" or not scored:
+        return None
+    options = {item.id: item.options for item in exam.items}
+    nats = sum(-row.output[int(row.gold)] for row in scored)
+    return nats / math.log(2) / sum(len(options[row.id][int(row.gold)].encode()) for row in scored)
 
 
 def _answered(candidate: Candidate, item: EvalItem, prompt: str, output: list[Any], score: float | None) -> Answered:
