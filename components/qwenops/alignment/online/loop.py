@@ -1,0 +1,153 @@
+"""The online loop: sample with the current weights, judge, learn, repeat; the best policy that passed is kept."""
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from qwenops.alignment.online.config import OnlineConfig
+from qwenops.alignment.online.guard import Facts, Guard
+from qwenops.alignment.online.learner import Learner
+from qwenops.alignment.online.rollouts import Rollout, Sampler, divergence, mean_characters, mean_reward
+from qwenops.contracts.conversation import Conversation
+
+_SAMPLES_KEPT = 4
+
+
+@dataclass
+class Outcome:
+    """What an online run did.
+
+    Attributes:
+        history: Figures of every judged policy, in order.
+        learned: Figures of every learning episode.
+        verdicts: Episode to why its policy was refused.
+        samples: A few rollouts of each episode, as plain data, with the version of the weights.
+        best: Figures of the policy that was kept.
+        tokens: Tokens trained.
+    """
+
+    history: list[Facts] = field(default_factory=list[Facts])
+    learned: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    verdicts: dict[int, str] = field(default_factory=dict[int, str])
+    samples: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    best: Facts | None = None
+    tokens: int = 0
+
+    @property
+    def rollbacks(self) -> int:
+        """Times a policy was refused."""
+        return len(self.verdicts)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What one online run needs beside its learner.
+
+    Attributes:
+        config: The stage's config.
+        sampler: Draws and rewards.
+        prompts: Rows to sample from.
+        measure: Verified pass rate of a policy on the guard's questions.
+        seed: Seeds the choice of prompts.
+        on_episode: Told the figures after each judgement.
+    """
+
+    config: OnlineConfig
+    sampler: Sampler
+    prompts: Sequence[Conversation]
+    measure: Callable[[PreTrainedModel], float]
+    seed: int
+    on_episode: Callable[[Facts], None] = lambda _: None
+
+    def run(self, learner: Learner, state_file: Path | None = None) -> Outcome:
+        """Improve `learner.policy` in place; it ends as the best policy the guard accepted.
+
+        Args:
+            learner: Holds the policy at its start, which is the reference too.
+            state_file: Saved after every episode and resumed from when it exists; None saves nothing.
+        """
+        reference = copy.deepcopy(learner.policy).eval().requires_grad_(requires_grad=False)
+        guard, outcome, began = Guard(self.config.guard), Outcome(), 0
+        if state_file and state_file.exists():
+            guard, outcome, began = _resume(state_file, learner, self.config, reference)
+        for episode in range(began, self.config.episodes + 1):
+            rollouts = self._sample(learner.policy, reference, episode)
+            reason = self._judge(guard, learner, rollouts, episode, outcome)
+            if reason:
+                outcome.verdicts[episode] = reason
+                learner.rate_scale *= self.config.guard.rate_factor
+                if guard.rollbacks >= self.config.guard.max_rollbacks:
+                    break
+            elif episode < self.config.episodes:
+                figures = learner.learn(rollouts, self.seed + episode)
+                outcome.learned.append({"episode": float(episode)} | figures)
+                outcome.tokens += int(figures["tokens"])
+                if self.config.reference == "refreshed":
+                    reference.load_state_dict(learner.policy.state_dict())
+            if state_file:
+                _save(state_file, learner, guard, outcome, reference, episode + 1)
+        learner.policy.load_state_dict(guard.weights)
+        outcome.best = guard.best
+        return outcome
+
+    def _sample(self, policy: PreTrainedModel, reference: PreTrainedModel, episode: int) -> list[Rollout]:
+        count = min(self.config.prompts_per_episode, len(self.prompts))
+        chosen = np.random.default_rng((self.seed, episode)).choice(len(self.prompts), count, replace=False)
+        return self.sampler.sample(policy, reference, [self.prompts[index] for index in chosen], episode)
+
+    def _judge(
+        self, guard: Guard, learner: Learner, rollouts: Sequence[Rollout], episode: int, outcome: Outcome
+    ) -> str:
+        facts = Facts(
+            episode=episode, reward=mean_reward(rollouts), kl=divergence(rollouts),
+            pass_rate=self.measure(learner.policy), characters=mean_characters(rollouts),
+        )
+        outcome.history.append(facts)
+        outcome.samples += [
+            {"episode": episode, "version": item.version, "prompt": item.row.instruction, "response": item.response,
+             "reward": round(item.reward, 4)}
+            for item in rollouts[:_SAMPLES_KEPT]
+        ]
+        self.on_episode(facts)
+        return guard.judge(learner.policy, facts)
+
+
+def _save(
+    file: Path, learner: Learner, guard: Guard, outcome: Outcome, reference: PreTrainedModel, episode: int
+) -> None:
+    judged = {
+        "best": asdict(guard.best) if guard.best else None, "first": asdict(guard.first) if guard.first else None,
+        "rollbacks": guard.rollbacks,
+    }
+    saved = {
+        "plain": json.dumps(asdict(outcome) | {"guard": judged, "episode": episode}), "learner": learner.state(),
+        "best": guard.weights, "reference": reference.state_dict(),
+    }
+    temporary = file.with_suffix(".tmp")
+    torch.save(saved, temporary)
+    temporary.replace(file)
+
+
+def _resume(
+    file: Path, learner: Learner, config: OnlineConfig, reference: PreTrainedModel
+) -> tuple[Guard, Outcome, int]:
+    saved = torch.load(file, map_location="cpu", weights_only=True)
+    plain = json.loads(saved["plain"])
+    learner.restore(saved["learner"])
+    reference.load_state_dict(saved["reference"])
+    kept = plain["guard"]
+    best, first = Facts(**kept["best"]), Facts(**kept["first"])
+    guard = Guard(config.guard, best=best, weights=saved["best"], first=first, rollbacks=kept["rollbacks"])
+    outcome = Outcome(
+        history=[Facts(**facts) for facts in plain["history"]], learned=plain["learned"],
+        verdicts={int(episode): reason for episode, reason in plain["verdicts"].items()}, samples=plain["samples"],
+        tokens=plain["tokens"],
+    )
+    return guard, outcome, int(plain["episode"])

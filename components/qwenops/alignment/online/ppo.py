@@ -1,0 +1,178 @@
+"""PPO as Qwen1 ran it: policy, value, reference and reward model, the value model warmed up alone first.
+
+Every response token is rewarded by the negative KL penalty, the last one by the reward less its running mean too. A
+likelihood term on demonstrations, when configured, holds what SFT taught (the "pre-training gradient").
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from qwenops.alignment.examples import encode_conversation
+from qwenops.alignment.online.config import OnlineConfig
+from qwenops.alignment.online.rollouts import Rollout
+from qwenops.alignment.reward_model import RewardModel
+from qwenops.contracts.conversation import Conversation
+from qwenops.training.advantages import RunningMean, generalized_advantages, masked_mean, token_rewards
+from qwenops.training.batching import Example, pad_batch
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import Batch, fit
+from qwenops.training.loss import (
+    IGNORED,
+    chunked_cross_entropy,
+    hidden_states,
+    output_weight,
+    ppo_policy_loss,
+    ppo_value_loss,
+    token_log_probs,
+)
+
+_NEVER = 1e30
+
+
+class ActorCritic(nn.Module):
+    """The two trained models of PPO side by side; the value model is a reward model read at every position."""
+
+    def __init__(self, policy: PreTrainedModel, value: RewardModel) -> None:
+        super().__init__()
+        self.policy, self.value = policy, value
+
+    def values(self, batch: Batch) -> Tensor:
+        """Value before each position's next token, [rows, length]."""
+        hidden = hidden_states(self.value.policy, batch["input_ids"], batch["attention_mask"])
+        return self.value.head(hidden).squeeze(-1).float()
+
+
+class PpoLearner:
+    """Learns from rollouts by PPO; see the module.
+
+    Args:
+        policy: Trained in place.
+        value: Value model, of its own memory; usually starts as the reward model.
+        config: The stage's config.
+        demonstrations: Tokenized text of the likelihood term; may be empty when its coefficient is 0.
+        pad_id: Fills the rows.
+    """
+
+    def __init__(
+        self, policy: PreTrainedModel, value: RewardModel, config: OnlineConfig, demonstrations: Sequence[Example],
+        pad_id: int,
+    ) -> None:
+        self.policy, self.rate_scale = policy, 1.0
+        self._models = ActorCritic(policy, value)
+        self._config, self._ppo, self._pad_id = config, config.ppo, pad_id
+        self._demonstrations = demonstrations
+        self._mean, self.steps = RunningMean(), 0
+        ratio = self._ppo.value_learning_rate / self._ppo.policy_learning_rate
+        settings = config.training
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": list(policy.parameters()), "lr_scale": 1.0},
+                {"params": list(value.parameters()), "lr_scale": ratio},
+            ],
+            lr=self._ppo.policy_learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+        )
+
+    def learn(self, rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
+        """See `Learner.learn`."""
+        batches = self._batches(rollouts) * self._ppo.passes
+        loop = self._loop(len(batches))
+        result = fit(
+            self._models, self._objective, lambda start: iter(self._with_text(batches, seed)[start:]), loop,
+            optimizer=self._optimizer, seed=seed,
+        )
+        self._models.eval()
+        return {"loss": result.final_loss, "tokens": float(result.tokens), "reward_mean": self._mean.value}
+
+    def state(self) -> dict[str, Any]:
+        """See `Learner.state`."""
+        return {
+            "models": self._models.state_dict(), "optimizer": self._optimizer.state_dict(), "rate": self.rate_scale,
+            "steps": self.steps, "mean": (self._mean.total, self._mean.count),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Learner.restore`."""
+        self._models.load_state_dict(state["models"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.rate_scale, self.steps = state["rate"], state["steps"]
+        self._mean = RunningMean(*state["mean"])
+
+    def _loop(self, steps: int) -> TrainingConfig:
+        rate = self._ppo.policy_learning_rate * self.rate_scale
+        return self._config.training.model_copy(
+            update={
+                "steps": steps, "learning_rate": rate, "final_learning_rate": rate, "schedule": "constant",
+                "warmup_steps": 0, "spike_ratio": _NEVER,
+            }
+        )
+
+    @torch.no_grad()
+    def _batches(self, rollouts: Sequence[Rollout]) -> list[Batch]:
+        """The episode's rollouts as padded batches with old figures, advantages and returns."""
+        self._models.eval()
+        rewards = self._mean.centre(torch.tensor([item.reward for item in rollouts]))
+        size = 2 * self._config.pairs_per_step
+        return [
+            self._batch(rollouts[start : start + size], rewards[start : start + size])
+            for start in range(0, len(rollouts), size)
+        ]
+
+    def _batch(self, rollouts: Sequence[Rollout], rewards: Tensor) -> Batch:
+        batch = pad_batch([item.example for item in rollouts], self._pad_id)
+        mask = batch["labels"] != IGNORED
+        old, reference = (
+            torch.zeros(mask.shape).masked_scatter(mask, torch.cat(parts))
+            for parts in ([item.log_probs for item in rollouts], [item.reference for item in rollouts])
+        )
+        device = next(self._models.parameters()).device
+        values = self._models.values({k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}).cpu() * mask
+        per_token = token_rewards(rewards, old, reference, mask.float(), self._ppo.kl_coefficient)
+        advantages, returns = generalized_advantages(
+            per_token, values, mask, discount=self._ppo.discount, trace=self._ppo.trace
+        )
+        return batch | {"old": old, "old_values": values, "advantages": advantages, "returns": returns}
+
+    def _with_text(self, batches: Sequence[Batch], seed: int) -> list[Batch]:
+        if not self._ppo.pretraining_coefficient or not self._demonstrations:
+            return list(batches)
+        stream = _rows(self._demonstrations, self._ppo.pretraining_rows, seed, self._pad_id)
+        return [batch | {f"text_{k}": v for k, v in next(stream).items()} for batch in batches]
+
+    def _objective(self, models: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Value loss, and after the warm-up the policy's loss and the likelihood term too."""
+        mask = (batch["labels"] != IGNORED).float()
+        values = self._models.values(batch)
+        losses = ppo_value_loss(values, batch["old_values"], batch["returns"], self._ppo.value_clip)
+        loss = masked_mean(losses, mask)
+        facts = {"value_loss": float(loss.detach())}
+        self.steps += 1
+        if self.steps <= self._ppo.value_warmup_steps:
+            return loss, facts
+        hidden = hidden_states(self.policy, batch["input_ids"], batch["attention_mask"])
+        log_probs = token_log_probs(hidden, output_weight(self.policy), batch["labels"])
+        losses = ppo_policy_loss(log_probs, batch["old"], batch["advantages"], self._ppo.policy_clip)
+        surrogate = masked_mean(losses, mask)
+        loss = loss + surrogate
+        if "text_labels" in batch:
+            text = hidden_states(self.policy, batch["text_input_ids"], batch["text_attention_mask"])
+            likelihood = chunked_cross_entropy(text, output_weight(self.policy), batch["text_labels"])
+            loss = loss + self._ppo.pretraining_coefficient * likelihood
+        return loss, facts | {"policy_loss": float(surrogate.detach())}
+
+
+def tokenize_demonstrations(tokenizer: Any, rows: Sequence[Conversation], max_length_tokens: int) -> list[Example]:
+    """The answered training rows that fit, for the likelihood term."""
+    encoded = [encode_conversation(tokenizer, row.messages) for row in rows if row.is_answered and row.split == "train"]
+    return [example for example in encoded if len(example.tokens) <= max_length_tokens]
+
+
+def _rows(examples: Sequence[Example], count: int, seed: int, pad_id: int) -> Iterator[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        chosen = torch.randint(len(examples), (count,), generator=generator).tolist()
+        yield pad_batch([examples[index] for index in chosen], pad_id)

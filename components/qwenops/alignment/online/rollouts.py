@@ -1,0 +1,111 @@
+"""Rollouts: responses sampled with the current weights, rewarded, with their log-probabilities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from qwenops.alignment.examples import Pair, encode_response, pad_id_of
+from qwenops.alignment.objectives import log_probs_of
+from qwenops.alignment.online.rewards import RewardSource
+from qwenops.contracts.conversation import Conversation
+from qwenops.generation.chat import render
+from qwenops.generation.engine import Sampling
+from qwenops.generation.in_process import InProcessEngine
+from qwenops.training.batching import Example
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled response.
+
+    Attributes:
+        row: The prompt's row.
+        response: Its text.
+        reward: Its reward.
+        example: Prompt and response tokenized.
+        log_probs: Float [response tokens] under the policy that sampled it.
+        reference: Same under the reference policy.
+        version: Number of updates the sampling weights had seen.
+    """
+
+    row: Conversation
+    response: str
+    reward: float
+    example: Example
+    log_probs: Tensor
+    reference: Tensor
+    version: int
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples and rewards; holds what stays the same over a run.
+
+    Attributes:
+        tokenizer: The policy's tokenizer.
+        reward: Rates the responses.
+        sampling: How to draw, with n responses per prompt.
+        batch_tokens: Cached tokens per generation batch.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    reward: RewardSource
+    sampling: Sampling
+    batch_tokens: int
+
+    def sample(
+        self, policy: PreTrainedModel, reference: PreTrainedModel, rows: Sequence[Conversation], version: int
+    ) -> list[Rollout]:
+        """Draw `sampling.n` responses to each row's prompt; rollouts of one prompt stand together."""
+        engine = InProcessEngine(policy, self.tokenizer, batch_tokens=self.batch_tokens)
+        sampling = self.sampling.model_copy(update={"seed": self.sampling.seed + version})
+        texts = engine.generate([render(row.prompt) for row in rows], sampling)
+        repeated = [row for row in rows for _ in range(sampling.n)]
+        flat = [text for group in texts for text in group]
+        rewards = self.reward.rate(repeated, flat)
+        examples = [encode_response(self.tokenizer, row.prompt, text) for row, text in zip(repeated, flat, strict=True)]
+        pad_id = pad_id_of(self.tokenizer)
+        own, fixed = (log_probs_of(model, examples, pad_id) for model in (policy, reference))
+        return [
+            Rollout(*fields, version) for fields in zip(repeated, flat, rewards, examples, own, fixed, strict=True)
+        ]
+
+
+def best_and_worst(rollouts: Sequence[Rollout], samples: int, min_margin: float) -> list[tuple[Rollout, Rollout]]:
+    """Best and worst response of each prompt, where the texts differ and the rewards by more than `min_margin`."""
+    pairs: list[tuple[Rollout, Rollout]] = []
+    for start in range(0, len(rollouts), samples):
+        group = rollouts[start : start + samples]
+        best, worst = max(group, key=lambda item: item.reward), min(group, key=lambda item: item.reward)
+        if best.response != worst.response and best.reward - worst.reward > min_margin:
+            pairs.append((best, worst))
+    return pairs
+
+
+def to_pair(best: Rollout, worst: Rollout) -> Pair:
+    """A DPO pair with its reference log-probabilities."""
+    return Pair(best.example, worst.example, (float(best.reference.sum()), float(worst.reference.sum())))
+
+
+def divergence(rollouts: Sequence[Rollout]) -> float:
+    """KL(policy || reference) in nats per response token, by the estimator `q/p - 1 - log(q/p)`.
+
+    It is never negative and has little variance (Schulman, "Approximating KL divergence").
+    """
+    if not rollouts:
+        return 0.0
+    ratio = torch.cat([item.reference for item in rollouts]) - torch.cat([item.log_probs for item in rollouts])
+    return float((ratio.exp() - 1 - ratio).mean())
+
+
+def mean_reward(rollouts: Sequence[Rollout]) -> float:
+    """Mean reward of rollouts."""
+    return sum(item.reward for item in rollouts) / len(rollouts)
+
+
+def mean_characters(rollouts: Sequence[Rollout]) -> float:
+    """Mean length of responses in characters, at least one."""
+    return max(1.0, sum(len(item.response) for item in rollouts) / len(rollouts))

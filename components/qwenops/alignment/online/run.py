@@ -1,0 +1,167 @@
+"""Online alignment with the merging optimizer, beside the same run with plain AdamW."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from qwenops.alignment.examples import pad_id_of
+from qwenops.alignment.online.config import OnlineConfig
+from qwenops.alignment.online.guard import Facts
+from qwenops.alignment.online.learner import DpoLearner, Learner, merging_optimizer, plain_optimizer
+from qwenops.alignment.online.loop import Loop, Outcome
+from qwenops.alignment.online.ppo import PpoLearner, tokenize_demonstrations
+from qwenops.alignment.online.rewards import build_reward
+from qwenops.alignment.online.rollouts import Sampler
+from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate, verified_share
+from qwenops.alignment.reward_model import load_reward_model
+from qwenops.contracts.checkpoint import read_facts
+from qwenops.contracts.conversation import Conversation, read_conversations
+from qwenops.errors import ContractError
+from qwenops.generation.engine import Sampling
+from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
+from qwenops.platform.stage import Stage
+from qwenops.training.online_merging import direction_from
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The folders this stage reads."""
+
+    checkpoint: Path
+    base: Path
+    sft: Path
+    reward: Path
+
+
+def run(
+    config: OnlineConfig, *, checkpoint: Path, base: Path, sft: Path, reward: Path, demonstrations: Path, stage: Stage
+) -> None:
+    """Improve the policy episode by episode and publish the best one the guard accepted.
+
+    Args:
+        config: What to do.
+        checkpoint: The offline-DPO policy: start and reference.
+        base: Pre-trained base; with `sft` it gives the merging direction.
+        sft: SFT checkpoint.
+        reward: The reward model.
+        demonstrations: Prompts of the train split to sample from, questions of both splits.
+        stage: Where to report and write.
+    """
+    inputs = Inputs(checkpoint, base, sft, reward)
+    tokenizer = load_tokenizer(checkpoint)
+    rows = read_conversations(demonstrations)
+    loop = _build_loop(config, inputs, tokenizer, rows, stage)
+    questions = choose_questions(rows, config.measure, stage.seed)
+    learner = _learner(config, inputs, tokenizer, rows, stage)
+    before = measure_pass_rate(learner.policy, tokenizer, questions, config.measure, stage.seed)
+    outcome = _improve(stage, loop, learner, "online")
+    after = measure_pass_rate(learner.policy, tokenizer, questions, config.measure, stage.seed)
+    facts = read_facts(checkpoint)
+    save_checkpoint(
+        learner.policy, tokenizer, stage.out, facts.context_length_tokens, facts.tokens_seen + outcome.tokens,
+        checkpoint.name, kind="chat",
+    )
+    stage.records = len(outcome.learned)
+    _report(stage, outcome, before, after)
+    if config.compare_with == "adamw" and config.algorithm == "dpo":
+        policy = load_model(checkpoint)
+        twin = DpoLearner(policy, config, plain_optimizer(policy, config), pad_id_of(tokenizer))
+        twin_outcome = _improve(stage, loop, twin, "adamw")
+        _report_twin(
+            stage, twin_outcome, measure_pass_rate(policy, tokenizer, questions, config.measure, stage.seed)
+        )
+
+
+def _build_loop(
+    config: OnlineConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], stage: Stage
+) -> Loop:
+    prompts = [row for row in rows if row.split == "train" and (config.prompts == "all" or row.verifier)]
+    if not prompts:
+        raise ContractError(
+            "no prompts to sample from", expected=f"{config.prompts} prompts of the train split", found=len(rows),
+            action="look at the instruction stages' rows, or set online.prompts to all",
+        )
+    guarded = config.measure.model_copy(update={"prompts": config.guard.prompts})
+    questions = choose_questions(rows, guarded, stage.seed, "train")
+
+    def measure(policy: PreTrainedModel) -> float:
+        return verified_share(policy, tokenizer, questions, guarded)
+
+    source = build_reward(config.reward, load_reward_model(inputs.reward), tokenizer)
+    sampling = Sampling(
+        n=config.samples, temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens,
+        seed=stage.seed,
+    )
+    sampler = Sampler(tokenizer, source, sampling, config.measure.batch_tokens)
+    return Loop(config, sampler, prompts, measure, stage.seed)
+
+
+def _learner(
+    config: OnlineConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], stage: Stage
+) -> Learner:
+    policy, pad_id = load_model(inputs.checkpoint), pad_id_of(tokenizer)
+    if config.algorithm == "ppo":
+        text = tokenize_demonstrations(tokenizer, rows, config.max_length_tokens)
+        return PpoLearner(policy, load_reward_model(inputs.reward), config, text, pad_id)
+    base, reference = (load_model(path).state_dict() for path in (inputs.base, inputs.sft))
+    optimizer = merging_optimizer(policy, lambda model: direction_from(model, base, reference), config, stage.seed)
+    return DpoLearner(policy, config, optimizer, pad_id)
+
+
+def _improve(stage: Stage, loop: Loop, learner: Learner, name: str) -> Outcome:
+    with stage.progress(loop.config.episodes + 1, "episodes") as progress:
+
+        def on_episode(facts: Facts) -> None:
+            progress.advance(1, f"{name} reward {facts.reward:.3f} kl {facts.kl:.4f} pass {facts.pass_rate:.3f}")
+            for figure in ("reward", "kl", "pass_rate", "characters"):
+                stage.curve(f"{figure}.{name}", facts.episode, getattr(facts, figure))
+
+        watched = Loop(loop.config, loop.sampler, loop.prompts, loop.measure, loop.seed, on_episode)
+        outcome = watched.run(learner, stage.scratch / f"{name}.pt")
+    for episode, reason in outcome.verdicts.items():
+        stage.warn(f"{name} episode {episode} was rolled back: {reason}")
+    with (stage.out / f"rollouts.{name}.jsonl").open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in outcome.samples)
+    return outcome
+
+
+def _report(stage: Stage, outcome: Outcome, before: PassRate, after: PassRate) -> None:
+    best = outcome.best or outcome.history[0]
+    stage.metric("reward.first", outcome.history[0].reward)
+    stage.metric("reward.final", best.reward)
+    stage.metric("kl.final", best.kl)
+    stage.metric("kl.highest", max(facts.kl for facts in outcome.history))
+    stage.metric("pass_rate", after.greedy)
+    stage.metric("pass_rate.sampled", after.sampled)
+    stage.metric("pass_rate.before", before.greedy)
+    stage.metric("pass_rate.before_sampled", before.sampled)
+    stage.metric("pass_rate.prompts", after.prompts)
+    stage.metric("rollbacks", outcome.rollbacks)
+    figures = {
+        "before": asdict(before), "after": asdict(after), "best": asdict(best),
+        "history": [asdict(facts) for facts in outcome.history], "learned": outcome.learned,
+        "rollbacks": outcome.verdicts,
+    }
+    (stage.out / "online.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    lines = ["# online", "", "| episode | reward | KL | verified | characters |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {f.episode} | {f.reward:.3f} | {f.kl:.4f} | {f.pass_rate:.3f} | {f.characters:.1f} |"
+        for f in outcome.history
+    ]
+    lines += ["", f"Kept: the policy at the start of episode {best.episode}.", ""]
+    lines += [f"- episode {episode} rolled back: {reason}" for episode, reason in outcome.verdicts.items()]
+    (stage.out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _report_twin(stage: Stage, outcome: Outcome, after: PassRate) -> None:
+    best = outcome.best or outcome.history[0]
+    stage.metric("adamw.pass_rate", after.greedy)
+    stage.metric("adamw.pass_rate.sampled", after.sampled)
+    stage.metric("adamw.reward.final", best.reward)
+    stage.metric("adamw.kl.final", best.kl)
+    stage.metric("adamw.rollbacks", outcome.rollbacks)
+    figures = {"after": asdict(after), "history": [asdict(facts) for facts in outcome.history]}
+    (stage.out / "adamw.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

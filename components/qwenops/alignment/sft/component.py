@@ -1,0 +1,49 @@
+"""KFP components of supervised fine-tuning: the early run that is sampled from, and the full one."""
+
+from kfp import dsl
+
+from qwenops.recipe.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def sft_seed(
+    config: str,
+    run_name: str,
+    checkpoint: dsl.Input[dsl.Model],
+    demonstrations: dsl.Input[dsl.Dataset],
+    output: dsl.Output[dsl.Model],
+):
+    """First supervised fine-tuning: the extended base learns to answer from the evolved demonstrations.
+
+    Reads the extended checkpoint and the evolved demonstrations; writes a chat checkpoint that `rank` and
+    `synthesize` sample from. A minute in `tiny`. When it fails, look at gate/conversations.html in the output
+    (bad rows), then at the loss curve.
+    """
+    from qwenops.platform.stage import execute
+
+    execute("alignment.sft", config, {"checkpoint": checkpoint.uri, "demonstrations": demonstrations.uri}, output)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def sft(
+    config: str,
+    run_name: str,
+    checkpoint: dsl.Input[dsl.Model],
+    demonstrations: dsl.Input[dsl.Dataset],
+    ranked: dsl.Input[dsl.Dataset],
+    synthesized: dsl.Input[dsl.Dataset],
+    output: dsl.Output[dsl.Model],
+):
+    """Supervised fine-tuning on all demonstrations: evolved, ranked and synthesized.
+
+    Reads the checkpoint of `sft_seed` and three sets of demonstrations; writes a chat checkpoint, its pass rate
+    on held-out questions and that of a control which saw the old demonstrations only. A minute in `tiny`. When
+    it fails, look at gate/conversations.html in the output (bad rows), then at the loss curve.
+    """
+    from qwenops.platform.stage import execute
+
+    inputs = {
+        "checkpoint": checkpoint.uri, "demonstrations": demonstrations.uri, "ranked": ranked.uri,
+        "synthesized": synthesized.uri,
+    }
+    execute("alignment.sft", config, inputs, output)

@@ -1,0 +1,124 @@
+"""Fine-tune a checkpoint on demonstrations and measure what it learnt.
+
+The node `sft_seed` trains on the evolved demonstrations alone, so that there is a model to sample from; the
+node `sft` adds what people or judges ranked and what was synthesized. The control continues on the old
+demonstrations for as many steps, so that a gain is not just more training.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate
+from qwenops.alignment.sft.config import SftConfig
+from qwenops.alignment.sft.data import TrainingSet, batches_of, build_training_set, read_demonstrations, training_config
+from qwenops.alignment.train import train
+from qwenops.contracts.checkpoint import read_facts
+from qwenops.contracts.conversation import Conversation
+from qwenops.contracts.gate import conversation_tables, gate
+from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
+from qwenops.platform.stage import Stage
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import FitResult
+from qwenops.training.objective import language_modelling
+
+
+def run(
+    config: SftConfig,
+    *,
+    checkpoint: Path,
+    demonstrations: Path,
+    stage: Stage,
+    ranked: Path | None = None,
+    synthesized: Path | None = None,
+) -> None:
+    """Train, measure, and publish a chat checkpoint with `summary.md`, `pass_rate.json` and the data gate's page.
+
+    Args:
+        config: What to do.
+        checkpoint: Checkpoint to start from.
+        demonstrations: Conversations of the instruction stages; also the source of the held-out questions.
+        stage: Where to report and write.
+        ranked: Demonstrations chosen by ranking, when there are any.
+        synthesized: Synthesized demonstrations, when there are any.
+    """
+    seed_rows = read_demonstrations(demonstrations)
+    rows = read_demonstrations(demonstrations, ranked, synthesized)
+    _gate(rows, stage)
+    tokenizer = load_tokenizer(checkpoint)
+    questions = choose_questions(seed_rows, config.measure, stage.seed)
+    data = build_training_set(tokenizer, rows, config)
+    stage.count(read=data.read, kept=data.read - sum(data.dropped.values()), dropped=data.dropped)
+
+    model = load_model(checkpoint)
+    loop = training_config(config, data.examples)
+    before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
+    result = _train(stage, "sft", model, tokenizer, data, loop, config)
+    after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
+    facts = read_facts(checkpoint)
+    save_checkpoint(
+        model, tokenizer, stage.out, max(facts.context_length_tokens, config.max_length_tokens),
+        facts.tokens_seen + result.tokens, str(checkpoint.name), kind="chat",
+    )
+    control = None
+    if config.control == "seed_data":
+        control = _control(stage, checkpoint, tokenizer, seed_rows, loop, config, questions)
+    _report(stage, result, data, before, after, control)
+
+
+def _control(
+    stage: Stage, checkpoint: Path, tokenizer: PreTrainedTokenizerBase, seed_rows: Sequence[Conversation],
+    loop: TrainingConfig, config: SftConfig, questions: Sequence[Conversation],
+) -> PassRate:
+    """The same start, steps and optimiser on the seed demonstrations alone."""
+    model = load_model(checkpoint)
+    _train(stage, "control", model, tokenizer, build_training_set(tokenizer, seed_rows, config), loop, config)
+    return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
+
+
+def _train(
+    stage: Stage, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: TrainingSet,
+    loop: TrainingConfig, config: SftConfig,
+) -> FitResult:
+    batches = batches_of(tokenizer, data.examples, config, stage.seed)
+    return train(stage, name, model, language_modelling, batches, loop)
+
+
+def _gate(rows: Sequence[Conversation], stage: Stage) -> None:
+    tables = conversation_tables([asdict(row) for row in rows if row.is_answered])
+    for sentence in gate("conversations", *tables, stage.out).failures:
+        stage.warn(sentence)
+
+
+def _report(
+    stage: Stage, result: FitResult, data: TrainingSet, before: PassRate, after: PassRate, control: PassRate | None
+) -> None:
+    stage.metric("loss.first", result.first_loss)
+    stage.metric("loss.final", result.final_loss)
+    stage.metric("tokens_per_second", result.tokens_per_second)
+    stage.metric("pass_rate", after.greedy)
+    stage.metric("pass_rate.sampled", after.sampled)
+    stage.metric("pass_rate.before", before.greedy)
+    stage.metric("pass_rate.prompts", after.prompts)
+    if control:
+        stage.metric("control.pass_rate", control.greedy)
+        stage.metric("control.pass_rate.sampled", control.sampled)
+    figures = {"before": asdict(before), "after": asdict(after), "control": asdict(control) if control else None}
+    figures["training_rows"] = data.by_source
+    (stage.out / "pass_rate.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    (stage.out / "summary.md").write_text(_summary(stage.node, figures, after), encoding="utf-8")
+
+
+def _summary(node: str, figures: dict[str, dict], after: PassRate) -> str:
+    lines = [f"# {node}", "", "| policy | greedy | sampled |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {figures[name]['greedy']:.3f} | {figures[name]['sampled']:.3f} |"
+        for name in ("before", "after", "control") if figures[name]
+    ]
+    lines += ["", "## Rows trained on", ""] + [f"- {name}: {n}" for name, n in figures["training_rows"].items()]
+    lines += ["", "## Answers", "", "| question | answer | right |", "|---|---|---|"]
+    lines += [f"| {question} | {answer!r} | {'yes' if right else 'no'} |" for question, answer, right in after.examples]
+    return "\n".join(lines) + "\n"
