@@ -6,7 +6,7 @@ held-out rows share the sentence and nothing else: words, numbers and surroundin
 
 A row of length L has L + 1 tokens: text, the needle at some depth, more text, the question, the answer's digits.
 The model reads the first L and predicts the last L. Accuracy is teacher-forced: a needle counts when the argmax
-is right at every digit. That equals exact match of greedy decoding, because up to the first wrong digit both see the same
+is right at every digit. That equals exact match of greedy decoding: up to the first wrong digit both see the same
 prefix, and after one wrong digit both count as wrong. The tokenizer must encode each digit as one token.
 """
 
@@ -28,16 +28,15 @@ _MAX_BATCH_TOKENS = 16_384
 _DEPTH_BINS = 5
 
 # One word names one needle. Even places are for training, odd places are held out.
-WORDS = tuple(
-    """
-    river lamp garden window silver copper winter summer market bridge forest castle island mirror candle ladder
-    basket pocket hammer needle button carpet corner desert engine farmer feather finger flower guitar harbor jacket
-    kettle kitchen letter lemon marble meadow monkey mountain ocean orange palace paper pencil pepper pillow planet
-    rabbit ribbon saddle sailor school shadow shoulder spider spring stable station stone sugar table temple thunder
-    ticket tiger tower tunnel turtle valley velvet village violin wagon walnut weather whistle willow wizard yellow
-    anchor apple arrow autumn badger bakery banner barrel beacon beetle blanket bottle branch breeze bucket butter
-    """.split()
-)
+_WORDS = """
+river lamp garden window silver copper winter summer market bridge forest castle island mirror candle ladder
+basket pocket hammer needle button carpet corner desert engine farmer feather finger flower guitar harbor jacket
+kettle kitchen letter lemon marble meadow monkey mountain ocean orange palace paper pencil pepper pillow planet
+rabbit ribbon saddle sailor school shadow shoulder spider spring stable station stone sugar table temple thunder
+ticket tiger tower tunnel turtle valley velvet village violin wagon walnut weather whistle willow wizard yellow
+anchor apple arrow autumn badger bakery banner barrel beacon beetle blanket bottle branch breeze bucket butter
+"""
+WORDS = tuple(_WORDS.split())
 
 
 @dataclass(frozen=True)

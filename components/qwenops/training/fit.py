@@ -19,6 +19,7 @@ from qwenops.errors import StageError
 from qwenops.training.checkpoint import LoopState, load_state, save_state
 from qwenops.training.config import TrainingConfig
 from qwenops.training.optimizer import build_optimizer
+from qwenops.training.parallel import global_sum, place, sum_gradients
 from qwenops.training.schedule import learning_rate
 
 Batch = dict[str, Any]
@@ -87,7 +88,7 @@ def fit(
     config: TrainingConfig,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    hooks: FitHooks = FitHooks(),  # noqa: B008 - frozen and empty
+    hooks: FitHooks = FitHooks(),
     state_dir: Path | None = None,
     seed: int = 0,
 ) -> FitResult:
@@ -114,6 +115,7 @@ def fit(
     if state.step and hooks.on_resume:
         hooks.on_resume(state.step, state.tokens)
     model.train()
+    leader = place().rank == 0
     stream = batches(state.step)
     began, tokens_before = time.perf_counter(), state.tokens
     while state.step < config.steps:
@@ -130,7 +132,8 @@ def fit(
         state.step, state.tokens = state.step + 1, state.tokens + report.tokens
         if hooks.on_step:
             hooks.on_step(report)
-        if state_dir and state.step % config.checkpoint_every_steps == 0 and state.step < config.steps:
+        due = state.step % config.checkpoint_every_steps == 0 and state.step < config.steps
+        if state_dir and due and leader:
             save_state(state_dir, model, optimizer, state)
     seconds = time.perf_counter() - began
     return FitResult(
@@ -157,20 +160,24 @@ def _train_step(
     optimizer.zero_grad(set_to_none=True)
     loss_sum, facts = 0.0, dict[str, float]()
     weights = [float(batch.get("loss_weight", batch["num_tokens"])) for batch in micro]
+    total_weight = global_sum(sum(weights))
     device = next(model.parameters()).device
     for batch, weight in zip(micro, weights, strict=True):
-        share = weight / sum(weights)
+        share = weight / total_weight
         with autocast(model, config.precision):
             loss, figures = objective(model, _to(batch, device))
         (loss * share).backward()
         loss_sum += float(loss.detach()) * share
         for name, value in figures.items():
             facts[name] = facts.get(name, 0.0) + value * share
+    sum_gradients(model)
+    loss_sum = global_sum(loss_sum)
     norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
     if not (math.isfinite(loss_sum) and math.isfinite(norm)):
         raise StageError(
             f"training broke at step {step}", expected="a finite loss and gradient",
-            found=f"loss {loss_sum}, gradient norm {norm}", action="lower the learning rate or look at this step's data",
+            found=f"loss {loss_sum}, gradient norm {norm}",
+            action="lower the learning rate or look at this step's data",
         )
     optimizer.step()
     tokens = sum(int(batch["num_tokens"]) for batch in micro)

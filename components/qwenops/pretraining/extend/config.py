@@ -1,0 +1,33 @@
+"""Configuration of the long-context phase."""
+
+from pydantic import Field, model_validator
+
+from qwenops.pretraining.phases import Phase, Practice
+from qwenops.recipe.config import Config
+from qwenops.training.config import TrainingConfig
+
+
+class ExtendConfig(Config):
+    """The concluding phase of pre-training: longer rows under a larger RoPE base."""
+
+    phases: tuple[Phase, ...] = Field(
+        (Phase(length=32_768, steps=1000),), min_length=1, description="Lengths in training order, §3.2: 32,768."
+    )
+    rope_theta: float = Field(1_000_000.0, gt=0, description="RoPE base from here on, §3.2.")
+    practice: Practice = Field(Practice(), description="Retrieval rows; house choice: none at report scale.")
+    training: TrainingConfig = Field(
+        TrainingConfig(learning_rate=3e-5, final_learning_rate=3e-6, warmup_steps=100),
+        description="Rates and optimiser; house choice: goes on from where pre-training's rate ended.",
+    )
+    evaluation_tokens: int = Field(
+        32_768, ge=1, description="Held-out tokens behind each loss; house choice: seconds of work."
+    )
+    evaluation_needles: int = Field(
+        128, ge=0, description="Held-out needles, 0 for none; house choice: a standard error below 0.05."
+    )
+
+    @model_validator(mode="after")
+    def _steps_agree(self) -> "ExtendConfig":
+        if sum(phase.steps for phase in self.phases) != self.training.steps:
+            raise ValueError("training.steps must be the sum of the phases' steps")
+        return self

@@ -1,0 +1,102 @@
+"""Extend the context: change the RoPE base, train on longer rows, measure both lengths before and after."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from qwenops.contracts.checkpoint import read_facts
+from qwenops.contracts.tokens import TokenShards
+from qwenops.errors import RecipeError
+from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
+from qwenops.model.rope import with_base
+from qwenops.platform.ray_train import launch
+from qwenops.platform.stage import Stage
+from qwenops.pretraining.extend.config import ExtendConfig
+from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_metrics, text_rows
+from qwenops.pretraining.rows import RowSource
+from qwenops.pretraining.summary import write_summary
+from qwenops.pretraining.train import train
+from qwenops.tasks.needles import NeedleRows, evaluate_needles
+from qwenops.training.objective import mean_loss
+from qwenops.training.parallel import place
+
+
+def run(config: ExtendConfig, *, tokens: Path, tokenizer: Path, checkpoint: Path, stage: Stage) -> None:
+    """Train `checkpoint` on longer rows; write a checkpoint folder, curves and a summary into `stage.out`."""
+    report = launch(
+        extend_loop,
+        {"config": config, "tokens": tokens, "tokenizer": tokenizer, "checkpoint": checkpoint, "stage": stage},
+        stage.context, stage.node, stage.scratch / "ray",
+    )
+    for name, value in report["metrics"].items():
+        stage.metric(name, value)
+    stage.records = report["tokens"]
+    write_summary(stage.out, "Context extension", report["metrics"], report["by_depth"])
+
+
+def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
+    """What every Ray Train worker runs: load, change the base, train, evaluate; rank 0 saves."""
+    config, stage = job["config"], job["stage"]
+    shards, tokenizer = TokenShards(job["tokens"]), load_tokenizer(job["tokenizer"])
+    facts, model, device = read_facts(job["checkpoint"]), load_model(job["checkpoint"]), place()
+    model.to(device.kind)  # type: ignore[arg-type]
+    short, length = facts.context_length_tokens, config.phases[-1].length
+    if length <= short:
+        raise RecipeError(
+            "the extension does not extend", expected=f"extend.phases to end above {short} tokens", found=length,
+            action="raise extend.phases or shorten pretrain.phases",
+        )
+    text, short_text = (text_rows(shards, tokens, config.evaluation_tokens) for tokens in (length, short))
+    needles = _needles(config, shards, tokenizer, (length, short))
+    # Before: the old base at the new length. First: the new base, untrained; it costs retrieval until trained.
+    metrics = {"loss.before": mean_loss(model, text), "loss.short.before": mean_loss(model, short_text)}
+    metrics |= {f"needle.accuracy.{name}_before": score for name, score in _accuracies(model, needles).items()}
+    change_base(model, config.rope_theta, length)
+    metrics["loss.first"] = mean_loss(model, text)
+    source = RowSource(
+        shards, tokenizer, config.phases, config.practice, config.training.batch_tokens, stage.seed,
+        device.rank, device.world_size,
+    )
+    trained = train(model, source, config.training, stage)
+    metrics |= {
+        "loss.final": mean_loss(model, text), "loss.short.final": mean_loss(model, short_text),
+        "threads": trained.threads, "tokens_per_second": trained.fit.tokens_per_second * device.world_size,
+    }
+    metrics |= language_metrics(bits_per_byte(model, shards, length, config.evaluation_tokens))
+    by_depth = {}
+    if needles:
+        score = evaluate_needles(model, needles["long"])
+        metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
+        metrics["needle.accuracy.short"] = evaluate_needles(model, needles["short"]).accuracy
+        by_depth = score.by_depth
+    seen = trained.fit.tokens * device.world_size
+    if device.rank == 0:
+        save_checkpoint(
+            model, tokenizer, stage.out, length, facts.tokens_seen + seen, parent=Path(job["checkpoint"]).name
+        )
+    return {"metrics": metrics, "tokens": seen, "by_depth": by_depth}
+
+
+def change_base(model: PreTrainedModel, rope_theta: float, length: int) -> None:
+    """Give `model` another RoPE base and maximum length, in place; its weights stay."""
+    model.config = with_base(model.config, rope_theta, length)
+    body = model.model
+    body.config = model.config
+    old = body.rotary_emb
+    body.rotary_emb = type(old)(config=model.config).to(old.inv_freq.device)
+
+
+def _needles(
+    config: ExtendConfig, shards: TokenShards, tokenizer: Any, lengths: tuple[int, int]
+) -> dict[str, NeedleRows]:
+    if not config.evaluation_needles:
+        return {}
+    return {
+        name: held_out_needles(shards, tokenizer, length, config.evaluation_needles)
+        for name, length in zip(("long", "short"), lengths, strict=True)
+    }
+
+
+def _accuracies(model: PreTrainedModel, needles: dict[str, NeedleRows]) -> dict[str, float]:
+    return {name: evaluate_needles(model, rows).accuracy for name, rows in needles.items()}

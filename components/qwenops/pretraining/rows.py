@@ -1,0 +1,100 @@
+"""What pre-training and extension read: packed text, mixed with rows that teach a model to look back.
+
+The report trains on text alone, on trillions of tokens. A tiny model sees a few million, and text alone teaches it no
+retrieval; the practice rows do (`tasks.needles`). A recipe at report scale sets both shares to zero.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from qwenops.pretraining.phases import Phase, Practice
+from qwenops.tasks.needles import needle_rows, repeated_rows
+from qwenops.training.batching import text_batch
+from qwenops.training.fit import Batch, Batches
+
+_FILLER_TOKENS = 1 << 20
+_FILLER_ROW = 4096
+
+
+class PackedText(Protocol):
+    """The part of `contracts.tokens.TokenShards` that is used here."""
+
+    def packed(self, split: str, length: int, seed: int, start_row: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows of `length` tokens and their document numbers, from `start_row` on."""
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Makes the batches of a training loop; the batch of a step depends on these fields and the step only.
+
+    Attributes:
+        text: Packed text.
+        tokenizer: Its tokenizer, for the needles' sentences.
+        phases: Lengths in the order they are trained.
+        practice: Share and weight of the needles.
+        batch_tokens: Tokens of a step; a step has `batch_tokens // length` rows.
+        seed: Draws text order, needles and repeats.
+        rank: This worker; it takes every `world_size`-th row of each step.
+        world_size: Workers.
+    """
+
+    text: PackedText
+    tokenizer: Any
+    phases: Sequence[Phase]
+    practice: Practice
+    batch_tokens: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def batches(self) -> Batches:
+        """The `batches` argument of `training.fit.fit`."""
+        filler = filler_tokens(self.text, "train", self.seed)
+
+        def from_step(start: int) -> Iterator[Batch]:
+            first = 0
+            for phase in self.phases:
+                if start < first + phase.steps:
+                    yield from self._phase(phase, first, max(start - first, 0), filler)
+                first += phase.steps
+
+        return from_step
+
+    def _phase(self, phase: Phase, first: int, done: int, filler: np.ndarray) -> Iterator[Batch]:
+        rows = max(self.batch_tokens // phase.length, 1)
+        needles, repeats = round(rows * self.practice.needle_share), round(rows * phase.repeat_share)
+        texts = max(rows - needles - repeats, 0)
+        packed = self.text.packed("train", phase.length + 1, self.seed + first, done * texts)
+        for step in range(first + done, first + phase.steps):
+            pieces = [np.stack([next(packed)[0] for _ in range(texts)]).astype(np.int64)] if texts else []
+            weights = [np.ones((texts, phase.length), dtype=np.float32)]
+            if repeats:
+                pieces.append(repeated_rows(filler, length=phase.length, count=repeats, seed=(self.seed, step, 1)))
+                weights.append(np.ones((repeats, phase.length), dtype=np.float32))
+            if needles:
+                made = needle_rows(
+                    self.tokenizer, filler, length=phase.length, count=needles, seed=(self.seed, step, 2), split="train"
+                )
+                pieces.append(made.tokens)
+                weights.append(made.loss_weights(self.practice.answer_weight))
+            mine = slice(self.rank, None, self.world_size)
+            yield text_batch(np.concatenate(pieces)[mine], np.concatenate(weights)[mine])
+
+
+def filler_tokens(text: PackedText, split: str, seed: int, most: int = _FILLER_TOKENS) -> np.ndarray:
+    """Up to `most` tokens of running text of a split, int64 [n]: the haystack around needles."""
+    rows, found = [], 0
+    for row, _ in text.packed(split, _FILLER_ROW, seed):
+        rows.append(row.astype(np.int64))
+        found += len(row)
+        if found >= most:
+            break
+    return np.concatenate(rows)

@@ -1,0 +1,64 @@
+"""Run `fit` for pretrain and extend: thread count, progress, curves, a state to resume from."""
+
+import time
+from dataclasses import dataclass
+
+from torch import nn
+
+from qwenops.platform.stage import Stage
+from qwenops.pretraining.rows import RowSource
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import FitHooks, FitResult, StepReport, autocast, fit
+from qwenops.training.objective import language_modelling
+from qwenops.training.threads import remembered_threads
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Outcome of `train`: the loop's account, and the threads it ran with."""
+
+    fit: FitResult
+    threads: int
+
+
+def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: Stage) -> Trained:
+    """Train `model` in place on `source`; only rank 0 reports to `stage`."""
+    batches = source.batches()
+    leader = source.rank == 0
+    threads = remembered_threads(stage.scratch / "threads", lambda: _probe(model, source, config))
+    began_at = 0
+    with stage.progress(source.batch_tokens * source.steps, "tokens") as progress:
+
+        def on_resume(step: int, tokens: int) -> None:
+            nonlocal began_at
+            began_at = step
+            progress.resume_at(tokens)
+
+        def on_step(report: StepReport) -> None:
+            progress.advance(report.tokens * source.world_size, f"loss {report.loss:.3f}")
+            stage.curve("loss", report.step, report.loss)
+            stage.curve("learning_rate", report.step, report.learning_rate)
+            stage.curve("gradient_norm", report.step, report.gradient_norm)
+
+        hooks = FitHooks(on_step=on_step, on_resume=on_resume) if leader else FitHooks()
+        result = fit(
+            model, language_modelling, batches, config, hooks=hooks, state_dir=stage.scratch / "state",
+            seed=stage.seed,
+        )
+    if leader:
+        # The curve file of the process that was killed is gone; the state kept its losses.
+        for step, loss in enumerate(result.curve[:began_at]):
+            stage.curve("loss", step, loss)
+    model.eval()
+    return Trained(result, threads)
+
+
+def _probe(model: nn.Module, source: RowSource, config: TrainingConfig) -> float:
+    """One forward and backward pass of the last phase, for the thread measurement; its gradients are dropped."""
+    began = time.perf_counter()
+    batch = next(source.batches()(source.steps - 1))
+    with autocast(model, config.precision):
+        loss, _ = language_modelling(model, batch)  # type: ignore[arg-type]
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+    return time.perf_counter() - began
