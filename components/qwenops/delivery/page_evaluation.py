@@ -61,22 +61,18 @@ def safety_section(facts: RunFacts) -> str:
     return f'<h2>Safety</h2><div class="card">{table(head, rows)}</div>'
 
 
-def _grid_map(grid: Any, mode: str) -> str:
-    """Heat map of one mode from `grid.json`: rows {"mode", "length" or "times", "depth", "accuracy"}."""
-    rows = [row for row in _grid_rows(grid) if row.get("mode") == mode]
-    if not rows:
+def _grid_map(grid: Mapping[str, Any] | None, mode: str) -> str:
+    """Heat map of one mode from long_context's `grid.json`: depth down, length across."""
+    cells = {(c["depth"], c["multiple"]): c["accuracy"] for c in (grid or {}).get("cells", ()) if c["mode"] == mode}
+    if grid is None or not cells:
         return ""
-    lengths = sorted({row["length"] for row in rows})
-    depths = sorted({row["depth"] for row in rows})
-    values = {(row["depth"], row["length"]): row["accuracy"] for row in rows}
-    body = {f"depth {depth:.0%}": [values.get((depth, length)) for length in lengths] for depth in depths}
-    return heat_map(_MODES[mode], [f"{length:,}" for length in lengths], body, "tokens")
-
-
-def _grid_rows(grid: Any) -> list[Mapping[str, Any]]:
-    if isinstance(grid, Mapping):
-        return list(grid.get("cells", ()))
-    return list(grid or ())
+    multiples = sorted({multiple for _, multiple in cells})
+    lengths = [f"{multiple * grid['context_length_tokens']:,}" for multiple in multiples]
+    body = {
+        f"{depth:.0%} deep": [cells.get((depth, multiple)) for multiple in multiples]
+        for depth in sorted({depth for depth, _ in cells})
+    }
+    return heat_map(_MODES.get(mode, mode), lengths, body, "tokens")
 
 
 def _benchmarks(facts: RunFacts) -> str:
