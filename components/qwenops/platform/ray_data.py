@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,14 +21,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import ray.data
+import ray.exceptions
 
 from qwenops.contracts.document import write_part
+from qwenops.errors import FAMILIES, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.progress import Progress
 
 # A laptop's share of an 8 GB machine: two CPUs, 300 MB of shared memory.
 _LOCAL_CPUS = 2
 _LOCAL_STORE_BYTES = 300_000_000
+_ERROR_PARTS = ("expected", "found", "action")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ def map_parts(
 
     Returns:
         The summaries, in the order of `parts`.
+
+    Raises:
+        QwenOpsError: as `function` raised it, with the name of the part; a StageError for any other exception.
     """
     summaries = out / ".summaries"
     summaries.mkdir(parents=True, exist_ok=True)
@@ -100,7 +106,9 @@ def map_parts(
         connect(context)
         work = partial(_do_part, function=function, out=out, columns=columns)
         items = ray.data.from_items([{"path": path} for path in waiting], override_num_blocks=len(waiting))
-        for _ in items.map(work).iter_rows():
+        for row in _run(items.map(work)):
+            if row["error"]:
+                raise _rebuild(json.loads(row["error"]))
             if progress is not None:
                 progress.advance(1)
     return [json.loads((summaries / f"{path.stem}.json").read_text(encoding="utf-8")) for path in parts]
@@ -118,11 +126,33 @@ def _do_part(
     row: dict[str, Any], function: Callable[[pa.Table], PartResult], out: Path, columns: list[str] | None
 ) -> dict[str, Any]:
     path = Path(row["path"])
-    result = function(pq.read_table(path, columns=columns))
+    try:
+        result = function(pq.read_table(path, columns=columns))
+    except QwenOpsError as error:
+        # Ray keeps only the text of an exception; the family must survive, it decides the exit status.
+        facts = {"family": type(error).__name__, "message": f"{path.name}: {error.message}"}
+        return {"error": json.dumps(facts | {name: getattr(error, name) for name in _ERROR_PARTS})}
     for name, table in result.tables.items():
         write_part(table, out / name / path.name)
     # The summary comes last and by rename: a part with a summary is complete.
     temporary = out / ".summaries" / f"{path.stem}.tmp"
     temporary.write_text(json.dumps(result.summary), encoding="utf-8")
     temporary.replace(temporary.with_suffix(".json"))
-    return {"path": row["path"]}
+    return {"error": ""}
+
+
+def _run(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    try:
+        yield from dataset.iter_rows()
+    except ray.exceptions.RayError as error:
+        # The cause is the last line of the first traceback in Ray's text.
+        first = str(error).split("\nThe above exception", maxsplit=1)[0].strip()
+        raise StageError(
+            "a Ray task failed", expected="every part to be processed", found=first.rpartition("\n")[2],
+            action="run again; finished parts are kept. With --debug the traceback is shown",
+        ) from error
+
+
+def _rebuild(facts: dict[str, str]) -> QwenOpsError:
+    family = FAMILIES[facts.pop("family")]
+    return family(facts.pop("message"), **facts)

@@ -25,7 +25,7 @@ class PageRule(Config):
     cap_bytes: int = Field(
         default=1_000_000_000,
         ge=1,
-        description="Raw bytes taken at most, in an order given by a hash. house choice: a source must not drown others.",
+        description="Raw bytes taken at most, in hash order. house choice: no source drowns the others.",
     )
 
 

@@ -80,10 +80,12 @@ def download(address: str, destination: Path, timeout_seconds: float) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
-            # 206 continues; a server that ignores the range sends the whole file with 200.
-            with part.open("ab" if answer.status == 206 else "wb") as stream:
-                shutil.copyfileobj(answer, stream, _BLOCK_BYTES)
+        # 206 continues; a server that ignores the range sends the whole file with 200.
+        with (
+            urllib.request.urlopen(request, timeout=timeout_seconds) as answer,
+            part.open("ab" if answer.status == 206 else "wb") as stream,
+        ):
+            shutil.copyfileobj(answer, stream, _BLOCK_BYTES)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code == 416:
             part.unlink()  # the part was complete or too long; the next attempt starts afresh
