@@ -82,10 +82,17 @@ class Recipe(Config):
     report: ReportConfig
 
     @model_validator(mode="after")
-    def _extension_follows_pretraining(self) -> "Recipe":
-        short, long = self.pretrain.context_length_tokens, self.extend.context_length_tokens
+    def _lengths_grow(self) -> "Recipe":
+        short, long = self.pretrain.phases[-1].length, self.extend.phases[-1].length
         if long < short:
-            raise ValueError(f"extend.context_length_tokens {long} is below pretrain.context_length_tokens {short}")
+            raise ValueError(f"extend ends at {long} tokens, below the {short} that pretrain ends at")
+        return self
+
+    @model_validator(mode="after")
+    def _embedding_holds_the_vocabulary(self) -> "Recipe":
+        rows, vocabulary = self.pretrain.size.vocab_rows, self.tokenizer.vocabulary
+        if rows < vocabulary:
+            raise ValueError(f"pretrain.size.vocab_rows is {rows}, below tokenizer.vocabulary {vocabulary}")
         return self
 
 
