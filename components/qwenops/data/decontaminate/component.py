@@ -1,0 +1,17 @@
+"""The Kubeflow component of decontamination."""
+
+from kfp import dsl
+
+from qwenops.recipe.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def decontaminate(config: str, run_name: str, documents: dsl.Input[dsl.Dataset], output: dsl.Output[dsl.Dataset]):
+    """Remove documents that contain items of the evaluation sets, by the report's 13-gram and subsequence rule.
+
+    From deduplicated documents to documents that may be trained on. Takes seconds per 10 MB. When it fails, planted
+    items got through; contamination.json counts what was found of each set.
+    """
+    from qwenops.platform.stage import execute
+
+    execute("data.decontaminate", config, {"documents": documents.uri}, output)

@@ -1,0 +1,119 @@
+"""Run decontamination: documents that contain evaluation items go, and the account says which and why."""
+
+import json
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qwenops.contracts.document import part_paths, read_documents
+from qwenops.data.decontaminate.config import DecontaminateConfig
+from qwenops.data.decontaminate.planted import planted_removed
+from qwenops.data.removal import REMOVED_SCHEMA, remove_documents
+from qwenops.errors import StageError
+from qwenops.platform.ray_data import PartResult, map_parts
+from qwenops.platform.stage import Stage
+from qwenops.tasks.evalsets import load_available
+from qwenops.tasks.overlap import OverlapIndex
+
+_REMOVED_BAR = 0.99
+_PASSAGES = 500
+_MATCHES = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("task", pa.string()),
+        pa.field("item", pa.string()),
+        pa.field("common", pa.int64()),
+        pa.field("share", pa.float64()),
+    ]
+)
+
+Item = tuple[str, str, str]
+
+
+def run(config: DecontaminateConfig, *, documents: Path, stage: Stage) -> None:
+    """Write `documents/` without contaminated ones, `matches.parquet`, `contamination.json` and the funnel.
+
+    Raises:
+        StageError: planted items were not found.
+    """
+    items = _items(config, stage)
+    _measure(config, items, documents, stage)
+    parts = part_paths(documents)
+    function = partial(_matches_of_part, config=config, items=items)
+    with stage.progress(len(parts), "parts") as progress:
+        map_parts(
+            stage.context, parts, function, stage.scratch / "matches", progress=progress, columns=["id", "text"]
+        )
+    found = pa.concat_tables(pq.read_table(path) for path in part_paths(stage.scratch / "matches", "matches"))
+    found = found.sort_by([(name, "ascending") for name in ("id", "task", "item")])
+    pq.write_table(found, stage.out / "matches.parquet")
+    first: dict[str, str] = {}
+    for row in found.to_pylist():
+        first.setdefault(row["id"], f"contains_{row['task']}")
+    removed = pa.table([list(first), list(first.values())], schema=REMOVED_SCHEMA)
+    remove_documents(stage, documents, removed)
+    _report(stage, items, found)
+
+
+def _items(config: DecontaminateConfig, stage: Stage) -> list[Item]:
+    available = load_available(config.sets, config.folder, stage.context.cache_folder("evalsets"))
+    for sentence in available.missing.values():
+        stage.warn(f"documents are not cleaned of {sentence}")
+    return [(task, item.id, item.text) for task, found in sorted(available.items.items()) for item in found]
+
+
+def _index(config: DecontaminateConfig, items: list[Item]) -> OverlapIndex:
+    return OverlapIndex(
+        items, length=config.ngram_words, min_share=config.min_share, rule=config.rule, short_items=config.short_items
+    )
+
+
+def _matches_of_part(table: pa.Table, config: DecontaminateConfig, items: list[Item]) -> PartResult:
+    index = _index(config, items)
+    rows = [
+        {"id": name, "task": match.task, "item": match.item, "common": match.common, "share": match.share}
+        for name, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True)
+        for match in index.matches(text)
+    ]
+    return PartResult({"matches": pa.Table.from_pylist(rows, schema=_MATCHES)})
+
+
+def _measure(config: DecontaminateConfig, items: list[Item], documents: Path, stage: Stage) -> None:
+    passages = read_documents(documents, ["id", "text"]).sort_by("id")["text"].to_pylist()[:_PASSAGES]
+    planted, found = planted_removed(
+        _index(config, items), items, passages, config.planted_items, config.ngram_words, stage.seed
+    )
+    if not planted:
+        stage.warn("no evaluation item is long enough to be planted, so removal was not measured")
+        return
+    stage.metric("planted.removed", found / planted)
+    if found / planted < _REMOVED_BAR:
+        raise StageError(
+            "planted evaluation items get through", expected=f"at least {_REMOVED_BAR:.0%} of {planted} found",
+            found=found, action="lower decontaminate.min_share or decontaminate.ngram_words",
+        )
+
+
+def _report(stage: Stage, items: list[Item], found: pa.Table) -> None:
+    rows = found.to_pylist()
+    sizes = Counter(task for task, _, _ in items)
+    facts = {
+        task: {
+            "items": size,
+            "items_found": len({row["item"] for row in rows if row["task"] == task}),
+            "documents_removed": len({row["id"] for row in rows if row["task"] == task}),
+        }
+        for task, size in sorted(sizes.items())
+    }
+    for task, values in facts.items():
+        stage.metric(f"contaminated.{task}", values["documents_removed"])
+    (stage.out / "contamination.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    lines = [
+        "# Decontamination", "", f"{stage.counts['read']} documents read, {stage.counts['kept']} kept.", "",
+        "| evaluation set | items | items found | documents removed |", "|---|---|---|---|",
+        *(f"| {task} | {v['items']} | {v['items_found']} | {v['documents_removed']} |" for task, v in facts.items()),
+    ]
+    (stage.out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
