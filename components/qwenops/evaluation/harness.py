@@ -16,7 +16,7 @@ from typing import Any, Literal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.contracts.checkpoint import read_facts
-from qwenops.evaluation.likelihood import log_likelihoods, split_continuation
+from qwenops.evaluation.likelihood import load_scorer, log_likelihoods, split_continuation
 from qwenops.evaluation.registry import Task
 from qwenops.evaluation.scoring import RunProgram, score_response
 from qwenops.evaluation.statistics import wilson
@@ -24,7 +24,7 @@ from qwenops.generation.chat import defuse, render
 from qwenops.generation.config import EngineConfig
 from qwenops.generation.engine import Engine, Sampling
 from qwenops.generation.opening import open_engine
-from qwenops.model.checkpoints import load_model, load_tokenizer
+from qwenops.model.checkpoints import load_tokenizer
 from qwenops.tasks.evalitem import EvalItem
 
 Format = Literal["text", "chat"]
@@ -114,7 +114,7 @@ class Examiner:
     def _answer(self, exam: Exam) -> list[Answered]:
         if exam.task.method == "LL":
             if self._model is None:
-                self._model = load_model(self._path)
+                self._model = load_scorer(self._path)
             return answer_choices(self._candidate, exam, self._model, self._batch_tokens)
         if self._engine is None:
             self._engine = open_engine(self._engine_config, self._path)

@@ -5,10 +5,13 @@ Dimensions: B rows, T tokens of the longest row in a batch, D hidden size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from qwenops.model.checkpoints import load_model
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ class Continuation:
 
     ids: tuple[int, ...]
     start: int
+
+
+def load_scorer(path: Path) -> PreTrainedModel:
+    """Load a checkpoint for scoring, on the GPU when there is one."""
+    return load_model(path).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def split_continuation(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> Continuation:

@@ -1,0 +1,24 @@
+"""Kubeflow component of the multilingual stage."""
+
+from kfp import dsl
+
+from qwenops.recipe.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def multilingual(
+    config: str,
+    run_name: str,
+    base: dsl.Input[dsl.Model],
+    chat: dsl.Input[dsl.Model],
+    tokens: dsl.Input[dsl.Dataset],
+    output: dsl.Output[dsl.Artifact],
+):
+    """Measure base and chat model by language: held-out loss, language of the responses, exams, people's ratings.
+
+    Reads two checkpoints and the token shards; writes losses.json, responses.jsonl, rating_form.csv for annotators
+    and summary.md. Seconds to minutes. When it fails: a filled rating form names the line at fault.
+    """
+    from qwenops.platform.stage import execute
+
+    execute("evaluation.multilingual", config, {"base": base.uri, "chat": chat.uri, "tokens": tokens.uri}, output)
