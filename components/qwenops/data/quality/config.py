@@ -1,0 +1,135 @@
+"""Configuration of `quality`: published thresholds of the rules, and the classifier's."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from qwenops.recipe.config import Config
+
+_ANY = ("web", "prose", "math")
+
+
+class GopherConfig(Config):
+    """Gopher's quality and repetition rules, as datatrove implements them."""
+
+    domains: tuple[str, ...] = Field(
+        default=("web", "prose"), description="Where they apply. house choice: not to code."
+    )
+    min_words: int = Field(default=50, ge=0, description="Fewer words are dropped. house choice: Gopher's.")
+    max_words: int = Field(default=100_000, ge=1, description="More words are dropped. house choice: Gopher's.")
+    min_mean_word: float = Field(default=3.0, description="Shortest mean word length. house choice: Gopher's.")
+    max_mean_word: float = Field(default=10.0, description="Longest mean word length. house choice: Gopher's.")
+    max_symbol_ratio: float = Field(default=0.1, description="Most '#' or ellipses per word. house choice: Gopher's.")
+    max_bullet_lines: float = Field(default=0.9, description="Most lines that start as a list. house choice: Gopher's.")
+    max_ellipsis_lines: float = Field(default=0.3, description="Most lines that trail off. house choice: Gopher's.")
+    min_alphabetic_words: float = Field(default=0.8, description="Least words with a letter. house choice: Gopher's.")
+    min_stop_words: int = Field(
+        default=2, ge=0, description="Distinct English stop words needed. house choice: Gopher's."
+    )
+
+
+class RepetitionConfig(Config):
+    """Gopher's repetition rules."""
+
+    domains: tuple[str, ...] = Field(default=_ANY, description="Where they apply. house choice: programs repeat lines.")
+    max_duplicate_lines: float = Field(default=0.3, description="Most lines seen before. house choice: Gopher's.")
+    max_duplicate_paragraphs: float = Field(
+        default=0.3, description="Most paragraphs seen before. house choice: Gopher's."
+    )
+    max_duplicate_line_characters: float = Field(
+        default=0.2, description="Same, by characters. house choice: Gopher's."
+    )
+    max_duplicate_paragraph_characters: float = Field(
+        default=0.2, description="Same for paragraphs, by characters. house choice: Gopher's."
+    )
+    max_top_ngram: tuple[float, ...] = Field(
+        default=(0.20, 0.18, 0.16), description="Largest share of the top 2-, 3-, 4-gram. house choice: Gopher's."
+    )
+    max_repeated_ngram: tuple[float, ...] = Field(
+        default=(0.15, 0.14, 0.13, 0.12, 0.11, 0.10),
+        description="Largest share of repeated 5- to 10-grams. house choice: Gopher's.",
+    )
+
+
+class C4Config(Config):
+    """C4's line and document rules; the rule on how lines end is off, as in FineWeb."""
+
+    domains: tuple[str, ...] = Field(
+        default=("web",), description="Where they apply. house choice: written for web text."
+    )
+    min_words_per_line: int = Field(default=3, ge=0, description="Shorter lines are cut. house choice: C4's.")
+    max_word_characters: int = Field(
+        default=1000, ge=1, description="Lines with a longer word are cut. house choice: C4's."
+    )
+    min_sentences: int = Field(default=5, ge=0, description="Fewer sentences are dropped. house choice: C4's.")
+
+
+class FinewebConfig(Config):
+    """FineWeb's own rules."""
+
+    domains: tuple[str, ...] = Field(
+        default=("web",), description="Where they apply. house choice: written for web text."
+    )
+    min_terminated_lines: float = Field(
+        default=0.12, description="Least lines ending a sentence. house choice: FineWeb's."
+    )
+    max_short_lines: float = Field(
+        default=0.67, description="Most lines of 30 characters or less. house choice: FineWeb's."
+    )
+    max_duplicated_characters: float = Field(
+        default=0.01, description="Most characters in repeated lines. house choice: FineWeb's."
+    )
+    max_newlines_per_word: float = Field(default=0.3, description="Most line breaks per word. house choice: FineWeb's.")
+
+
+class CodeConfig(Config):
+    """Rules for program files, as The Stack and StarCoder state them."""
+
+    max_mean_line: float = Field(default=100.0, description="Longest mean line. house choice: StarCoder's.")
+    max_line: int = Field(default=1000, ge=1, description="Longest line. house choice: StarCoder's.")
+    min_alphanumeric: float = Field(default=0.25, description="Least letters and digits. house choice: StarCoder's.")
+    min_characters: int = Field(
+        default=100, ge=0, description="Shorter files teach nothing. house choice: empty packages."
+    )
+
+
+class ClassifierConfig(Config):
+    """The trained classifier: hashed character and word n-grams, one linear layer, scores out of fold."""
+
+    num_features: int = Field(
+        default=1 << 18, ge=1 << 10, description="Hash buckets. house choice: collisions are rare."
+    )
+    num_documents: int = Field(
+        default=20_000, ge=100, description="Documents trained on at most. house choice: seconds."
+    )
+    num_characters: int = Field(
+        default=1500, ge=100, description="Characters of a document it sees. house choice: speed."
+    )
+    strict_threshold: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Lowest score of the strict set. §3.1 keeps 7T tokens; house choice: even odds.",
+    )
+    relaxed_threshold: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Lowest score of the relaxed set. §3.1 keeps 12T tokens; house choice: spares the doubtful.",
+    )
+
+
+class QualityConfig(Config):
+    """Rules first, then the classifier; every dropped document has a reason word."""
+
+    gopher: GopherConfig = Field(default=GopherConfig(), description="Gopher quality rules. §3.1 (heuristic filters).")
+    repetition: RepetitionConfig = Field(
+        default=RepetitionConfig(), description="Repetition. §3.1 (heuristic filters)."
+    )
+    c4: C4Config = Field(default=C4Config(), description="C4 rules. §3.1 (heuristic filters).")
+    fineweb: FinewebConfig = Field(default=FinewebConfig(), description="FineWeb rules. §3.1 (heuristic filters).")
+    code: CodeConfig = Field(default=CodeConfig(), description="Rules for programs. §3.1 (heuristic filters).")
+    classifier: ClassifierConfig = Field(default=ClassifierConfig(), description="Model-based filter. §3.1.")
+    keep: Literal["strict", "relaxed"] = Field(
+        default="strict", description="Which set goes on. §3.1: strict (7T) for most sizes, relaxed (12T) for 0.5B."
+    )
