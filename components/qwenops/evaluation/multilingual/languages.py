@@ -29,8 +29,8 @@ class LanguageCheck:
 
     def __init__(self, languages: tuple[str, ...]) -> None:
         self._latin = sorted(lang for lang in languages if lang not in _SCRIPTS)
-        self._identifier = LanguageIdentifier.from_pickled_model(MODEL_FILE, norm_probs=True)
-        known = set(self._identifier.nb_classes)
+        self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+        known = set(self._identifier.labels)
         if len(self._latin) > 1 and set(self._latin) <= known:
             self._identifier.set_languages(self._latin)
 
