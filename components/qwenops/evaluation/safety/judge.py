@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -74,7 +75,7 @@ def is_empty(response: str) -> bool:
     words = response.split()
     if not letters:
         return True
-    pairs = list(zip(letters, letters[1:], strict=False))
+    pairs = list(pairwise(letters))
     return any(
         len(units) >= _LOOP_LENGTH and Counter(units).most_common(1)[0][1] * 3 > len(units) for units in (words, pairs)
     )
