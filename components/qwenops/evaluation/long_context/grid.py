@@ -20,7 +20,8 @@ from qwenops.errors import ContractError
 from qwenops.tasks.needles import NeedleRows, evaluate_needles, needle_rows
 from qwenops.training.loss import chunked_cross_entropy, hidden_states, output_weight
 
-_HAYSTACK_ROWS = 64
+# Two runs are compared on the same text, so its order does not depend on the run's seed.
+_ORDER_SEED = 20_240_715
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,19 @@ class TextLoss:
     tokens: int
 
 
-def haystack(shards: TokenShards, length: int, seed: int) -> np.ndarray:
-    """Held-out text for rows of up to `length` tokens, int64 [n], at least twice as long as a row."""
-    rows = shards.packed("heldout", length + 1, seed)
-    return np.concatenate([next(rows)[0] for _ in range(_HAYSTACK_ROWS)]).astype(np.int64)
+def heldout_text(shards: TokenShards, most: int) -> np.ndarray:
+    """Held-out documents end to end in one fixed order, each once, int64 [n]; about `most` tokens.
+
+    Not `packed`, whose shares would repeat a small domain inside one long row, and a repetition is easy to predict.
+    """
+    documents = list(shards.documents("heldout"))
+    kept, found = [], 0
+    for place in np.random.default_rng(_ORDER_SEED).permutation(len(documents)):
+        kept.append(np.asarray(documents[place], dtype=np.int64))
+        found += len(kept[-1])
+        if found >= most:
+            break
+    return np.concatenate(kept)
 
 
 def rows_by_depth(
@@ -62,19 +72,20 @@ def rows_by_depth(
     }
 
 
-def text_rows(shards: TokenShards, trained: int, longest: int, num_tokens: int, seed: int) -> np.ndarray:
-    """Held-out rows int64 [n, longest + 1] of which the last `trained` targets are scored, `num_tokens` together.
+def text_rows(text: np.ndarray, trained: int, longest: int, num_tokens: int) -> np.ndarray:
+    """Windows of text, int64 [n, longest + 1], whose last `trained` targets are scored, `num_tokens` together.
 
     Raises:
-        ContractError: there is less held-out text than one row.
+        ContractError: there is too little text to score that many different tokens.
     """
-    if shards.tokens("heldout") <= longest:
+    count = -(-num_tokens // trained)
+    if len(text) < longest + 1 + (count - 1) * trained:
         raise ContractError(
-            "too little held-out text for the longest row", expected=f"more than {longest} tokens",
-            found=shards.tokens("heldout"), action="evaluate at smaller multiples or hold out more text",
+            "too little held-out text to score", expected=f"{longest + 1 + (count - 1) * trained} tokens",
+            found=len(text), action="score fewer tokens, evaluate at smaller multiples or hold out more text",
         )
-    packed = shards.packed("heldout", longest + 1, seed)
-    return np.stack([next(packed)[0] for _ in range(-(-num_tokens // trained))]).astype(np.int64)
+    starts = np.linspace(0, len(text) - longest - 1, count).astype(int)
+    return np.stack([text[start : start + longest + 1] for start in starts])
 
 
 def score_needles(model: PreTrainedModel, rows: Mapping[float, NeedleRows], mode: str, multiple: int) -> Iterator[Cell]:

@@ -13,7 +13,7 @@ from qwenops.evaluation.long_context.config import LongContextConfig
 from qwenops.evaluation.long_context.grid import (
     Cell,
     TextLoss,
-    haystack,
+    heldout_text,
     rows_by_depth,
     score_needles,
     score_text,
@@ -50,8 +50,8 @@ def _evaluate(
     stage: Stage,
 ) -> tuple[list[Cell], list[TextLoss]]:
     longest = max(config.multiples) * trained
-    text = haystack(shards, longest, stage.seed)
-    prose = text_rows(shards, trained, longest, config.text_tokens, stage.seed + 1)
+    text = heldout_text(shards, 2 * longest + config.text_tokens)
+    prose = text_rows(text, trained, longest, config.text_tokens)
     scheme = DualChunk(trained, max(1, round(config.local_share * trained)))
     rows_read = len(config.depths) * config.needles_per_depth + len(prose)
     total = sum(config.multiples) * trained * len(config.modes) * rows_read

@@ -1,22 +1,21 @@
 """Continued training of one model on text, and its held-out loss before and after."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qwenops.contracts.tokens import TokenShards
 from qwenops.model.routing import RouterLog
+from qwenops.platform.progress import Progress
+from qwenops.platform.stage import Stage
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batch, Batches, FitHooks, FitResult, Objective, StepReport, fit
 from qwenops.training.objective import language_modelling, mean_loss
-
-_ROWS_PER_BATCH = 8
+from qwenops.training.parallel import Place
 
 
 @dataclass(frozen=True)
@@ -39,25 +38,36 @@ def balanced_language_modelling(log: RouterLog, coefficient: float) -> Objective
     return objective
 
 
-def heldout_batches(shards: TokenShards, length: int, num_tokens: int, seed: int) -> list[Batch]:
-    """The first rows of held-out text, together about `num_tokens` targets."""
-    packed = shards.packed("heldout", length + 1, seed)
-    rows = [next(packed)[0] for _ in range(max(num_tokens // length, 1))]
-    return [text_batch(np.stack(rows[i : i + _ROWS_PER_BATCH])) for i in range(0, len(rows), _ROWS_PER_BATCH)]
+def spread_batches(shards: TokenShards, length: int, config: TrainingConfig, seed: int, place: Place) -> Batches:
+    """Batches of packed text whose rows lie far apart in the stream.
+
+    Neighbouring rows are often one document, and a small batch of them makes a noisy step. So row r of step s is row
+    r * steps + s of the stream; every row is read once, and a resumed loop starts at any step.
+    """
+    rows = range(max(config.batch_tokens // length, 1))[place.rank :: place.world_size]
+
+    def from_step(start: int) -> Iterator[Batch]:
+        streams = [shards.packed("train", length + 1, seed, row * config.steps + start) for row in rows]
+        for _ in range(start, config.steps):
+            yield text_batch(np.stack([next(stream)[0] for stream in streams]))
+
+    return from_step
 
 
 def continue_training(
-    model: PreTrainedModel, objective: Objective, batches: Batches, heldout: Sequence[Batch], config: TrainingConfig, *,
-    on_step: Callable[[StepReport], None], state_dir: Path, seed: int,
+    model: PreTrainedModel, objective: Objective, batches: Batches, text: Sequence[Batch], config: TrainingConfig, *,
+    name: str, stage: Stage, place: Place, progress: Progress,
 ) -> Outcome:
-    """Score, train with `fit` and score again; on one batch order for any model."""
-    before = mean_loss(model, heldout)
-    result = fit(model, objective, batches, config, hooks=FitHooks(on_step=on_step), state_dir=state_dir, seed=seed)
-    return Outcome(before, mean_loss(model, heldout), result)
+    """Score `model` on `text`, train it with `fit` and score it again; rank 0 reports under `name`."""
 
+    def on_step(report: StepReport) -> None:
+        loss = report.facts.get("text", report.loss)
+        stage.curve(f"loss.{name}", report.step, loss)
+        progress.advance(report.tokens * place.world_size, f"{name} loss {loss:.3f}")
 
-@torch.inference_mode()
-def measure_load(model: PreTrainedModel, log: RouterLog, heldout: Sequence[Batch]) -> None:
-    """Fill `log.load` with the experts' load on held-out text alone."""
-    log.reset_load()
-    mean_loss(model, heldout)
+    before = mean_loss(model, text)
+    hooks = FitHooks(on_step=on_step) if place.rank == 0 else FitHooks()
+    result = fit(
+        model, objective, batches, config, hooks=hooks, state_dir=stage.scratch / name, seed=stage.seed,
+    )
+    return Outcome(before, mean_loss(model, text), result)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -11,25 +12,45 @@ from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.model.routing import RouterLog, watch_routers
 from qwenops.model.upcycling import upcycle
-from qwenops.platform.progress import Progress
+from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
-from qwenops.pretraining.rows import Phase, Practice, RowSource
+from qwenops.pretraining.held_out import text_rows
+from qwenops.pretraining.summary import write_summary
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.pretraining.upcycle.continued import (
     Outcome,
     balanced_language_modelling,
     continue_training,
-    heldout_batches,
-    measure_load,
+    spread_batches,
 )
-from qwenops.training.fit import StepReport
-from qwenops.training.objective import language_modelling
+from qwenops.training.fit import autocast
+from qwenops.training.objective import language_modelling, mean_loss
+from qwenops.training.parallel import place
+from qwenops.training.threads import remembered_threads
 
 
 def run(config: UpcycleConfig, *, tokens: Path, tokenizer: Path, checkpoint: Path, stage: Stage) -> None:
-    """Write the MoE checkpoint into `stage.out`, with `upcycle.json` and `summary.md` beside it."""
-    facts, shards, words = read_facts(checkpoint), TokenShards(tokens), load_tokenizer(tokenizer)
-    dense = load_model(checkpoint)
+    """Write the MoE checkpoint, `load.json` and a summary into `stage.out`."""
+    report = launch(
+        upcycle_loop,
+        {"config": config, "tokens": tokens, "tokenizer": tokenizer, "checkpoint": checkpoint, "stage": stage},
+        stage.context, stage.node, stage.scratch / "ray",
+    )
+    figures = report["metrics"]
+    for name, value in figures.items():
+        stage.metric(name, value)
+    stage.records = int(figures["parameters.total"])
+    if dead := int(figures["experts.dead"]):
+        stage.warn(f"{dead} experts receive less than a tenth of a fair share; raise balance_coefficient")
+    (stage.out / "load.json").write_text(json.dumps(report["load"], indent=1), encoding="utf-8")
+    write_summary(stage.out, "Upcycling", figures, {})
+
+
+def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
+    """What every Ray Train worker runs: upcycle, train the mixture and the control, measure; rank 0 saves."""
+    config, stage, device = job["config"], job["stage"], place()
+    shards, tokenizer = TokenShards(job["tokens"]), load_tokenizer(job["tokenizer"])
+    facts, dense = read_facts(job["checkpoint"]), load_model(job["checkpoint"])
     if shards.vocabulary > dense.config.vocab_size:
         raise ContractError(
             "tokens and checkpoint do not fit together", expected=f"ids below {dense.config.vocab_size}",
@@ -37,63 +58,55 @@ def run(config: UpcycleConfig, *, tokens: Path, tokenizer: Path, checkpoint: Pat
         )
     moe = upcycle(
         dense, config.experts, reinit_ratio=config.reinit_ratio, granularity=config.granularity, seed=stage.seed
-    )
+    ).to(device.kind)
+    text = text_rows(shards, config.length, config.heldout_tokens)
+    batches = spread_batches(shards, config.length, config.training, stage.seed, device)
+    threads = remembered_threads(stage.scratch / "threads", lambda: _probe(moe, next(batches(0)), config))
+    common = {"stage": stage, "place": device}
+    control = None
     models = 1 if config.control == "none" else 2
     with stage.progress(models * config.training.steps * config.training.batch_tokens, "tokens") as progress:
         with watch_routers(moe) as log:
-            sparse = _train(config, "moe", moe, shards, words, stage, progress, log)
-        control = _train(config, "dense", dense, shards, words, stage, progress) if models == 2 else None
-    save_checkpoint(
-        moe, words, stage.out, facts.context_length_tokens, facts.tokens_seen + sparse.fit.tokens,
-        parent=checkpoint.parent.name,
-    )
-    stage.records = sum(parameter.numel() for parameter in moe.parameters())
-    _report(config, moe, log, sparse, control, stage)
+            objective = balanced_language_modelling(log, config.balance_coefficient)
+            mixture = continue_training(
+                moe, objective, batches, text, config.training, name="moe", progress=progress, **common
+            )
+            log.reset_load()
+            mean_loss(moe, text)
+        if config.control == "dense":
+            control = continue_training(
+                dense.to(device.kind), language_modelling, batches, text, config.training, name="dense",
+                progress=progress, **common,
+            )
+    if device.rank == 0:
+        seen = facts.tokens_seen + mixture.fit.tokens * device.world_size
+        save_checkpoint(
+            moe, tokenizer, stage.out, facts.context_length_tokens, seen, parent=job["checkpoint"].parent.name
+        )
+    metrics = _figures(config, moe, log, mixture, control) | {"threads": threads}
+    metrics["tokens_per_second"] *= device.world_size
+    return {"metrics": metrics, "load": {layer: counts.tolist() for layer, counts in sorted(log.load.items())}}
 
 
-def _train(
-    config: UpcycleConfig, name: str, model: PreTrainedModel, shards: TokenShards, words: object, stage: Stage,
-    progress: Progress, log: RouterLog | None = None,
-) -> Outcome:
-    phases = (Phase(length=config.length, steps=config.training.steps),)
-    rows = RowSource(shards, words, phases, Practice(), config.training.batch_tokens, stage.seed)
-    heldout = heldout_batches(shards, config.length, config.heldout_tokens, stage.seed)
-    objective = balanced_language_modelling(log, config.balance_coefficient) if log else language_modelling
-
-    def on_step(report: StepReport) -> None:
-        loss = report.facts.get("text", report.loss)
-        stage.curve(f"loss.{name}", report.step, loss)
-        progress.advance(report.tokens, f"{name} loss {loss:.3f}")
-
-    outcome = continue_training(
-        model, objective, rows.batches(), heldout, config.training, on_step=on_step, state_dir=stage.scratch / name,
-        seed=stage.seed,
-    )
-    if log:
-        measure_load(model, log, heldout)
-    return outcome
-
-
-def _report(
-    config: UpcycleConfig, moe: PreTrainedModel, log: RouterLog, sparse: Outcome, control: Outcome | None, stage: Stage
-) -> None:
-    total = stage.records
+def _figures(
+    config: UpcycleConfig, moe: PreTrainedModel, log: RouterLog, mixture: Outcome, control: Outcome | None
+) -> dict[str, float]:
+    total = sum(parameter.numel() for parameter in moe.parameters())
     unused = config.experts.num_experts - config.experts.num_active
     one_expert = 3 * moe.config.hidden_size * config.experts.expert_width
     figures = {
-        "loss.moe.first": sparse.before, "loss.moe": sparse.after, "experts.dead": log.num_dead(),
+        "loss.moe.first": mixture.before, "loss.moe": mixture.after, "experts.dead": log.num_dead(),
         "experts.max_over_mean": log.max_over_mean(), "experts.entropy": log.entropy(), "parameters.total": total,
         "parameters.active": total - moe.config.num_hidden_layers * unused * one_expert,
-        "tokens_per_second": sparse.fit.tokens_per_second,
+        "tokens_per_second": mixture.fit.tokens_per_second,
     }
-    if control:
-        figures |= {"loss.dense.first": control.before, "loss.dense": control.after}
-    for name, value in figures.items():
-        stage.metric(name, value)
-    if log.num_dead():
-        stage.warn(f"{log.num_dead()} experts receive less than a tenth of a fair share; raise balance_coefficient")
-    load = {str(layer): counts.tolist() for layer, counts in sorted(log.load.items())}
-    (stage.out / "upcycle.json").write_text(json.dumps({**figures, "load": load}, indent=1), encoding="utf-8")
-    lines = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
-    text = "# Upcycling\n\nHeld-out loss in nats per token; load on held-out text.\n\n| figure | value |\n|---|---|\n"
-    (stage.out / "summary.md").write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    return figures | ({"loss.dense.first": control.before, "loss.dense": control.after} if control else {})
+
+
+def _probe(model: PreTrainedModel, batch: dict[str, Any], config: UpcycleConfig) -> None:
+    """One forward and backward pass for the thread measurement; its gradients are dropped."""
+    inputs = {key: batch[key].to(model.device) for key in ("input_ids", "labels")}
+    with autocast(model, config.training.precision):
+        loss, _ = language_modelling(model, inputs)
+    loss.backward()
+    model.zero_grad(set_to_none=True)
