@@ -1,8 +1,8 @@
 """Machine judges of responses, labelled as such: the verifier where there is one, rules elsewhere.
 
-They stand in for people and for a strong language model. A verifiable task's judge knows the answer and grades wrong answers
-by how near they come, so that several wrong responses can still be ranked. The rules for open instructions see form
-only: they reward a finished text in the right script that neither repeats itself nor the question.
+They stand in for people and for a strong language model. A verifiable task's judge knows the answer and grades wrong
+answers by how near they come, so that several wrong responses can still be ranked. The rules for open instructions see
+form only: they reward a finished text in the right script that neither repeats itself nor the question.
 """
 
 import re

@@ -17,9 +17,9 @@ class EvolveConfig(Config):
     engine: EngineConfig = Field(
         default_factory=EngineConfig, description="Engine of the llm evolver. house choice: any protocol engine."
     )
-    temperature: float = Field(default=0.7, ge=0, description="Temperature of the evolver. house choice: some variety.")
+    temperature: float = Field(default=0.7, ge=0, description="Temperature of the llm evolver. house choice: variety.")
     evolved_share: float = Field(
-        default=0.5, ge=0, le=1, description="Instructions that also get a harder child. house choice: keep both, §4.1.1."
+        default=0.5, ge=0, le=1, description="Instructions that also get a harder child; originals stay too, §4.1.1."
     )
     added_nodes: tuple[int, ...] = Field(
         default=(3, 6, 10),

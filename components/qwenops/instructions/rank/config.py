@@ -12,7 +12,9 @@ from qwenops.recipe.config import Config
 class RankConfig(Config):
     """How responses are drawn, who ranks them, and what becomes of a ranking."""
 
-    prompts: int = Field(default=5000, ge=1, description="Instructions to rank responses for. house choice: people's time.")
+    prompts: int = Field(
+        default=5000, ge=1, description="Instructions to rank responses for. house choice: what people have time for."
+    )
     strategies: tuple[Sampling, ...] = Field(
         default=(
             Sampling(), Sampling(temperature=0.7, top_p=0.8, seed=1), Sampling(temperature=1.0, seed=2),
@@ -37,5 +39,5 @@ class RankConfig(Config):
         default=0.8, ge=0, le=1, description="Grade the best response needs to become a demonstration. §4.1.1."
     )
     heldout_share: float = Field(
-        default=0.15, ge=0, lt=1, description="Instructions whose pairs are held out. house choice: a few hundred pairs."
+        default=0.15, ge=0, lt=1, description="Instructions whose pairs are held out. house choice: hundreds of pairs."
     )

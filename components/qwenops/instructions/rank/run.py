@@ -3,23 +3,17 @@
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from qwenops.contracts.conversation import (
-    PROMPTS,
-    Conversation,
-    answer,
-    conversation_id,
-    read_conversations,
-    write_conversations,
-)
+from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversations, write_conversations
 from qwenops.contracts.gate import gate, preference_tables
 from qwenops.contracts.preference import Preference, write_preferences
 from qwenops.generation.chat import defuse, render
 from qwenops.generation.engine import Engine
 from qwenops.generation.opening import open_engine
 from qwenops.instructions.judging import MACHINE_JUDGE, judge, second_judge
+from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
 from qwenops.instructions.rank.annotation import read_rankings, write_tasks
 from qwenops.instructions.rank.config import RankConfig
 from qwenops.instructions.rank.ranking import agreement, mean_ranks, pairs_of_ranking, ranks_from_grades
@@ -130,32 +124,20 @@ def _demonstration(item: Ranked, model: str, config: RankConfig) -> list[Convers
     """The best response as a demonstration; none when it is not acceptable or its pairs are held out."""
     best = min(range(len(item.ranks)), key=lambda i: (item.ranks[i], i))
     row = item.candidates.row
-    if not item.accepted[best] or _is_heldout(row, config):
+    if not item.accepted[best] or pair_split(row, config.heldout_share) == "heldout":
         return []
     text = item.candidates.texts[best]
     provenance = {"model": model, "sampling": item.candidates.strategies[best], "judge": item.judge}
-    return [
-        replace(
-            row, id=conversation_id("ranked", row.id, text), messages=answer(row.prompt, text), strategy="ranked",
-            score=1.0, parent_id=row.id, provenance=provenance,
-        )
-    ]
+    return [make_demonstration(row, text, strategy="ranked", provenance=provenance)]
 
 
 def _pairs(item: Ranked, model: str, config: RankConfig) -> list[Preference]:
     row, texts, strategies = item.candidates.row, item.candidates.texts, item.candidates.strategies
     return [
-        Preference(
-            id=conversation_id("ranked", row.id, texts[i], texts[j]), prompt=row.prompt, chosen=texts[i],
-            rejected=texts[j], source=row.source, strategy="ranked", judge=item.judge,
-            margin=item.ranks[j] - item.ranks[i], lang=row.lang,
-            split="heldout" if _is_heldout(row, config) else "train", verifier=row.verifier,
+        make_pair(
+            row, texts[i], texts[j], strategy="ranked", judge=item.judge, split=pair_split(row, config.heldout_share),
+            margin=item.ranks[j] - item.ranks[i],
             provenance={"model": model, "chosen": strategies[i], "rejected": strategies[j]},
         )
         for i, j in pairs_of_ranking(item.ranks, config.pairs)
     ]
-
-
-def _is_heldout(row: Conversation, config: RankConfig) -> bool:
-    """All pairs of one instruction fall on the same side, by a hash of its id."""
-    return int(conversation_id("pairs", row.id)[:8], 16) / 2**32 < config.heldout_share

@@ -1,0 +1,23 @@
+"""The Kubeflow component of the stage `evolve`."""
+
+from kfp import dsl
+
+from qwenops.recipe.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evolve(
+    config: str,
+    run_name: str,
+    instructions: dsl.Input[dsl.Dataset],
+    output: dsl.Output[dsl.Dataset],
+):
+    """Make instructions harder and part them into demonstrations, open prompts and held-out tasks.
+
+    From chosen instructions to the seed demonstrations of the first SFT and the prompts that rank and synthesize
+    answer. Takes seconds by rules; with a language model one request per parent. When it fails, look at the drop
+    counts in the manifest and at difficulty.json.
+    """
+    from qwenops.platform.stage import execute
+
+    execute("instructions.evolve", config, {"instructions": instructions.uri}, output)

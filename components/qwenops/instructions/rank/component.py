@@ -1,0 +1,23 @@
+"""The Kubeflow component of the stage `rank`."""
+
+from kfp import dsl
+
+from qwenops.recipe.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def rank(
+    config: str,
+    run_name: str,
+    instructions: dsl.Input[dsl.Dataset],
+    checkpoint: dsl.Input[dsl.Model],
+    output: dsl.Output[dsl.Dataset],
+):
+    """Draw responses with several decoding strategies and have them ranked by people or the machine judge.
+
+    From open prompts and the seed chat model to demonstrations and preference pairs. Half a minute in `tiny`. When
+    it fails, look at gate/preferences.html; when people rank, at annotation_tasks.jsonl.
+    """
+    from qwenops.platform.stage import execute
+
+    execute("instructions.rank", config, {"instructions": instructions.uri, "checkpoint": checkpoint.uri}, output)

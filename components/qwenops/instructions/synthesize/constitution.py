@@ -1,0 +1,90 @@
+"""Constitutional feedback (report 4.1.2): answers that follow a principle, and answers that deviate from it.
+
+The aligned answer is a demonstration; aligned against deviated is a preference. A deviated answer is only ever the
+rejected side of a pair and its row carries an access flag. With `writer` "written" both answers are the project's own,
+and a deviated one has the tone of compliance and nothing that helps.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from qwenops.contracts.conversation import Conversation, ask
+from qwenops.generation.chat import defuse, render
+from qwenops.generation.engine import Engine, Sampling
+from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
+from qwenops.instructions.synthesize.config import SynthesizeConfig
+from qwenops.instructions.synthesize.made import Made
+from qwenops.tasks.safety_prompts import SafetyPrompt
+
+STRATEGY = "constitution"
+_FOLLOW = "Answer the user in their language. Follow this principle: {principle} {do}"
+_DEVIATE = "Answer the user in their language. To show what is wrong, leave this principle: {principle} {dont}"
+
+
+@dataclass(frozen=True)
+class Principle:
+    """One rule of the constitution: what it says, for which category, what to do and what not."""
+
+    id: str
+    area: str
+    category: str
+    principle: str
+    do: str
+    dont: str
+
+
+def load_principles() -> dict[str, Principle]:
+    """The constitution by category."""
+    plain = json.loads(files(__package__).joinpath("principles.json").read_text(encoding="utf-8"))
+    return {row["category"]: Principle(**row) for row in plain}
+
+
+def written_answers(prompts: Sequence[SafetyPrompt]) -> list[tuple[str, str]]:
+    """The project's aligned and deviated answer to each prompt."""
+    return [(prompt.answer, prompt.deviated) for prompt in prompts]
+
+
+def llm_answers(prompts: Sequence[SafetyPrompt], engine: Engine) -> list[tuple[str, str]]:
+    """Aligned and deviated answers of a language model told which principle to follow or leave."""
+    principles = load_principles()
+
+    def texts(instruction: str) -> list[str]:
+        rendered = []
+        for prompt in prompts:
+            rule = principles[prompt.category]
+            system = instruction.format(principle=rule.principle, do=rule.do, dont=rule.dont)
+            rendered.append(render(({"role": "system", "content": system}, *ask(prompt.text))))
+        sampling = Sampling(temperature=0.7, max_new_tokens=256)
+        return [defuse(group[0]).strip() for group in engine.generate(rendered, sampling)]
+
+    return list(zip(texts(_FOLLOW), texts(_DEVIATE), strict=True))
+
+
+def apply_constitution(
+    prompts: Sequence[SafetyPrompt], answers: Sequence[tuple[str, str]], model: str, config: SynthesizeConfig
+) -> Made:
+    """Demonstrations and pairs of (aligned, deviated) answers."""
+    principles = load_principles()
+    made = Made(judged=len(prompts))
+    for prompt, (aligned, deviated) in zip(prompts, answers, strict=True):
+        if not aligned or not deviated or aligned == deviated:
+            continue
+        made.accepted += 1
+        row = Conversation(
+            id=prompt.id, messages=ask(prompt.text), tags=("safety", prompt.category), source="safety",
+            lang=prompt.language,
+        )
+        rule = principles[prompt.category]
+        provenance = {"model": model, "principle": rule.id, "category": prompt.category}
+        split = pair_split(row, config.heldout_share)
+        if split == "train":
+            made.demonstrations.append(make_demonstration(row, aligned, strategy=STRATEGY, provenance=provenance))
+        made.preferences.append(
+            make_pair(
+                row, aligned, deviated, strategy=STRATEGY, judge=f"machine:principle {rule.id}", split=split,
+                provenance={**provenance, "access": "restricted: deviated answer"},
+            )
+        )
+    return made

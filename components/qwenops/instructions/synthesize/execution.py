@@ -1,0 +1,132 @@
+"""Execution feedback for code: candidates run against tests in a sandbox; what passes teaches (report 4.1.2).
+
+A test is valid when the reference solution passes it or, without a reference, when most candidates do; the rest say
+more about the test than about the programs. With `writer` "written" the candidates are the project's own programs and
+mutants of them, because a very small model writes no program that runs; rows say so in their provenance.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from qwenops.contracts.conversation import Conversation, ask, conversation_id
+from qwenops.generation.chat import defuse, render
+from qwenops.generation.engine import Engine, Sampling
+from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
+from qwenops.instructions.synthesize.config import SynthesizeConfig
+from qwenops.instructions.synthesize.made import Made
+from qwenops.instructions.synthesize.mutation import mutate
+
+STRATEGY = "code_execution"
+_FENCE = re.compile(r"```(?:python)?\n(.*?)```", re.DOTALL)
+_HARNESS = """
+import json as _json
+_passed = []
+for _test in _json.loads({tests!r}):
+    try:
+        _passed.append(bool(eval(_test)))
+    except Exception:
+        _passed.append(False)
+print()
+print(_json.dumps(_passed))
+"""
+
+Execute = Callable[[str], str]
+"""Runs a program and returns its standard output, "" when it did not finish."""
+
+
+@dataclass(frozen=True)
+class CodeTask:
+    """A coding question: expressions that must be true, and solutions known to be right (none for a model to write)."""
+
+    name: str
+    instruction: str
+    solutions: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+def load_code_tasks() -> list[CodeTask]:
+    """The project's own coding tasks; each has one wrong test now and then, as a model's tests have."""
+    plain = json.loads(files(__package__).joinpath("programs.json").read_text(encoding="utf-8"))
+    return [
+        CodeTask(task["name"], task["instruction"], tuple(task["solutions"]), tuple(task["tests"])) for task in plain
+    ]
+
+
+def written_candidates(task: CodeTask, number: int) -> list[str]:
+    """The task's solutions and mutants of them."""
+    mutants = [mutant for solution in task.solutions for mutant in mutate(solution)]
+    return list(dict.fromkeys([*task.solutions, *mutants]))[:number]
+
+
+def sampled_candidates(task: CodeTask, engine: Engine, number: int) -> list[str]:
+    """Programs a model writes for the task; only those that parse."""
+    prompt = render(ask(f"{task.instruction} Reply with Python code only."))
+    texts = engine.generate([prompt], Sampling(temperature=0.8, top_p=0.95, n=number, max_new_tokens=512))[0]
+    programs = [(_FENCE.search(text) or re.match(r"(.*)", text, re.DOTALL)).group(1).strip() for text in texts]  # type: ignore[union-attr]
+    return list(dict.fromkeys(defuse(program) for program in programs if program and _parses(program)))
+
+
+def run_tests(program: str, tests: Sequence[str], execute: Execute) -> tuple[bool, ...]:
+    """Which tests a program passes; none when it does not finish."""
+    lines = execute(program + "\n" + _HARNESS.format(tests=json.dumps(list(tests)))).strip().splitlines()
+    try:
+        passed = json.loads(lines[-1]) if lines else []
+    except ValueError:
+        passed = []
+    if not isinstance(passed, list) or len(passed) != len(tests):
+        return (False,) * len(tests)
+    return tuple(test is True for test in passed)
+
+
+def judge_programs(
+    task: CodeTask, candidates: Sequence[str], model: str, execute: Execute, config: SynthesizeConfig
+) -> Made:
+    """Run every candidate on the valid tests; those that pass all teach, the widest gaps make pairs."""
+    made = Made()
+    results = {program: run_tests(program, task.tests, execute) for program in candidates}
+    valid = _valid_tests(task, results)
+    if not valid or not results:
+        return made
+    rate = {program: sum(passed[i] for i in valid) / len(valid) for program, passed in results.items()}
+    row = Conversation(
+        id=conversation_id("code", task.instruction), messages=ask(task.instruction), tags=("code",), source="code"
+    )
+    provenance = {
+        "model": model, "judge": "machine:tests", "task": task.name,
+        "tests": len(task.tests), "valid_tests": len(valid),
+    }
+    split = pair_split(row, config.heldout_share)
+    good = [program for program in rate if rate[program] == 1]
+    bad = sorted((program for program in rate if rate[program] < 1), key=lambda program: rate[program])
+    made.judged, made.accepted = len(rate), len(good)
+    if split == "train":
+        made.demonstrations = [
+            make_demonstration(row, program, strategy=STRATEGY, provenance=provenance) for program in good
+        ]
+    made.preferences = [
+        make_pair(
+            row, winner, loser, strategy=STRATEGY, judge="machine:tests", split=split, provenance=provenance,
+            margin=1 - rate[loser],
+        )
+        for winner in good[:1] for loser in bad[: config.max_pairs_per_prompt]
+    ]
+    return made
+
+
+def _valid_tests(task: CodeTask, results: dict[str, tuple[bool, ...]]) -> list[int]:
+    references = [results[solution] for solution in task.solutions if solution in results]
+    if references:
+        return [i for i in range(len(task.tests)) if all(passed[i] for passed in references)]
+    return [i for i in range(len(task.tests)) if 2 * sum(passed[i] for passed in results.values()) > len(results)]
+
+
+def _parses(program: str) -> bool:
+    try:
+        ast.parse(program)
+    except (SyntaxError, ValueError):
+        return False
+    return True

@@ -1,0 +1,151 @@
+"""Execution feedback for instruction following (report 4.1.2; AutoIF): checks of a constraint, checked themselves.
+
+For a constraint, several functions `evaluate(response)` and several labelled cases are written. A function that does
+not agree with most cases, a case that most functions contradict, and a function that reaches for the network are
+dropped. The functions that are left judge responses: a share above one half accepts, zero rejects.
+With `writer` "written" functions (a faulty one among them), cases and responses are the project's own. AutoIF's
+back-translation check (does a description of the function contradict the constraint?) is not done.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from qwenops.contracts.conversation import Conversation, ask, conversation_id
+from qwenops.generation.chat import defuse, render
+from qwenops.generation.engine import Engine, Sampling
+from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
+from qwenops.instructions.synthesize.config import SynthesizeConfig
+from qwenops.instructions.synthesize.made import Made
+from qwenops.tasks.constraints import Constraint, constraints_met_by
+
+STRATEGY = "instruction_following"
+_NETWORK = re.compile(r"\b(requests|urllib|socket|http|download|aiohttp)\b")
+_RUNNER = """
+import json as _json
+_functions, _responses = _json.loads({functions!r}), _json.loads({responses!r})
+_rows = []
+for _source in _functions:
+    _row = []
+    try:
+        _space = {{}}
+        exec(_source, _space)
+        for _response in _responses:
+            try:
+                _row.append(bool(_space["evaluate"](_response)))
+            except Exception:
+                _row.append(None)
+    except Exception:
+        _row = [None] * len(_responses)
+    _rows.append(_row)
+print()
+print(_json.dumps(_rows))
+"""
+_AUTHOR_PROMPT = """Write a Python function `evaluate(response)` that returns whether a response follows the \
+instruction below, and three test cases. Reply with JSON only:
+{{"func": str, "cases": [{{"input": str, "output": true or false}}]}}.
+Instruction: {}"""
+
+Execute = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Functions and labelled cases written for one constraint."""
+
+    functions: tuple[str, ...]
+    cases: tuple[tuple[str, bool], ...]
+
+
+def run_functions(functions: Sequence[str], responses: Sequence[str], execute: Execute) -> list[list[bool | None]]:
+    """What each function says of each response; None where it raised, did not compile or did not finish."""
+    program = _RUNNER.format(functions=json.dumps(list(functions)), responses=json.dumps(list(responses)))
+    lines = execute(program).strip().splitlines()
+    return json.loads(lines[-1]) if lines else [[None] * len(responses) for _ in functions]
+
+
+def cross_validate(checks: Checks, agreement: float, execute: Execute) -> Checks:
+    """Keep functions and cases that agree with more than `agreement` of the others."""
+    functions = [source for source in checks.functions if not _NETWORK.search(source)]
+    if not functions or not checks.cases:
+        return Checks((), ())
+    verdicts = run_functions(functions, [text for text, _ in checks.cases], execute)
+    says = [[verdict is label for verdict, (_, label) in zip(row, checks.cases, strict=True)] for row in verdicts]
+    good_cases = [j for j in range(len(checks.cases)) if sum(row[j] for row in says) / len(says) > agreement]
+    kept = [
+        source for source, row in zip(functions, says, strict=True)
+        if good_cases and sum(row[j] for j in good_cases) / len(good_cases) > agreement
+    ]
+    return Checks(tuple(kept), tuple(checks.cases[j] for j in good_cases))
+
+
+def written_checks(constraint: Constraint, response: str) -> Checks:
+    """The project's functions for a constraint (one of four is wrong) and cases made from a response that meets it."""
+    right = constraint.source
+    functions = (
+        right, right.replace("response.", "str(response)."), right.replace("return ", "return True and "),
+        "def evaluate(response):\n    return len(response) > 3\n",
+    )
+    texts = dict.fromkeys([response, *transforms(response)])
+    return Checks(functions, tuple((text, constraint.check(text)) for text in texts))
+
+
+def llm_checks(constraint: Constraint, engine: Engine, number: int) -> Checks:
+    """Functions and cases a language model writes, `number` times."""
+    sampling = Sampling(temperature=0.7, n=number, max_new_tokens=512)
+    functions, cases = list[str](), dict[str, bool]()
+    for text in engine.generate([render(ask(_AUTHOR_PROMPT.format(defuse(constraint.text))))], sampling)[0]:
+        try:
+            plain = json.loads(text[text.find("{") : text.rfind("}") + 1])
+            functions.append(str(plain["func"]))
+            cases |= {str(case["input"]): bool(case["output"]) for case in plain["cases"]}
+        except (ValueError, KeyError, TypeError):
+            continue
+    return Checks(tuple(functions), tuple(cases.items()))
+
+
+def transforms(response: str) -> list[str]:
+    """Changed versions of a response that break one constraint or another, in place of a model's samples."""
+    words = response.split()
+    return [
+        " ".join([*words, "and", *words]), " ".join(words[1:]) or "-", response + " 7", "\n\n".join(words),
+        response.rstrip(".!?") + ",",
+    ]
+
+
+def follow(
+    row: Conversation, checks: Checks, constraint: Constraint, responses: Sequence[str], model: str, execute: Execute,
+    config: SynthesizeConfig,
+) -> Made:
+    """Judge responses to the instruction with the constraint added, by the functions that survived."""
+    made = Made()
+    text = f"{row.instruction} {constraint.text}"
+    asked = replace(
+        row, id=conversation_id(STRATEGY, row.id, constraint.text), messages=ask(text), parent_id=row.id,
+        tags=(*row.tags, constraint.name),
+    )
+    verdicts = run_functions(checks.functions, responses, execute)
+    accuracy = [sum(r[j] is True for r in verdicts) / len(verdicts) for j in range(len(responses))]
+    provenance = {
+        "model": model, "judge": "machine:checks", "functions": len(checks.functions), "added": constraint.text
+    }
+    split = pair_split(asked, config.heldout_share)
+    good = [response for response, share in zip(responses, accuracy, strict=True) if share > config.check_agreement]
+    bad = [response for response, share in zip(responses, accuracy, strict=True) if share == 0]
+    made.judged, made.accepted = len(responses), len(good)
+    if good and split == "train":
+        made.demonstrations = [make_demonstration(asked, good[0], strategy=STRATEGY, provenance=provenance)]
+    made.preferences = [
+        make_pair(
+            asked, good[0], loser, strategy=STRATEGY, judge="machine:checks", split=split, provenance=provenance
+        )
+        for loser in bad[: config.max_pairs_per_prompt] if good and loser != good[0]
+    ]
+    return made
+
+
+def pick_constraint(row: Conversation, place: int) -> Constraint | None:
+    """A constraint that the row's answer meets, a different kind for each place."""
+    met = constraints_met_by(row.response)
+    return met[place % len(met)] if met else None
