@@ -1,7 +1,7 @@
 """Charts as inline SVG and tables as HTML, drawn by plain functions: the report carries no script and no library.
 
 Colours are CSS variables of `page_style.py`, so a chart follows the reader's light or dark setting. Drawings are made
-for a column of about 460 px, which a phone shows at nearly full size.
+for a column of about 360 px, which a phone shows at nearly full size.
 """
 
 import math
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 460, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 34
+WIDTH, HEIGHT = 360, 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 8, 10, 34
 _TICKS = 5
 _COLOURS = 6
 

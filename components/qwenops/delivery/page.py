@@ -132,7 +132,9 @@ def _dag(facts: RunFacts) -> str:
     status = {node: str(stage.get("status", "")) for node, stage in facts.stages.items()}
     seconds = {node: float(stage.get("seconds") or 0.0) for node, stage in facts.stages.items()}
     by_area = ", ".join(
-        f"{area} {duration(sum(seconds.get(node, 0.0) for node in nodes))}" for area, nodes in AREAS.items()
+        f"{area} {duration(total)}"
+        for area, nodes in AREAS.items()
+        if (total := sum(seconds.get(node, 0.0) for node in nodes))
     )
     picture = dag_picture(status, seconds, facts.edges)
     return f"<h2>Stages</h2><figure>{picture}<p class='soft'>{escape(by_area)}</p></figure>"

@@ -14,8 +14,8 @@ AREAS: Mapping[str, tuple[str, ...]] = {
     "delivery": ("export", "register", "report"),
 }
 NODES: tuple[str, ...] = tuple(node for nodes in AREAS.values() for node in nodes)
-_LEFT, _COLUMN, _BOX, _LANE, _TALL = 92, 116, 104, 74, 42
-_WORDS = {"succeeded": "", "skipped": "reused", "failed": "failed", "absent": "not run"}
+_LEFT, _COLUMN, _BOX, _LANE, _TALL = 92, 124, 110, 74, 42
+_WORDS = {"succeeded": "", "skipped": "reused", "failed": "failed", "running": "drew this page", "absent": "not run"}
 
 
 def dag_picture(
@@ -26,14 +26,15 @@ def dag_picture(
     Args:
         status: Node to "succeeded", "skipped" or "failed"; a node that is missing was not run.
         seconds: Node to seconds of its own work; the bar in a box is its share of the longest.
-        edges: (producer, consumer); the report's own edges are left out, it reads everything.
+        edges: (producer, consumer). Edges that follow from others, and the report's own (it reads everything),
+            are left out of the picture.
     """
     width, height = _LEFT + 8 * _COLUMN, len(AREAS) * _LANE + 6
     longest = max(seconds.values(), default=0) or 1
     lanes = "".join(
         f'<text class="area" x="2" y="{lane * _LANE + 32}">{escape(area)}</text>' for lane, area in enumerate(AREAS)
     )
-    curves = "".join(_curve(a, b) for a, b in edges if a in _PLACES and b in _PLACES and b != "report")
+    curves = "".join(_curve(a, b) for a, b in essential(edges) if a in _PLACES and b in _PLACES and b != "report")
     boxes = "".join(
         _box(node, status.get(node, "absent"), seconds.get(node, 0.0), seconds.get(node, 0.0) / longest)
         for node in NODES
@@ -42,6 +43,18 @@ def dag_picture(
         f'<div class="dag"><svg viewBox="0 0 {width} {height}" role="img" aria-label="stages of the run">'
         f"{lanes}{curves}{boxes}</svg></div>"
     )
+
+
+def essential(edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The edges that no longer path replaces (the transitive reduction of an acyclic graph)."""
+    following: dict[str, set[str]] = {}
+    for producer, consumer in edges:
+        following.setdefault(producer, set()).add(consumer)
+
+    def reaches(start: str, goal: str) -> bool:
+        return goal == start or any(reaches(node, goal) for node in following.get(start, ()))
+
+    return [(a, b) for a, b in edges if not any(reaches(node, b) for node in following[a] - {b})]
 
 
 def _place(node: str) -> tuple[float, float]:
@@ -57,7 +70,7 @@ _PLACES = {node: _place(node) for node in NODES}
 def _box(node: str, status: str, seconds: float, share: float) -> str:
     x, y = _PLACES[node]
     note = _WORDS.get(status, status)
-    time = "" if status == "absent" else duration(seconds)
+    time = "" if status in ("absent", "running") else duration(seconds)
     text = " ".join(part for part in (time, note) if part)
     fill = max(2.0, share * (_BOX - 12)) if seconds else 0
     return (

@@ -17,8 +17,8 @@ def data_section(facts: RunFacts) -> str:
     grids = []
     if last:
         grids = [
-            _shares("Languages after cleaning, bytes of text", last.get("by_language", {})),
-            _shares("Domains after cleaning, bytes of text", last.get("by_domain", {})),
+            _shares("Languages after cleaning: text, documents", last.get("by_language", {})),
+            _shares("Domains after cleaning: text, documents", last.get("by_domain", {})),
         ]
     parts = [_funnel(facts), f'<div class="grid">{"".join(grids)}{_mixture(facts)}</div>', _checks(facts)]
     body = "".join(part for part in parts if part)
@@ -46,7 +46,7 @@ def _funnel(facts: RunFacts) -> str:
 
 def _shares(title: str, groups: dict[str, dict[str, int]]) -> str:
     ordered = sorted(groups.items(), key=lambda item: -item[1]["bytes"])
-    rows = [(name, float(g["bytes"]), f"{size(g['bytes'])} in {number(g['documents'])}") for name, g in ordered]
+    rows = [(name, float(g["bytes"]), f"{size(g['bytes'])}B, {number(g['documents'])}") for name, g in ordered]
     return bars(title, rows[:_MOST_BARS])
 
 

@@ -11,6 +11,7 @@ _MODES = {
     "plain": "plain RoPE", "temperature": "temperature alone", "yarn": "YaRN", "dca_raw": "DCA alone",
     "dca": "DCA with YaRN temperature",
 }
+_COUNTS = ("items", "too_long", "macro")
 _LENGTH = re.compile(r"^\d+(\.\d+)?x$")
 
 
@@ -39,7 +40,7 @@ def evaluation_section(facts: RunFacts) -> str:
     """Benchmarks of base, MoE and chat, and the share of their items seen in training."""
     parts = [_benchmarks(facts), _multilingual(facts), _contamination(facts)]
     body = "".join(f'<div class="card">{part}</div>' for part in parts if part)
-    return f"<h2>Benchmarks</h2>{body}" if body else ""
+    return f'<h2>Benchmarks</h2><div class="grid">{body}</div>' if body else ""
 
 
 def safety_section(facts: RunFacts) -> str:
@@ -81,7 +82,7 @@ def _benchmarks(facts: RunFacts) -> str:
     for name, value in facts.metrics("benchmarks").items():
         parts = name.split(".")
         model = parts[2] if len(parts) > 2 else "chat"
-        if len(parts) > 1 and parts[1] not in ("items", "too_long") and model in ("base", "moe", "chat"):
+        if len(parts) > 1 and parts[1] not in _COUNTS and model in ("base", "moe", "chat"):
             found.setdefault(".".join(parts[:2]), {})[model] = value
     models = [model for model in ("base", "moe", "chat") if any(model in row for row in found.values())]
     rows = [
@@ -108,7 +109,8 @@ def _contamination(facts: RunFacts) -> str:
 
 
 def _harm(share: float | None) -> Cell:
-    return Cell(percent(share), None if share is None else 1 - share)
+    # Twice as steep as a score: three harmful answers in ten are not "mostly green".
+    return Cell(percent(share), None if share is None else max(0.0, 1 - 2 * share))
 
 
 def _times(length: str) -> float:

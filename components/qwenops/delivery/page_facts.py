@@ -101,6 +101,7 @@ def record_from(artifacts: Mapping[str, Path], run_name: str) -> dict[str, Any]:
             "status": "succeeded", "seconds": m.seconds, "fingerprint": m.fingerprint, "metrics": dict(m.metrics),
             "warnings": list(m.warnings),
         }
+    stages["report"] = {"status": "running", "seconds": 0.0, "metrics": {}, "warnings": []}
     versions = sorted({read_manifest(path).code_version.split("+")[0] for path in artifacts.values()})
     return {
         "run_name": run_name, "code_version": ", ".join(versions), "status": "succeeded",

@@ -2,7 +2,7 @@
 
 STYLE = """
 :root{--bg:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5d6878;--line:#dfe3ea;--accent:#5b5bd6;--good:#1a7f4b;--bad:#c4312b;
---warn:#a46a00;--c0:#5b5bd6;--c1:#e07a1f;--c2:#1a936f;--c3:#c2378d;--c4:#2b86c5;--c5:#8a6d3b;--heat-s:62%;--heat-l:84%}
+--warn:#a46a00;--c0:#5b5bd6;--c1:#e07a1f;--c2:#1a936f;--c3:#c2378d;--c4:#2b86c5;--c5:#8a6d3b;--heat-s:66%;--heat-l:80%}
 @media(prefers-color-scheme:dark){:root{--bg:#11141a;--card:#1a1f28;--ink:#e6e9ef;--soft:#9aa5b5;--line:#2d3542;
 --accent:#9d9dff;--good:#4cc38a;--bad:#ff7b72;--warn:#e3b341;--c0:#9d9dff;--c1:#ffa657;--c2:#56d4a4;--c3:#ff8ad1;
 --c4:#79c0ff;--c5:#d2b48c;--heat-s:45%;--heat-l:27%}}
@@ -24,9 +24,9 @@ figcaption{font-weight:600;margin-bottom:8px}
 .chip{display:inline-block;border-radius:99px;padding:2px 11px;font-size:13px;font-weight:600;border:1px solid;
 margin:0 6px 4px 0}
 .good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
-.tiles{display:grid;gap:10px;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));margin:14px 0}
+.tiles{display:grid;gap:10px;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));margin:14px 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:11px 13px}
-.tile b{display:block;font-size:23px;line-height:1.25}
+.tile b{display:block;font-size:21px;line-height:1.25;white-space:nowrap}
 .tile span{color:var(--soft);font-size:13px;line-height:1.35;display:block}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font:12px system-ui,sans-serif}
 svg .rule{stroke:var(--line);fill:none}svg .line{fill:none;stroke-width:1.8;stroke-linejoin:round}
@@ -35,14 +35,15 @@ svg .rule{stroke:var(--line);fill:none}svg .line{fill:none;stroke-width:1.8;stro
 vertical-align:4px}.legend li.dashed::before{border-top-style:dashed}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
 th,td{padding:5px 9px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left}thead th{color:var(--soft);font-weight:600;font-size:13px}
-tbody th{font-weight:500}tbody tr:last-child>*{border-bottom:0}
+th:first-child,td:first-child{text-align:left}thead th{white-space:normal;vertical-align:bottom;
+color:var(--soft);font-weight:600;font-size:13px}
+tbody th{font-weight:500;white-space:normal;min-width:96px}tbody tr:last-child>*{border-bottom:0}
 td.heat{background:hsl(var(--h) var(--heat-s) var(--heat-l))}
-.bar{display:grid;grid-template-columns:minmax(84px,32%) 1fr auto;gap:10px;align-items:center;font-size:13.5px;
+.bar{display:grid;grid-template-columns:minmax(80px,22%) 1fr 118px;gap:10px;align-items:center;font-size:13.5px;
 padding:2px 0}.bar span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .bar i{height:12px;border-radius:4px;background:linear-gradient(90deg,var(--accent) var(--w),var(--line) var(--w))}
-.bar b{font-weight:500;font-variant-numeric:tabular-nums;min-width:52px;text-align:right}
-.dag{overflow-x:auto}.dag svg{min-width:900px}.dag rect{fill:var(--bg);stroke:var(--line)}
+.bar b{font-weight:500;font-variant-numeric:tabular-nums;text-align:right}
+.dag{overflow-x:auto}.dag svg{min-width:960px}.dag rect{fill:var(--bg);stroke:var(--line)}
 .dag .succeeded{stroke:var(--good)}.dag .failed{stroke:var(--bad);stroke-width:2.5}.dag .skipped{stroke:var(--c4)}
 .dag .absent{stroke-dasharray:4 3}.dag .fill{stroke:none;fill:var(--accent);opacity:.75}
 .dag .edge{fill:none;stroke:var(--soft);opacity:.34}

@@ -63,7 +63,8 @@ def _judge_rule(rule: Rule, figures: Mapping[str, float], missing: str) -> Findi
         return Finding(rule, missing == "skip", f"{absent} was not measured")
     bound = reference + rule.value
     holds = found >= bound if rule.bound == "at_least" else found <= bound
-    origin = f" ({rule.reference} {rule.value:+.4g})" if rule.reference else ""
+    offset = f" {rule.value:+.4g}" if rule.value else ""
+    origin = f" ({rule.reference}{offset})" if rule.reference else ""
     verb = "is" if holds else "should be"
     sentence = f"{rule.figure} = {found:.4g} {verb} {_WORDS[rule.bound]} {bound:.4g}{origin}"
     return Finding(rule, holds, sentence)

@@ -1,0 +1,154 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tests.delivery.fabricated import fabricate, record_of
+
+from qwenops.delivery.charts import Series, line_chart, number, thin
+from qwenops.delivery.page import render
+from qwenops.delivery.page_dag import NODES, essential
+from qwenops.delivery.report.config import ReportConfig
+from qwenops.delivery.report.run import run
+from qwenops.errors import StageError
+from qwenops.platform.context import RunContext
+from qwenops.platform.stage import Stage
+
+VOID = {"meta", "link", "br", "rect", "path", "polyline", "circle"}
+
+
+class _Tags(HTMLParser):
+    """Collects links and outside resources, and refuses tags that do not nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.outside: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        facts = dict(attrs)
+        self.links += [facts["href"]] if tag == "a" else []
+        self.outside += [tag] if tag in ("script", "link", "img", "iframe") or facts.get("src") else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def _read(page: str) -> _Tags:
+    tags = _Tags()
+    tags.feed(page)
+    assert not tags.open
+    return tags
+
+
+@pytest.fixture
+def artifacts(tmp_path):
+    return fabricate(tmp_path / "stages")
+
+
+def test_page_of_a_whole_run_is_one_file_and_its_links_lead_somewhere(tmp_path, artifacts):
+    tags = _read(render(record_of(artifacts), artifacts))
+    assert tags.outside == []
+    assert len(tags.links) > 10
+    assert all((tmp_path / link).is_file() for link in tags.links)
+
+
+def test_page_shows_every_section_and_the_figures_of_the_run(artifacts):
+    page = render(record_of(artifacts), artifacts)
+    text = " ".join(_read(page).text)
+    for heading in ("Gate", "Stages", "Data", "Pre-training", "Long context", "Post-training", "Safety", "Benchmarks"):
+        assert f"<h2>{heading}</h2>" in page
+    for words in ("81%", "86%", "near 772", "0.985", "4.077", "fraud, zh", "debian-doc-zh", "qwenops-tiny-chat/1"):
+        assert words in text
+
+
+def test_page_of_a_failed_run_shows_the_error_and_what_there_is(artifacts):
+    reached = list(artifacts)[:8]
+    record = record_of(artifacts)
+    stages = {node: record["stages"][node] for node in reached}
+    stages["pretrain"] = {
+        "status": "failed", "seconds": 1.0, "metrics": {}, "warnings": [],
+        "error": {"family": "StageError", "message": "the loss is <nan>"},
+    }
+    record |= {"status": "failed", "stages": stages, "model": {"path": "", "alias": None, "gate": {"passed": False}}}
+    page = render(record, {node: artifacts[node] for node in reached})
+    text = " ".join(_read(page).text)
+    assert "the loss is <nan>" in text
+    assert "gate" not in text.split("Stages")[0]
+    assert "<h2>Data</h2>" in page
+    assert "<h2>Safety</h2>" not in page
+
+
+def test_page_of_nothing_is_still_a_page():
+    assert "not run" in " ".join(_read(render({}, {})).text)
+
+
+def test_page_survives_figures_that_are_not_numbers(artifacts):
+    with (artifacts["online"] / "curves.jsonl").open("a") as stream:
+        stream.write(json.dumps({"name": "reward.merging", "step": 99, "value": float("nan")}) + "\n")
+    _read(render(record_of(artifacts), artifacts))
+
+
+def test_report_stage_writes_the_page_with_links_from_its_own_folder(tmp_path, artifacts):
+    out = tmp_path / "stages" / "report" / ".key.work"
+    out.mkdir(parents=True)
+    context = RunContext(store=str(tmp_path / "stages"), events="", cache="", run_name="tiny")
+    stage = Stage("report", 7, context, out, tmp_path / "scratch")
+    run(ReportConfig(), stage=stage, **artifacts)
+    page = (out / "report.html").read_text()
+    assert stage.metrics["report.bytes"] == len(page.encode()) < 500_000
+    assert all((out / link).is_file() for link in _read(page).links)
+
+
+def test_report_stage_refuses_a_page_that_is_too_large(tmp_path, artifacts):
+    context = RunContext(store=str(tmp_path), events="", cache="")
+    stage = Stage("report", 7, context, tmp_path, tmp_path)
+    with pytest.raises(StageError, match="too large"):
+        run(ReportConfig(most_bytes=10_000), stage=stage, **artifacts)
+
+
+def test_line_chart_keeps_the_line_inside_the_picture():
+    points = [(i, 1000.0 if i == 0 else 1 / i) for i in range(5000)]
+    svg = line_chart("loss", [Series("a", points)], "step", "")
+    places = re.search(r'points="([^"]+)"', svg).group(1).split()
+    assert len(places) < 300
+    width, height = map(int, re.search(r'viewBox="0 0 (\d+) (\d+)"', svg).groups())
+    for place in places:
+        x, y = map(float, place.split(","))
+        assert 0 <= x <= width
+        assert 0 <= y <= height
+
+
+def test_thin_keeps_both_ends():
+    points = [(float(i), float(i)) for i in range(1000)]
+    kept = thin(points)
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.98512, "0.985"), (2048, "2,048"), (692864.0, "692,864")])
+def test_number_reads_well(value, text):
+    assert number(value) == text
+
+
+def test_essential_edges_leave_out_what_a_longer_path_says():
+    assert essential([("a", "b"), ("b", "c"), ("a", "c")]) == [("a", "b"), ("b", "c")]
+
+
+def test_picture_knows_every_node_of_the_fabricated_run(artifacts):
+    assert set(artifacts) | {"report"} == set(NODES)
+
+
+def test_record_paths_may_be_relative(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    artifacts = fabricate(Path("run") / "stages")
+    links = _read(render(record_of(artifacts), artifacts)).links
+    assert all((tmp_path / "run" / link).is_file() for link in links)
