@@ -1,0 +1,146 @@
+import math
+import multiprocessing
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from tests.training.counting import number_batches, number_rows, tiny_model
+
+from qwenops.errors import StageError
+from qwenops.training.batching import text_batch
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import FitHooks, StepReport, fit
+from qwenops.training.objective import language_modelling, mean_loss
+
+CONFIG = TrainingConfig(
+    steps=12, batch_tokens=64, learning_rate=1e-2, final_learning_rate=1e-3, warmup_steps=2, schedule="wsd",
+    optimizer="muon", checkpoint_every_steps=4,
+)
+
+
+class _StopError(Exception):
+    pass
+
+
+def _same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_fit_on_learnable_rows_lowers_the_held_out_loss(optimizer):
+    model = tiny_model()
+    held_out = [text_batch(number_rows(10_000))]
+    before = mean_loss(model, held_out)
+    result = fit(model, language_modelling, number_batches, CONFIG.model_copy(update={"optimizer": optimizer}))
+    assert mean_loss(model, held_out) < before - 0.1
+    assert result.tokens == 12 * 4 * 16
+    assert result.tokens_per_second > 0
+    assert result.final_loss < result.first_loss
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_fit_interrupted_and_run_again_ends_with_bitwise_the_same_weights(tmp_path, optimizer):
+    config = CONFIG.model_copy(update={"optimizer": optimizer})
+    whole, broken, resumed = tiny_model(), tiny_model(), tiny_model()
+    expected = fit(whole, language_modelling, number_batches, config)
+
+    def stop(report: StepReport) -> None:
+        if report.step == 6:
+            raise _StopError
+
+    with pytest.raises(_StopError):
+        fit(broken, language_modelling, number_batches, config, hooks=FitHooks(on_step=stop), state_dir=tmp_path)
+    seen = []
+    hooks = FitHooks(on_resume=lambda step, tokens: seen.append((step, tokens)))
+    result = fit(resumed, language_modelling, number_batches, config, hooks=hooks, state_dir=tmp_path)
+    assert seen == [(4, 4 * 64)]
+    assert _same(whole, resumed)
+    assert result.curve == expected.curve
+
+
+def _train_until_told_to_wait(folder: Path, ready) -> None:
+    torch.set_num_threads(1)
+
+    def on_step(report: StepReport) -> None:
+        if report.step == 5:
+            ready.set()
+            signal.pause()
+
+    fit(tiny_model(), language_modelling, number_batches, CONFIG, hooks=FitHooks(on_step=on_step), state_dir=folder)
+
+
+def test_fit_killed_by_the_system_and_run_again_ends_with_the_same_weights(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        fork = multiprocessing.get_context("fork")
+        ready = fork.Event()
+        process = fork.Process(target=_train_until_told_to_wait, args=(tmp_path, ready))
+        process.start()
+        assert ready.wait(30)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        whole, resumed = tiny_model(), tiny_model(seed=1)
+        fit(whole, language_modelling, number_batches, CONFIG)
+        fit(resumed, language_modelling, number_batches, CONFIG, state_dir=tmp_path)
+        assert _same(whole, resumed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_fit_with_a_loss_that_is_not_a_number_names_the_step():
+    def objective(model, batch):
+        loss, facts = language_modelling(model, batch)
+        objective.calls += 1
+        return (loss * math.nan if objective.calls == 4 else loss), facts
+
+    objective.calls = 0
+    with pytest.raises(StageError, match="training broke at step 3"):
+        fit(tiny_model(), objective, number_batches, CONFIG)
+
+
+def test_fit_whose_loss_explodes_names_the_step_and_the_rate():
+    def objective(model, batch):
+        loss, facts = language_modelling(model, batch)
+        objective.calls += 1
+        return loss * (1.0 if objective.calls <= 8 else 50.0), facts
+
+    objective.calls = 0
+    with pytest.raises(StageError, match=r"diverged at step 15[\s\S]*learning rate"):
+        fit(tiny_model(), objective, number_batches, CONFIG.model_copy(update={"steps": 40}))
+
+
+def test_fit_whose_batches_end_early_says_at_which_step():
+    def two(start):
+        stream = number_batches(start)
+        return (next(stream) for _ in range(2))
+
+    with pytest.raises(StageError, match="ended at step 2"):
+        fit(tiny_model(), language_modelling, two, CONFIG)
+
+
+def test_micro_batches_of_unequal_size_give_the_gradient_of_the_whole():
+    rows = number_rows(1, rows=6)
+    config = CONFIG.model_copy(update={"steps": 1, "precision": "fp32", "warmup_steps": 0, "optimizer": "adamw"})
+    whole, pieces = tiny_model(), tiny_model()
+    one = fit(whole, language_modelling, lambda _: iter([text_batch(rows)]), config)
+    parts = (text_batch(rows[:1]), text_batch(rows[1:]))
+    two = fit(pieces, language_modelling, lambda _: iter([parts]), config)
+    assert one.tokens == two.tokens
+    assert one.final_loss == pytest.approx(two.final_loss, rel=1e-6)
+    for a, b in zip(whole.parameters(), pieces.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-6)
+
+
+def test_gradient_after_clipping_stays_within_the_norm():
+    model = tiny_model()
+    norms = []
+
+    def on_step(report):
+        norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])))
+
+    config = CONFIG.model_copy(update={"clip_norm": 0.01})
+    fit(model, language_modelling, number_batches, config, hooks=FitHooks(on_step=on_step))
+    assert max(norms) <= 0.01 * (1 + 1e-4)

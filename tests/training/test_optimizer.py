@@ -1,0 +1,56 @@
+import copy
+
+import torch
+from tests.training.counting import tiny_model
+
+from qwenops.training.config import TrainingConfig
+from qwenops.training.optimizer import MuonWithAdamW, build_optimizer
+
+
+def test_adamw_decays_matrices_and_spares_vectors():
+    optimizer = build_optimizer(tiny_model(), TrainingConfig(weight_decay=0.1))
+    decayed, spared = optimizer.param_groups
+    assert {p.ndim for p in decayed["params"]} == {2}
+    assert decayed["weight_decay"] == 0.1
+    assert {p.ndim for p in spared["params"]} == {1}
+    assert spared["weight_decay"] == 0.0
+
+
+def test_muon_takes_the_layers_matrices_and_leaves_embeddings_to_adamw():
+    model = tiny_model(tied=False)
+    optimizer = build_optimizer(model, TrainingConfig(optimizer="muon"))
+    assert isinstance(optimizer, MuonWithAdamW)
+    muon = {id(p) for p in optimizer.param_groups[0]["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in muon}
+    assert len(names) == 2 * 7
+    assert not any("embed" in name or "lm_head" in name or "norm" in name for name in names)
+    every = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(every) == sorted(id(p) for p in model.parameters())
+
+
+def test_frozen_parameters_are_not_optimised():
+    model = tiny_model()
+    for parameter in model.model.layers[0].parameters():
+        parameter.requires_grad_(False)
+    for kind in ("adamw", "muon"):
+        optimizer = build_optimizer(model, TrainingConfig(optimizer=kind))
+        assert all(p.requires_grad for group in optimizer.param_groups for p in group["params"])
+
+
+def test_muon_restored_from_its_state_makes_the_same_step():
+    first, second = tiny_model(), tiny_model()
+    config = TrainingConfig(optimizer="muon", learning_rate=1e-2)
+    one, two = build_optimizer(first, config), build_optimizer(second, config)
+    gradients = [torch.randn_like(p) for p in first.parameters()]
+
+    def step(model, optimizer):
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient.clone()
+        optimizer.step()
+
+    step(first, one)
+    second.load_state_dict(first.state_dict())
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    step(first, one)
+    step(second, two)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
