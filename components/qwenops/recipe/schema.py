@@ -4,6 +4,7 @@ Reading a recipe imports the stages' `config.py` files only, so it costs no torc
 stage stand in that stage's config; checks across stages stand here.
 """
 
+import warnings
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -40,6 +41,9 @@ from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.config import Config
 
 RECIPE_VERSION = 1
+
+# pydantic warns that a field hides `ABCMeta.register`, which no config uses; the stage's name is worth more.
+warnings.filterwarnings("ignore", message='Field name "register" in "Recipe" shadows', category=UserWarning)
 
 
 class Recipe(Config):
