@@ -21,4 +21,5 @@ def synthesize(
     """
     from qwenops.platform.stage import execute
 
-    execute("instructions.synthesize", config, {"instructions": instructions.uri, "checkpoint": checkpoint.uri, "documents": documents.uri}, output)
+    inputs = {"instructions": instructions.uri, "checkpoint": checkpoint.uri, "documents": documents.uri}
+    execute("instructions.synthesize", config, inputs, output)

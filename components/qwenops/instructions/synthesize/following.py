@@ -81,14 +81,19 @@ def cross_validate(checks: Checks, agreement: float, execute: Execute) -> Checks
 
 
 def written_checks(constraint: Constraint, response: str) -> Checks:
-    """The project's functions for a constraint (one of four is wrong) and cases made from a response that meets it."""
+    """The project's functions for a constraint (one of four is wrong) and as many good cases as bad ones.
+
+    Balance matters: with mostly good cases a function that always says yes would pass the cross-validation.
+    """
     right = constraint.source
     functions = (
         right, right.replace("response.", "str(response)."), right.replace("return ", "return True and "),
         "def evaluate(response):\n    return len(response) > 3\n",
     )
     texts = dict.fromkeys([response, *transforms(response)])
-    return Checks(functions, tuple((text, constraint.check(text)) for text in texts))
+    bad = [text for text in texts if not constraint.check(text)]
+    good = [text for text in texts if constraint.check(text)][: len(bad)]
+    return Checks(functions, (*((text, True) for text in good), *((text, False) for text in bad[: len(good)])))
 
 
 def llm_checks(constraint: Constraint, engine: Engine, number: int) -> Checks:
