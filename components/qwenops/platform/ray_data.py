@@ -10,6 +10,7 @@ gathers.
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,8 +101,8 @@ def map_parts(
     summaries = out / ".summaries"
     summaries.mkdir(parents=True, exist_ok=True)
     waiting = [str(path) for path in parts if not (summaries / f"{path.stem}.json").exists()]
-    if progress is not None:
-        progress.resume_at(len(parts) - len(waiting))
+    if progress is not None and len(waiting) < len(parts):
+        progress.advance(len(parts) - len(waiting), "resumed")
     if waiting:
         connect(context)
         work = partial(_do_part, function=function, out=out, columns=columns)
@@ -112,6 +113,11 @@ def map_parts(
             if progress is not None:
                 progress.advance(1)
     return [json.loads((summaries / f"{path.stem}.json").read_text(encoding="utf-8")) for path in parts]
+
+
+def publish(work: Path, name: str, out: Path) -> None:
+    """Copy the parts `work/<name>` to `out/<name>`; a copy, because `work` must stay whole for a resumed stage."""
+    shutil.copytree(work / name, out / name)
 
 
 def gather(dataset: ray.data.Dataset, key: str | Iterable[str] = "id") -> pa.Table:

@@ -13,7 +13,7 @@ from qwenops.contracts.document import Funnel, check_documents, funnel_of, part_
 from qwenops.data.accounting import account
 from qwenops.data.ingest.config import IngestConfig
 from qwenops.data.ingest.documents import ingest_pages
-from qwenops.platform.ray_data import PartResult, map_parts
+from qwenops.platform.ray_data import PartResult, map_parts, publish
 from qwenops.platform.stage import Stage
 
 
@@ -29,7 +29,7 @@ def run(config: IngestConfig, *, pages: Path, stage: Stage) -> None:
         summaries = map_parts(
             stage.context, parts, partial(_work, config=config, node=stage.node), work, progress=progress
         )
-    (work / "documents").replace(stage.out / "documents")
+    publish(work, "documents", stage.out)
     dropped = pa.concat_tables(pq.read_table(path) for path in part_paths(work, "dropped"))
     funnel = reduce(add, (Funnel(**summary["funnel"]) for summary in summaries))
     account(stage, funnel, dropped)

@@ -20,7 +20,7 @@ class WordGrams:
         self._ends = np.concatenate([[0], np.cumsum(self._lengths)])
 
     def top_characters(self, n: int) -> int:
-        """Characters, with the blanks between words, of the most frequent n-gram in all its places; 0 if none repeats."""
+        """Characters, with blanks between words, of the most frequent n-gram in all its places; 0 if none repeats."""
         if len(self._words) < n:
             return 0
         _, first, counts = np.unique(self._hashes(n), return_index=True, return_counts=True)

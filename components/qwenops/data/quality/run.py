@@ -27,7 +27,7 @@ from qwenops.data.accounting import account
 from qwenops.data.quality.classifier import Model, make_examples, train
 from qwenops.data.quality.config import QualityConfig
 from qwenops.data.quality.rules import judge
-from qwenops.platform.ray_data import PartResult, map_parts
+from qwenops.platform.ray_data import PartResult, map_parts, publish
 from qwenops.platform.stage import Stage
 
 _FAILED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string()), ("lang", pa.string()), ("text", pa.string())])
@@ -49,7 +49,7 @@ def run(config: QualityConfig, *, documents: Path, stage: Stage) -> None:
         model, areas = _train(ruled, failed, config, stage)
         work = partial(_score_part, model=model, config=config, node=stage.node)
         summaries = map_parts(stage.context, part_paths(ruled), work, scored, progress=progress)
-    (scored / "documents").replace(stage.out / "documents")
+    publish(scored, "documents", stage.out)
     dropped = pa.concat_tables([_read(part_paths(scored, "dropped")), failed.select(["id", "reason", "text"])])
     funnel = reduce(add, (Funnel(**summary["funnel"]) for summary in summaries))
     account(stage, funnel + Funnel(stage.node, failed.num_rows, 0, _count(failed)), dropped)
