@@ -2,7 +2,7 @@
 
 Shared ground because three stages must agree on it: decontamination removes what this finds in documents, the
 contamination analysis counts what is left, and deduplication compares the same words. Words are runs of letters
-and digits, lowercase after NFC; scripts written without spaces give one word per character. The report
+and digits, case-folded after NFC; scripts written without spaces give one word per character. The report
 says "remove symbols and punctuation, tokenise" and no more, so the tokenisation is a house choice.
 """
 
@@ -48,10 +48,10 @@ class Match:
 
 
 def words(text: str) -> list[str]:
-    """Normalised words of a text: NFC, lowercase, no punctuation or symbols, one per character in unspaced scripts."""
+    """Normalised words of a text: NFC, case-folded, no punctuation or symbols, one per character in unspaced scripts."""
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
-    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+    return _WORD.findall(unicodedata.normalize("NFC", text).casefold())
 
 
 def is_unspaced(tokens: Sequence[str]) -> bool:
