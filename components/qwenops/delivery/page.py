@@ -59,16 +59,23 @@ def _header(facts: RunFacts) -> str:
     about += [f"code {record['code_version']}"] if record.get("code_version") else []
     about += [f"fingerprint {record['fingerprint'][:12]}"] if record.get("fingerprint") else []
     name = escape(str(record.get("run_name", "run")))
-    return f"<h1>{name}</h1><p class='soft'>{escape(' - '.join(about))}</p><p>{''.join(chips)}</p>{_talk(model)}"
+    return f"<h1>{name}</h1><p class='soft'>{escape(' - '.join(about))}</p><p>{''.join(chips)}</p>{_talk(facts, model)}"
 
 
-def _talk(model: Mapping[str, Any]) -> str:
+def _talk(facts: RunFacts, model: Mapping[str, Any]) -> str:
     if not model.get("path"):
         return ""
     uri = model.get("mlflow_uri")
     entry = f"<p class='soft'>In the model registry: <code>{escape(uri)}</code></p>" if uri else ""
     command = f"<pre><code>qwenops chat {escape(_shown(model['path']))}</code></pre>"
-    return f"<div class='card'><b>Talk to it</b>{command}{entry}</div>"
+    heard = (facts.json("export", "export.json") or {}).get("quickstart")
+    sample = (
+        f"<details><summary>What it answered when it was exported</summary>"
+        f"<pre><code>{escape(heard['prompt'] + heard['response'])}</code></pre></details>"
+        if heard
+        else ""
+    )
+    return f"<div class='card'><b>Talk to it</b>{command}{sample}{entry}</div>"
 
 
 def _shown(path: str) -> str:

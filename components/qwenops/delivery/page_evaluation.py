@@ -86,17 +86,21 @@ def _benchmarks(facts: RunFacts) -> str:
             found.setdefault(".".join(parts[:2]), {})[model] = value
     models = [model for model in ("base", "moe", "chat") if any(model in row for row in found.values())]
     rows = [
-        [Cell(name), *(Cell(percent(row.get(model)), row.get(model)) for model in models)]
+        [Cell(name), *(_score(name, row.get(model)) for model in models)]
         for name, row in sorted(found.items())
     ]
     return table(("Benchmark", *models), rows) if rows else ""
 
 
+def _score(name: str, value: float | None) -> Cell:
+    return Cell(number(value)) if name.endswith(".bits_per_byte") else Cell(percent(value), value)
+
+
 def _multilingual(facts: RunFacts) -> str:
     rows = [
-        [Cell(name.replace("_", " ")), Cell(number(value))]
+        [Cell(name.replace("_", " ")), Cell(percent(value) if name.startswith("same_language") else number(value))]
         for name, value in sorted(facts.metrics("multilingual").items())
-        if not name.startswith("bits_per_byte")
+        if not name.startswith(("bits_per_byte", "loss"))
     ]
     return table(("Multilingual", "value"), rows) if rows else ""
 

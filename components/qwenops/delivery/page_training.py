@@ -66,7 +66,7 @@ def _bits(facts: RunFacts) -> str:
         + ([Cell(number(chat.get(code)))] if chat else [])
         for code in languages
     ]
-    head = ("Bits per byte, held out", *columns, *(("multilingual",) if chat else ()))
+    head = ("Bits per byte, held out", *columns, *(("chat",) if chat else ()))
     return f'<div class="card">{table(head, rows)}</div>'
 
 

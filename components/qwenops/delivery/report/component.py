@@ -90,3 +90,4 @@ def report(
         "register": register.uri,
     }
     execute("delivery.report", config, inputs, output)
+    output.uri += "/report.html"  # Kubeflow shows a file, and nothing reads this artifact as a folder.
