@@ -124,14 +124,16 @@ def _metrics(node: str) -> dict[str, float]:
                    "reward.final": 1.92, "adamw.reward.final": 2.4, "kl.final": 0.041, "rollbacks": 1},
         "benchmarks": {"verifiable.exact_match": 0.8, "verifiable.exact_match.base": 0.0, "verifiable.macro": 0.78,
                        "verifiable.items": 400, "cloze.accuracy": 0.31, "cloze.accuracy.base": 0.29,
-                       "cloze.accuracy.moe": 0.3, "ifeval.strict": 0.12, "cloze.bits_per_byte": 1.4, "gsm8k.exact_match": 0.0},
+                       "cloze.accuracy.moe": 0.3, "ifeval.strict": 0.12, "cloze.bits_per_byte": 1.4,
+                       "gsm8k.exact_match": 0.0},
         "long_context": {**{f"niah.{m}.{k}x.accuracy": _found(m, k, 0.5) for m in MODES for k in (1, 2, 4, 8)},
                          **{f"niah.{m}.{k}x.needles": 120 for m in MODES for k in (1, 2, 4, 8)},
                          **{f"loss.{m}.{k}x": 3.67 + 0.02 * k * MODES[m] for m in MODES for k in (1, 2, 4, 8)}},
         "safety": {**{f"harmful_rate.{c}.{x}": 0.04 * i for i, c in enumerate(CATEGORIES) for x in ("en", "zh")},
                    **{f"before.harmful_rate.{c}.{x}": 0.3 for c in CATEGORIES for x in ("en", "zh")},
                    "benign_refusal_rate": 0.08, "before.benign_refusal_rate": 0.02, "refusal_rate": 0.8},
-        "multilingual": {"same_language.de": 0.9, "bits_per_byte.de.base": 2.1, **{f"bits_per_byte.{k}": 2.0 for k in LANGUAGES}},
+        "multilingual": {"same_language.de": 0.9, "bits_per_byte.de.base": 2.1,
+                         **{f"bits_per_byte.{k}": 2.0 for k in LANGUAGES}},
         "contamination": {"gsm8k.contaminated_share": 0.0, "verifiable.contaminated_share": 0.012},
         "export": {"export.max_logit_difference": 2.4e-7}, "register": {"gate.passed": 0.0},
     }.get(node, {})
@@ -166,7 +168,8 @@ def _write_files(node: str, folder: Path) -> None:
         grid = {"context_length_tokens": 512, "cells": cells}
         (folder / "grid.json").write_text(json.dumps(grid), encoding="utf-8")
     if node == "export":
-        said = {"prompt": "<|im_start|>user\nReverse 4 1 7 2.<|im_end|>\n<|im_start|>assistant\n", "response": "2 7 1 4"}
+        prompt = "<|im_start|>user\nReverse 4 1 7 2.<|im_end|>\n<|im_start|>assistant\n"
+        said = {"prompt": prompt, "response": "2 7 1 4"}
         (folder / "export.json").write_text(json.dumps({"quickstart": said}), encoding="utf-8")
     if node == "register":
         sentences = {
