@@ -1,0 +1,74 @@
+"""The in-process engine says what transformers' own generation says, and draws from the nucleus."""
+
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from qwenops.generation.chat import render
+from qwenops.generation.engine import Sampling
+from qwenops.generation.in_process import InProcessEngine, choose
+
+PROMPTS = [render([{"role": "user", "content": text}]) for text in ("Reverse: 381752", "hi", "Sort: 1", "a" * 40)]
+
+
+def test_greedy_generation_of_a_mixed_batch_equals_transformers_one_by_one(model, tokenizer):
+    found = InProcessEngine(model, tokenizer).generate(PROMPTS, Sampling(max_new_tokens=10))
+    stops = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
+    for prompt, group in zip(PROMPTS, found, strict=True):
+        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        expected = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=10, do_sample=False, eos_token_id=stops,
+            pad_token_id=stops[1],
+        )
+        assert group == [tokenizer.decode(expected[0, ids.shape[1] :], skip_special_tokens=True)]
+
+
+def test_small_batches_give_the_same_greedy_answers_as_one_batch(model, tokenizer):
+    sampling = Sampling(max_new_tokens=8)
+    whole = InProcessEngine(model, tokenizer).generate(PROMPTS, sampling)
+    assert InProcessEngine(model, tokenizer, batch_tokens=1).generate(PROMPTS, sampling) == whole
+
+
+def test_sampling_is_repeatable_and_follows_its_seed(model, tokenizer):
+    engine = InProcessEngine(model, tokenizer)
+    first = engine.generate(PROMPTS, Sampling(temperature=1.0, n=3, max_new_tokens=6, seed=1))
+    assert first == engine.generate(PROMPTS, Sampling(temperature=1.0, n=3, max_new_tokens=6, seed=1))
+    assert first != engine.generate(PROMPTS, Sampling(temperature=1.0, n=3, max_new_tokens=6, seed=2))
+    assert [len(group) for group in first] == [3] * len(PROMPTS)
+
+
+def test_rows_that_end_early_stop_there_while_the_others_go_on(tokenizer):
+    torch.manual_seed(3)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=False, initializer_range=0.3,
+    )
+    model = Qwen2ForCausalLM(config)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    with torch.no_grad():
+        model.lm_head.weight[end] *= 3  # now most rows end within a few tokens, each at its own step
+    prompts = [render([{"role": "user", "content": f"{i} {i * 7919}"}]) for i in range(40)]
+    sampling = Sampling(max_new_tokens=20)
+    together = InProcessEngine(model, tokenizer).generate(prompts, sampling)
+    alone = [InProcessEngine(model, tokenizer).generate([prompt], sampling)[0] for prompt in prompts]
+    assert together == alone
+    assert len({len(group[0]) for group in together}) > 3
+
+
+def test_the_model_is_left_in_the_mode_it_was_in(model, tokenizer):
+    model.train()
+    InProcessEngine(model, tokenizer).generate(PROMPTS[:1], Sampling(max_new_tokens=1))
+    assert model.training
+    model.eval()
+
+
+def test_nucleus_draws_only_the_smallest_set_that_reaches_its_mass():
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
+    drawn = choose(logits, Sampling(temperature=1.0, top_p=0.7), torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {0, 1}
+    assert abs((drawn == 0).float().mean().item() - 0.5 / 0.8) < 0.03
+
+
+def test_a_nucleus_wider_than_the_first_look_is_still_exact():
+    logits = torch.zeros(2000, 200)  # flat: 90 % of the mass is 180 tokens
+    drawn = choose(logits, Sampling(temperature=1.0, top_p=0.9), torch.Generator().manual_seed(0))
+    assert 150 < len(set(drawn.tolist())) <= 181
