@@ -1,0 +1,38 @@
+import json
+
+import pytest
+from tests.pretraining.corpus import EXTEND, PRETRAIN
+from transformers import AutoModelForCausalLM
+
+from qwenops.contracts.checkpoint import read_facts
+from qwenops.errors import RecipeError
+from qwenops.pretraining.rows import Phase
+
+
+@pytest.fixture
+def extended(run_stage, artifacts, pretrained):
+    return run_stage("extend", EXTEND, {**artifacts, "checkpoint": pretrained.path})
+
+
+def test_extend_writes_the_new_base_and_length_and_adds_up_tokens(extended):
+    config = json.loads((extended.path / "config.json").read_text())
+    assert config["rope_theta"] == 1_000_000.0
+    assert config["max_position_embeddings"] == 256
+    facts = read_facts(extended.path)
+    seen = sum(config.training.steps * config.training.batch_tokens for config in (PRETRAIN, EXTEND))
+    assert (facts.context_length_tokens, facts.rope_theta, facts.tokens_seen) == (256, 1_000_000.0, seen)
+    assert AutoModelForCausalLM.from_pretrained(extended.path).config.rope_parameters["rope_theta"] == 1_000_000.0
+
+
+def test_extend_lowers_the_loss_at_both_lengths(extended, pretrained):
+    metrics = extended.manifest.metrics
+    assert metrics["loss.final"] < metrics["loss.first"]
+    assert metrics["loss.short.before"] == pytest.approx(pretrained.manifest.metrics["loss.final"], abs=1e-4)
+    assert metrics["loss.short.final"] < metrics["loss.short.before"]
+    assert {"bits_per_byte.en", "bits_per_byte.fr", "needle.accuracy", "needle.accuracy.short"} <= metrics.keys()
+
+
+def test_extend_to_a_length_already_trained_is_refused(run_stage, artifacts, pretrained):
+    short = EXTEND.model_copy(update={"phases": (Phase(length=128, steps=10),)})
+    with pytest.raises(RecipeError, match="does not extend"):
+        run_stage("extend", short, {**artifacts, "checkpoint": pretrained.path})
