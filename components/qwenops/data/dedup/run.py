@@ -1,7 +1,6 @@
 """Run deduplication: keys per part, one pass over each band, verification, one survivor per cluster."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,13 +9,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from qwenops.contracts.document import iter_documents, part_paths, read_documents
+from qwenops.contracts.document import part_paths, read_documents
 from qwenops.contracts.gate import SAMPLE_ROWS, gate
-from qwenops.data.dedup.clusters import Pair, candidate_pairs, ranks, survivors
 from qwenops.data.dedup.config import DedupConfig
-from qwenops.data.dedup.minhash import band_keys, exact_key, jaccard, shingles
+from qwenops.data.dedup.duplicates import document_keys, find_duplicates
 from qwenops.data.dedup.planted import PlantedScore, plant_and_score
 from qwenops.data.removal import remove_documents
 from qwenops.errors import StageError
@@ -41,7 +38,7 @@ def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
             stage.context, parts, function, stage.scratch / "keys", progress=progress, columns=["id", "text", "quality"]
         )
     score = _measure(config, documents, stage)
-    duplicates = _find_duplicates(config, documents, part_paths(stage.scratch / "keys", "keys"))
+    duplicates = find_duplicates(config, documents, part_paths(stage.scratch / "keys", "keys"))
     pq.write_table(duplicates, stage.out / "duplicates.parquet")
     summary = remove_documents(stage, documents, duplicates)
     sample = read_documents(stage.out).to_pandas().sample(frac=1.0, random_state=stage.seed).head(SAMPLE_ROWS)
@@ -51,48 +48,7 @@ def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
 
 
 def _keys_of_part(table: pa.Table, config: DedupConfig) -> PartResult:
-    texts = table["text"].to_pylist()
-    bands = band_keys(texts, config).T
-    columns = {"id": table["id"], "quality": table["quality"], "exact": pa.array(map(exact_key, texts), pa.string())}
-    columns |= {f"band_{number:02}": pa.array(np.ascontiguousarray(keys)) for number, keys in enumerate(bands)}
-    return PartResult({"keys": pa.table(columns)})
-
-
-def _find_duplicates(config: DedupConfig, documents: Path, parts: list[Path]) -> pa.Table:
-    """Documents to remove: id, reason ("exact" or "near") and the survivor of the cluster, ordered by id."""
-    heads = pa.concat_tables(pq.read_table(path, columns=["id", "quality", "exact"]) for path in parts)
-    ids = heads["id"].to_pylist()
-    exact = _exact_pairs(heads["exact"].to_pylist())
-    near = _verified(candidate_pairs(_bands(config, parts)) - exact, ids, documents, config)
-    rank = ranks(heads["quality"].to_pylist(), ids)
-    of_exact, of_all = survivors(len(ids), exact, rank), survivors(len(ids), exact | near, rank)
-    rows = [
-        {"id": ids[i], "reason": "near" if of_exact[i] == i else "exact", "survivor": ids[int(of_all[i])]}
-        for i in range(len(ids)) if of_all[i] != i
-    ]
-    schema = pa.schema([("id", pa.string()), ("reason", pa.string()), ("survivor", pa.string())])
-    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), schema=schema)
-
-
-def _exact_pairs(keys: list[str]) -> set[Pair]:
-    first: dict[str, int] = {}
-    return {(first[key], number) for number, key in enumerate(keys) if first.setdefault(key, number) != number}
-
-
-def _bands(config: DedupConfig, parts: list[Path]) -> Iterator[NDArray[np.uint64]]:
-    for number in range(config.bands):
-        name = f"band_{number:02}"
-        yield np.concatenate([pq.read_table(path, columns=[name])[name].to_numpy() for path in parts])
-
-
-def _verified(candidates: set[Pair], ids: list[str], documents: Path, config: DedupConfig) -> set[Pair]:
-    """The candidates whose exact Jaccard similarity reaches the threshold."""
-    wanted = {ids[number]: number for pair in candidates for number in pair}
-    found = {
-        wanted[row["id"]]: shingles(row["text"], config)
-        for row in iter_documents(documents, ["id", "text"]) if row["id"] in wanted
-    }
-    return {pair for pair in candidates if jaccard(found[pair[0]], found[pair[1]]) >= config.jaccard}
+    return PartResult({"keys": document_keys(table, config)})
 
 
 def _measure(config: DedupConfig, documents: Path, stage: Stage) -> PlantedScore:

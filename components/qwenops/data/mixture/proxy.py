@@ -20,7 +20,7 @@ _ROW_MULTIPLE = 128
 _MEASURED_BATCH = 16
 
 
-def proxy_losses(tokens: Path, weights: Mapping[str, float], config: MixtureConfig, seed: int) -> dict[str, float]:
+def proxy_losses(tokens: Path, weights: Mapping[str, float], *, config: MixtureConfig, seed: int) -> dict[str, float]:
     """Train a proxy on `weights` and measure it: bucket to nats per token.
 
     All proxies start from the same weights and see the rows of a bucket in the same order, so that the mixture is the

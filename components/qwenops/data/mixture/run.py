@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from qwenops.data.mixture.proxy import proxy_losses
 from qwenops.data.mixture.sample import Buckets, write_sample
 from qwenops.data.mixture.search import Outcome, Space, capped, search
 from qwenops.platform.progress import Progress
+from qwenops.platform.ray_tasks import run_tasks
 from qwenops.platform.stage import Stage
+
+Proxy = dict[str, Any]
 
 
 def run(config: MixtureConfig, *, documents: Path, tokenizer: Path, stage: Stage) -> None:
@@ -33,43 +37,48 @@ def run(config: MixtureConfig, *, documents: Path, tokenizer: Path, stage: Stage
         _publish(stage, buckets, capped(prior[None, :], caps)[0], None, [], config)
         return
     with stage.progress(config.proxies + 2, "proxies") as progress:
-        search_and_publish(config, stage, buckets, prior, caps, _Trainer(config, stage, shards, buckets, progress))
+        _search_and_publish(config, stage, buckets, prior, caps, _Trainer(config, stage, shards, buckets, progress))
 
 
 class _Trainer:
-    """Trains proxies one by one and remembers each in scratch, so that a killed search goes on."""
+    """Trains proxies and remembers each in scratch, so that a killed search goes on."""
 
     def __init__(self, config: MixtureConfig, stage: Stage, shards: Path, buckets: Buckets, progress: Progress) -> None:
-        self._config, self._stage, self._shards, self._buckets = config, stage, shards, buckets
-        self._progress = progress
+        self._stage, self._buckets, self._progress = stage, buckets, progress
+        self._function = partial(proxy_losses, shards, config=config, seed=stage.seed)
         target = np.ones(len(buckets.names)) if config.target == "uniform" else np.array(list(buckets.prior.values()))
         self._target = target / target.sum()
 
-    def train(self, name: str, weights: np.ndarray) -> dict[str, Any]:
-        """Weights, loss of every bucket and their average for one proxy."""
-        path = self._stage.scratch / f"proxy-{name}.json"
-        if not path.exists():
-            shares = dict(zip(self._buckets.names, weights.tolist(), strict=True))
-            losses = proxy_losses(self._shards, shares, self._config, self._stage.seed)
+    def train(self, mixtures: Mapping[str, np.ndarray]) -> list[Proxy]:
+        """Weights, loss of every bucket and their average of one proxy for each named mixture, in order."""
+        shares = {name: dict(zip(self._buckets.names, w.tolist(), strict=True)) for name, w in mixtures.items()}
+        waiting = [name for name in shares if not self._path(name).exists()]
+        self._progress.advance(len(shares) - len(waiting))
+        for place, losses in run_tasks(self._stage.context, self._function, [shares[name] for name in waiting]):
+            name = waiting[place]
             target = float(np.dot(self._target, [losses[bucket] for bucket in self._buckets.names]))
-            path.write_text(json.dumps({"name": name, "weights": shares, "losses": losses, "target": target}))
-        proxy = json.loads(path.read_text(encoding="utf-8"))
-        self._progress.advance(1, f"{name}: loss {proxy['target']:.3f}")
-        return proxy
+            proxy = {"name": name, "weights": shares[name], "losses": losses, "target": target}
+            self._path(name).write_text(json.dumps(proxy), encoding="utf-8")
+            self._progress.advance(1, f"{name}: loss {target:.3f}")
+        return [json.loads(self._path(name).read_text(encoding="utf-8")) for name in shares]
+
+    def _path(self, name: str) -> Path:
+        return self._stage.scratch / f"proxy-{name}.json"
 
 
-def search_and_publish(
+def _search_and_publish(
     config: MixtureConfig, stage: Stage, buckets: Buckets, prior: np.ndarray, caps: np.ndarray, trainer: _Trainer
 ) -> None:
     """Train the proxies, search, check the result against the prior with one more proxy each, publish the better."""
     rng = np.random.default_rng(stage.seed)
     space = Space(prior, caps, config.strength_low, config.strength_high, config.prior_share)
     mixtures = space.draw(config.proxies, rng)
-    proxies = [trainer.train(str(number), weights) for number, weights in enumerate(mixtures)]
+    proxies = trainer.train({str(number): weights for number, weights in enumerate(mixtures)})
     losses = np.array([proxy["target"] for proxy in proxies])
     outcome = search(mixtures, losses, space, simulated=config.simulated, averaged=config.averaged, rng=rng)
     before = capped(prior[None, :], caps)[0]
-    checks = [trainer.train("prior", before), trainer.train("chosen", outcome.weights)]
+    checks = trainer.train({"prior": before, "chosen": outcome.weights})
+    stage.metric("mixture.proxy_loss.best_sampled", float(losses.min()))
     for check in checks:
         stage.metric(f"mixture.proxy_loss.{check['name']}", check["target"])
     stage.metric("mixture.spearman", outcome.spearman)
@@ -80,7 +89,7 @@ def search_and_publish(
 
 
 def _publish(
-    stage: Stage, buckets: Buckets, weights: np.ndarray, outcome: Outcome | None, proxies: list[Mapping[str, Any]],
+    stage: Stage, buckets: Buckets, weights: np.ndarray, outcome: Outcome | None, proxies: list[Proxy],
     config: MixtureConfig,
 ) -> None:
     shares = dict(zip(buckets.names, (weights / weights.sum()).tolist(), strict=True))

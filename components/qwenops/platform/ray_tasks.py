@@ -1,0 +1,33 @@
+"""Independent pieces of work: one after the other on a laptop, as Ray tasks in a cluster."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import ray
+
+from qwenops.platform.context import RunContext
+from qwenops.platform.ray_data import connect
+
+T = TypeVar("T")
+
+
+def run_tasks(context: RunContext, function: Callable[[Any], T], items: Sequence[Any]) -> Iterator[tuple[int, T]]:
+    """Yield (place of the item, result) as pieces finish.
+
+    With `context.num_workers == 0` the pieces run in this process, in order: a worker process would spend longer on
+    importing torch than a laptop's pieces take. Otherwise each is a Ray task, with a GPU when the context has them.
+
+    Args:
+        context: Where this runs.
+        function: Picklable; its result depends on its item only.
+        items: One for each piece.
+    """
+    if not context.num_workers:
+        yield from ((place, function(item)) for place, item in enumerate(items))
+        return
+    connect(context)
+    task = ray.remote(num_cpus=1, num_gpus=1 if context.use_gpu == "yes" else 0)(function)
+    places = {task.remote(item): place for place, item in enumerate(items)}
+    while places:
+        done, _ = ray.wait(list(places), num_returns=1)
+        yield places.pop(done[0]), ray.get(done[0])

@@ -1,0 +1,129 @@
+"""Deduplication: duplicates are found, distinct texts are not, and order and parts do not matter."""
+
+import random
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from qwenops.contracts.document import documents_from_rows, write_part
+from qwenops.data.dedup.clusters import candidate_pairs, ranks, survivors
+from qwenops.data.dedup.config import DedupConfig
+from qwenops.data.dedup.duplicates import document_keys, find_duplicates
+from qwenops.data.dedup.minhash import band_keys, exact_key, jaccard, shingles, signature
+from qwenops.data.dedup.planted import perturb, plant_and_score
+
+CONFIG = DedupConfig(planted_documents=120)
+WORDS = [a + b for a in ("ka", "lo", "mi", "su", "ter", "van", "wol", "zen") for b in ("ra", "ndi", "pos", "que", "li")]
+
+
+def make_texts(count, length=300, seed=0):
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=length)) for _ in range(count)]
+
+
+def write_corpus(folder, texts, parts=1, order=None):
+    """Documents in the given order; id and quality belong to the text, wherever it lies."""
+    rows = [
+        {
+            "id": f"d{n:03}", "text": text, "source": "s", "domain": "web", "url": "", "license": "MIT", "lang": "en",
+            "lang_score": 1.0, "quality": (n % 7) / 7, "split": "train",
+        }
+        for n, text in enumerate(texts)
+    ]
+    rows = [rows[n] for n in order] if order is not None else rows
+    size = -(-len(rows) // parts)
+    for part in range(parts):
+        table = documents_from_rows(rows[part * size : (part + 1) * size])
+        write_part(table, folder / f"documents/part-{part:05}.parquet")
+    return folder
+
+
+def removed_ids(folder):
+    parts = sorted((folder / "documents").glob("*.parquet"))
+    for path in parts:
+        table = pq.read_table(path)
+        write_part(document_keys(table, CONFIG), folder / "keys" / path.name)
+    return find_duplicates(CONFIG, folder, sorted((folder / "keys").glob("*.parquet"))).to_pylist()
+
+
+def test_exact_key_ignores_case_space_and_punctuation():
+    assert exact_key("Hello,  World!") == exact_key("hello world") == exact_key("HELLO\n(world)")
+    assert exact_key("hello world") != exact_key("hello word")
+    assert exact_key("...") != exact_key("!!!")
+
+
+def test_signature_estimates_jaccard_within_three_deviations():
+    rng, hashes = random.Random(1), 2000
+    text = make_texts(1)[0]
+    for low, high in ((0.85, 0.95), (0.5, 0.6)):
+        copy = perturb(text, low, high, CONFIG, rng)
+        left, right = shingles(text, CONFIG), shingles(copy, CONFIG)
+        exact = jaccard(left, right)
+        estimate = np.mean(signature(left, hashes) == signature(right, hashes))
+        assert abs(estimate - exact) < 3 * np.sqrt(exact * (1 - exact) / hashes)
+
+
+def test_bands_find_near_pairs_and_leave_distant_ones():
+    rng = random.Random(2)
+    texts = make_texts(60, length=150)
+    near = [perturb(text, 0.93, 0.97, CONFIG, rng) or text for text in texts]
+    far = [perturb(text, 0.25, 0.3, CONFIG, rng) for text in texts]
+    near_keys, far_keys, keys = (band_keys(group, CONFIG) for group in (near, [f for f in far if f], texts))
+    assert (keys == near_keys).any(axis=1).all()
+    assert (keys[: len(far_keys)] == far_keys).any(axis=1).mean() < 0.05
+
+
+def test_planted_copies_are_found_and_near_misses_are_not():
+    score = plant_and_score(make_texts(120), CONFIG, seed=3)
+    assert score.copies >= 40 and score.misses >= 40
+    assert score.recall >= 0.95
+    assert score.precision >= 0.95
+
+
+def test_planted_recall_falls_with_too_few_bands():
+    score = plant_and_score(make_texts(120), DedupConfig(planted_documents=120, bands=1, rows=16), seed=3)
+    assert score.recall < 0.8
+
+
+def test_survivors_are_transitive_and_the_best_document_stays():
+    rank = ranks([0.1, 0.9, 0.5, 0.3], ["a", "b", "c", "d"])
+    assert survivors(4, [(0, 2), (2, 1)], rank).tolist() == [1, 1, 1, 3]
+
+
+def test_survivors_with_equal_quality_keep_the_smallest_id():
+    assert survivors(2, [(0, 1)], ranks([0.5, 0.5], ["b", "a"])).tolist() == [1, 1]
+
+
+def test_candidate_pairs_of_a_large_bucket_stay_linear():
+    pairs = candidate_pairs([np.zeros(1000, dtype=np.uint64)])
+    assert len(pairs) < 2000
+    assert set(survivors(1000, pairs, list(range(1000)))) == {0}
+
+
+def test_duplicates_do_not_depend_on_order_or_parts(tmp_path):
+    rng = random.Random(4)
+    texts = make_texts(40)
+    texts += [perturb(text, 0.9, 0.96, CONFIG, rng) or text for text in texts[:10]]
+    texts += [texts[20].upper().replace(" ", ", ")]
+    shuffled = rng.sample(range(len(texts)), len(texts))
+    one = removed_ids(write_corpus(tmp_path / "one", texts))
+    three = removed_ids(write_corpus(tmp_path / "three", texts, parts=3, order=shuffled))
+    assert one == three
+    assert {row["reason"] for row in one} == {"exact", "near"}
+    assert len(one) == 11
+
+
+def test_duplicates_of_distinct_texts_are_none(tmp_path):
+    assert removed_ids(write_corpus(tmp_path, make_texts(50, seed=9))) == []
+
+
+def test_unspaced_scripts_are_compared_by_characters():
+    text = "我们今天在这里讨论数据清洗的方法并且比较不同的重复检测算法" * 3
+    copy = text[:60] + "很" + text[60:]
+    assert jaccard(shingles(text, CONFIG), shingles(copy, CONFIG)) > 0.5
+
+
+@pytest.mark.parametrize("text", ["a", "...", "one two"])
+def test_short_text_is_one_shingle(text):
+    assert len(shingles(text, CONFIG)) == 1
