@@ -83,6 +83,7 @@ def dual_chunk_attention(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention function of transformers' interface.
@@ -95,12 +96,16 @@ def dual_chunk_attention(
         attention_mask: None, or bool [B, T] with padding on the left of each row (`padding_mask`).
         scaling: Factor of the logits, temperature included.
         dropout: Must be 0; the recipe never uses attention dropout.
+        sliding_window: Must be None or 0; every released config has `use_sliding_window` false.
 
     Returns:
         [B, Q, H, D], and None for the weights that are never formed.
     """
-    if dropout:
-        raise RecipeError("dual chunk attention has no dropout", expected="0", found=dropout, action="set it to 0")
+    if dropout or sliding_window:
+        raise RecipeError(
+            "dual chunk attention has neither dropout nor a sliding window", expected="both off",
+            found=f"dropout {dropout}, window {sliding_window}", action="switch them off in the model's config",
+        )
     settings = module.config.dual_chunk_attention_config
     scheme = DualChunk(settings["chunk_size"], settings["local_size"])
     theta = module.config.rope_parameters["rope_theta"]
@@ -165,14 +170,15 @@ def merge(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
 
 def padding_mask(
     batch_size: int, q_length: int, kv_length: int, *, mask_function: Any = causal_mask_function,
-    attention_mask: torch.Tensor | None = None, **_: Any,
+    attention_mask: torch.Tensor | None = None, local_size: int | None = None, **_: Any,
 ) -> torch.Tensor | None:
     """Mask function of transformers' interface: keep the 2-D padding mask, never form a square one.
 
     Raises:
         StageError: documents are packed in one row, which chunks cannot follow.
     """
-    if mask_function is not causal_mask_function:
+    # The MoE model asks for a sliding-window mask (local_size) too and uses it in no layer.
+    if local_size is None and mask_function is not causal_mask_function:
         raise StageError(
             "dual chunk attention got a packed row", expected="one document per row, causal",
             found="position_ids that start again, or a custom mask", action="give each document its own row",
