@@ -31,7 +31,7 @@ def _funnel(facts: RunFacts) -> str:
         counts = facts.manifests[node].counts if node in facts.manifests else {}
         if counts:
             reasons = sorted(counts["dropped"].items(), key=lambda item: -item[1])
-            words = ", ".join(f"{reason} {number(n)}" for reason, n in reasons[:4] if n)
+            words = ", ".join(f"{reason.replace('_', ' ')} {number(n)}" for reason, n in reasons[:4] if n)
             share = counts["kept"] / counts["read"] if counts["read"] else None
             rows.append((node, share or 0.0, f"{number(counts['kept'])} of {number(counts['read'])}", words))
     if not rows:

@@ -77,8 +77,8 @@ def _body(config: ExportConfig, facts: CardFacts) -> str:
     yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": length}
     return f"""# {config.model_name}
 
-A chat model trained by [qwenops](https://pypi.org/project/qwenops/), an open pipeline after the Qwen2 Technical
-Report (arXiv:2407.10671). It is a stock `{facts.architecture}`: transformers loads it without further code.
+A chat model trained by qwenops, a pipeline that follows the Qwen2 Technical Report (arXiv:2407.10671).
+It is a stock `{facts.architecture}`: transformers loads it without further code.
 
 | | |
 |---|---|

@@ -15,11 +15,11 @@ from qwenops.errors import StageError
 
 SCRIPT = '''from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model_name = {name!r}
+model_name = {name}
 model = AutoModelForCausalLM.from_pretrained(model_name, torch_dtype="auto", device_map="auto")
 tokenizer = AutoTokenizer.from_pretrained(model_name)
 
-prompt = {prompt!r}
+prompt = {prompt}
 messages = [
     {{"role": "system", "content": "You are a helpful assistant."}},
     {{"role": "user", "content": prompt}},
@@ -55,7 +55,7 @@ class Answer:
 
 def script(name: str, prompt: str, new_tokens: int) -> str:
     """The quickstart's text for a model folder or hub name."""
-    return SCRIPT.format(name=name, prompt=prompt, new_tokens=new_tokens)
+    return SCRIPT.format(name=json.dumps(name), prompt=json.dumps(prompt), new_tokens=new_tokens)
 
 
 def run_quickstart(folder: Path, prompt: str, new_tokens: int, timeout_seconds: int) -> Answer:
