@@ -83,7 +83,8 @@ def smoke() -> Recipe:
         ),
         tokens=TokensConfig(checked_documents=50),
         pretrain=PretrainConfig(
-            size=tiny.TINY_SIZE,
+            # The smoke tokenizer has 512 tokens.
+            size=tiny.TINY_SIZE.model_copy(update={"vocab_rows": 512}),
             initializer_range=0.06,
             phases=(Phase(length=64, steps=30, repeat_share=0.3), Phase(length=128, steps=10, repeat_share=0.1)),
             practice=Practice(needle_share=0.25),
@@ -134,7 +135,12 @@ def smoke() -> Recipe:
             update={"tasks_per_kind": 60, "heldout_per_kind": 10, "document_instructions": 20}
         ),
         select=SelectConfig(
-            size=300, quotas=(Quota(source="verifiable", rows=240), Quota(source="documents", rows=10))
+            size=300,
+            quotas=(
+                Quota(source="verifiable", rows=240),
+                Quota(source="documents", rows=10),
+                Quota(source="safety", rows=50),
+            ),
         ),
         evolve=tiny.EVOLVE.model_copy(
             update={"verifiable_demonstrations": 120, "demonstrations_per_source": 10, "heldout_evolved": 5}

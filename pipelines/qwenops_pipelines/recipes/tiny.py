@@ -148,7 +148,7 @@ DEDUP = DedupConfig(planted_documents=400)
 DECONTAMINATE = DecontaminateConfig(sets=("humaneval", "continuation"))
 TOKENIZER = TokenizerConfig(vocabulary=2048, sample_bytes=6_000_000, measured_bytes=200_000)
 MIXTURE = MixtureConfig(
-    proxies=16,
+    proxies=12,
     hidden_size=64,
     num_layers=1,
     num_heads=2,
@@ -175,11 +175,11 @@ PRETRAIN = PretrainConfig(
     phases=(
         Phase(length=64, steps=180, repeat_share=0.3),
         Phase(length=128, steps=120, repeat_share=0.1),
-        Phase(length=256, steps=140, repeat_share=0.1),
+        Phase(length=256, steps=180, repeat_share=0.1),
     ),
     practice=Practice(needle_share=0.5),
     training=TrainingConfig(
-        steps=440,
+        steps=480,
         batch_tokens=4096,
         learning_rate=4e-3,
         final_learning_rate=4e-4,
