@@ -1,15 +1,17 @@
 """Run `fit` for pretrain and extend: thread count, progress, curves, a state to resume from."""
 
-import time
 from dataclasses import dataclass
 
+import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from qwenops.platform.stage import Stage
 from qwenops.pretraining.rows import RowSource
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitHooks, FitResult, StepReport, autocast, fit
 from qwenops.training.objective import language_modelling
+from qwenops.training.parallel import is_distributed, is_sharded, whole_state
 from qwenops.training.threads import remembered_threads
 
 
@@ -25,7 +27,9 @@ def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: St
     """Train `model` in place on `source`; only rank 0 reports to `stage`."""
     batches = source.batches()
     leader = source.rank == 0
-    threads = remembered_threads(stage.scratch / "threads", lambda: _probe(model, source, config))
+    threads = torch.get_num_threads()
+    if not is_distributed():
+        threads = remembered_threads(stage.scratch / "threads", lambda: _probe(model, source, config))
     began_at = 0
     with stage.progress(source.batch_tokens * source.steps, "tokens") as progress:
 
@@ -53,12 +57,22 @@ def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: St
     return Trained(result, threads)
 
 
-def _probe(model: nn.Module, source: RowSource, config: TrainingConfig) -> float:
+def unsharded(model: PreTrainedModel) -> PreTrainedModel:
+    """`model` itself, or on rank 0 a copy with whole weights when they are sharded. Every worker must call it."""
+    if not is_sharded(model):
+        return model
+    state = whole_state(model)
+    with torch.device("meta"):
+        copy = type(model)(model.config)
+    copy.load_state_dict(state, assign=True, strict=False)
+    copy.tie_weights()
+    return copy
+
+
+def _probe(model: nn.Module, source: RowSource, config: TrainingConfig) -> None:
     """One forward and backward pass of the last phase, for the thread measurement; its gradients are dropped."""
-    began = time.perf_counter()
     batch = next(source.batches()(source.steps - 1))
     with autocast(model, config.precision):
         loss, _ = language_modelling(model, batch)  # type: ignore[arg-type]
     loss.backward()
     model.zero_grad(set_to_none=True)
-    return time.perf_counter() - began

@@ -1,16 +1,25 @@
 """The state a killed training loop continues from: weights, optimiser, random state, counters.
 
-One file, replaced by rename, so that a kill leaves the previous state and never half of one.
+A state becomes visible by one rename, so that a kill leaves the previous one and never half of one. Whole weights go
+into one file, written by rank 0; weights sharded by FSDP2 go through torch.distributed.checkpoint, each worker
+writing its own part.
 """
 
+import json
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+from qwenops.training.parallel import is_sharded, place
 
 _FILE = "state.pt"
+_LATEST = "latest.json"
 
 
 @dataclass
@@ -19,7 +28,7 @@ class LoopState:
 
     Attributes:
         step: Steps finished.
-        tokens: Tokens trained.
+        tokens: Tokens trained by this worker.
         losses: Loss of every finished step, nats per token.
     """
 
@@ -29,21 +38,26 @@ class LoopState:
 
 
 def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: LoopState) -> None:
-    """Write everything the loop needs to continue exactly."""
+    """Write everything the loop needs to continue exactly. Every worker must call it."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / (_FILE + ".tmp")
-    torch.save(
-        {
-            "model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": asdict(state),
-            "random": torch.get_rng_state(),
-        },
-        temporary,
-    )
-    temporary.replace(folder / _FILE)
+    if is_sharded(model):
+        _save_shards(folder, model, optimizer, state)
+    elif place().rank == 0:
+        temporary = folder / (_FILE + ".tmp")
+        torch.save(
+            {
+                "model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": asdict(state),
+                "random": torch.get_rng_state(),
+            },
+            temporary,
+        )
+        temporary.replace(folder / _FILE)
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> LoopState:
     """Restore the last saved state into `model` and `optimizer`; a fresh state when there is none."""
+    if is_sharded(model):
+        return _load_shards(folder, model, optimizer)
     path = folder / _FILE
     if not path.exists():
         return LoopState()
@@ -52,3 +66,28 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     optimizer.load_state_dict(saved["optimizer"])
     torch.set_rng_state(saved["random"])
     return LoopState(**saved["state"])
+
+
+def _save_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: LoopState) -> None:
+    name = f"step-{state.step}"
+    weights, moments = get_state_dict(model, optimizer)
+    dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=folder / name)
+    if place().rank != 0:
+        return
+    temporary = folder / (_LATEST + ".tmp")
+    temporary.write_text(json.dumps({"name": name, "state": asdict(state)}), encoding="utf-8")
+    temporary.replace(folder / _LATEST)
+    for old in folder.glob("step-*"):
+        if old.name != name:
+            shutil.rmtree(old)
+
+
+def _load_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> LoopState:
+    latest = folder / _LATEST
+    if not latest.exists():
+        return LoopState()
+    facts = json.loads(latest.read_text(encoding="utf-8"))
+    weights, moments = get_state_dict(model, optimizer)
+    dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=folder / facts["name"])
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+    return LoopState(**facts["state"])

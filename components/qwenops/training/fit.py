@@ -19,7 +19,7 @@ from qwenops.errors import StageError
 from qwenops.training.checkpoint import LoopState, load_state, save_state
 from qwenops.training.config import TrainingConfig
 from qwenops.training.optimizer import build_optimizer
-from qwenops.training.parallel import global_sum, place, sum_gradients
+from qwenops.training.parallel import global_sum, sum_gradients
 from qwenops.training.schedule import learning_rate
 
 Batch = dict[str, Any]
@@ -115,7 +115,6 @@ def fit(
     if state.step and hooks.on_resume:
         hooks.on_resume(state.step, state.tokens)
     model.train()
-    leader = place().rank == 0
     stream = batches(state.step)
     began, tokens_before = time.perf_counter(), state.tokens
     while state.step < config.steps:
@@ -132,8 +131,7 @@ def fit(
         state.step, state.tokens = state.step + 1, state.tokens + report.tokens
         if hooks.on_step:
             hooks.on_step(report)
-        due = state.step % config.checkpoint_every_steps == 0 and state.step < config.steps
-        if state_dir and due and leader:
+        if state_dir and state.step % config.checkpoint_every_steps == 0 and state.step < config.steps:
             save_state(state_dir, model, optimizer, state)
     seconds = time.perf_counter() - began
     return FitResult(

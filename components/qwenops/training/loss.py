@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from qwenops.training.parallel import whole
+
 IGNORED = -100
 _CHUNK_TOKENS = 1024
 
@@ -78,7 +80,7 @@ def hidden_states(
 
 def output_weight(model: Any) -> Tensor:
     """The [vocabulary, hidden] weight that turns hidden states into logits (the tied embedding, for small sizes)."""
-    return model.get_output_embeddings().weight
+    return whole(model.get_output_embeddings().weight)
 
 
 def dpo_loss(

@@ -16,10 +16,10 @@ from qwenops.pretraining.extend.config import ExtendConfig
 from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_metrics, text_rows
 from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.summary import write_summary
-from qwenops.pretraining.train import train
+from qwenops.pretraining.train import train, unsharded
 from qwenops.tasks.needles import NeedleRows, evaluate_needles
 from qwenops.training.objective import mean_loss
-from qwenops.training.parallel import place
+from qwenops.training.parallel import place, shard
 
 
 def run(config: ExtendConfig, *, tokens: Path, tokenizer: Path, checkpoint: Path, stage: Stage) -> None:
@@ -53,6 +53,7 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
     metrics = {"loss.before": mean_loss(model, text), "loss.short.before": mean_loss(model, short_text)}
     metrics |= {f"needle.accuracy.{name}_before": score for name, score in _accuracies(model, needles).items()}
     change_base(model, config.rope_theta, length)
+    shard(model)
     metrics["loss.first"] = mean_loss(model, text)
     source = RowSource(
         shards, tokenizer, config.phases, config.practice, config.training.batch_tokens, stage.seed,
@@ -71,9 +72,10 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         metrics["needle.accuracy.short"] = evaluate_needles(model, needles["short"]).accuracy
         by_depth = score.by_depth
     seen = trained.fit.tokens * device.world_size
+    finished = unsharded(model)
     if device.rank == 0:
         save_checkpoint(
-            model, tokenizer, stage.out, length, facts.tokens_seen + seen, parent=Path(job["checkpoint"]).name
+            finished, tokenizer, stage.out, length, facts.tokens_seen + seen, parent=Path(job["checkpoint"]).name
         )
     return {"metrics": metrics, "tokens": seen, "by_depth": by_depth}
 

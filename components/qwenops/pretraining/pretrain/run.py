@@ -18,10 +18,10 @@ from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, langua
 from qwenops.pretraining.pretrain.config import PretrainConfig
 from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.summary import write_summary
-from qwenops.pretraining.train import train
+from qwenops.pretraining.train import train, unsharded
 from qwenops.tasks.needles import evaluate_needles
 from qwenops.training.objective import mean_loss
-from qwenops.training.parallel import place
+from qwenops.training.parallel import place, shard
 
 
 def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, stage: Stage) -> None:
@@ -45,6 +45,7 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
     shards, tokenizer = TokenShards(job["tokens"]), load_tokenizer(job["tokenizer"])
     model, device = initial_model(config, len(tokenizer), stage.seed), place()
     model.to(device.kind)  # type: ignore[arg-type]
+    shard(model)
     length = config.phases[-1].length
     text = text_rows(shards, length, config.evaluation_tokens)
     metrics = {"loss.first": mean_loss(model, text)}
@@ -64,8 +65,9 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
         metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
         by_depth = score.by_depth
     seen = trained.fit.tokens * device.world_size
+    finished = unsharded(model)
     if device.rank == 0:
-        save_checkpoint(model, tokenizer, stage.out, length, seen, parent=config.init_from)
+        save_checkpoint(finished, tokenizer, stage.out, length, seen, parent=config.init_from)
     return {"metrics": metrics, "tokens": seen, "by_depth": by_depth}
 
 
