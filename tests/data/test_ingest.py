@@ -1,0 +1,185 @@
+# ruff: noqa: E501 - sample texts are long lines
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwenops.contracts.document import PAGE_SCHEMA, check_documents, part_paths, read_documents, read_funnel, write_part
+from qwenops.data.ingest.config import IngestConfig
+from qwenops.data.ingest.documents import ingest_pages, page_text, split_of
+from qwenops.data.ingest.language import identify
+from qwenops.data.ingest.run import run
+from qwenops.data.ingest.text import decode, extract, nesting, normalise, normalise_code
+
+_FAST = IngestConfig(extractor="resiliparse")
+# Article 1 and 2 of the Universal Declaration of Human Rights, or plain sentences of that kind.
+_SENTENCES = {
+    "en": "All human beings are born free and equal in dignity and rights. They are endowed with reason and conscience.",
+    "zh": "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。",
+    "de": "Alle Menschen sind frei und gleich an Würde und Rechten geboren. Sie sind mit Vernunft und Gewissen begabt.",
+    "fr": "Tous les êtres humains naissent libres et égaux en dignité et en droits. Ils sont doués de raison.",
+    "es": "Todos los seres humanos nacen libres e iguales en dignidad y derechos y, dotados como están de razón.",
+    "pt": "Todos os seres humanos nascem livres e iguais em dignidade e em direitos. Dotados de razão e de consciência.",
+    "it": "Tutti gli esseri umani nascono liberi ed eguali in dignità e diritti. Essi sono dotati di ragione e di coscienza.",
+    "nl": "Alle mensen worden vrij en gelijk in waardigheid en rechten geboren. Zij zijn begiftigd met verstand en geweten.",
+    "ru": "Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены разумом и совестью.",
+    "ja": "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。",
+    "ko": "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다. 인간은 천부적으로 이성과 양심을 부여받았다.",
+    "vi": "Tất cả mọi người sinh ra đều được tự do và bình đẳng về nhân phẩm và quyền lợi. Mọi con người đều được tạo hoá ban cho.",
+    "ar": "يولد جميع الناس أحراراً متساوين في الكرامة والحقوق. وقد وهبوا عقلاً وضميراً وعليهم أن يعامل بعضهم بعضاً بروح الإخاء.",
+    "he": "כל בני אדם נולדו בני חורין ושווים בערכם ובזכויותיהם. כולם חוננו בתבונה ובמצפון.",
+    "tr": "Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar. Akıl ve vicdana sahiptirler.",
+    "th": "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ ต่างมีเหตุผลและมโนธรรม",
+    "hi": "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है।",
+    "pl": "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności i swych praw. Są oni obdarzeni rozumem.",
+    "cs": "Všichni lidé rodí se svobodní a sobě rovní co do důstojnosti a práv. Jsou nadáni rozumem a svědomím.",
+}
+_ARTICLE = "<p>{0} {0}</p><p>{0} {0} {0}</p>"
+
+
+def _html(text: str) -> bytes:
+    return (
+        "<html><head><title>Title</title><script>var secretscript = 1;</script><style>.secretstyle{}</style></head><body>"
+        "<nav><ul><li><a href='/'>secretmenu home</a></li><li><a href='/b'>secretmenu products</a></li></ul></nav>"
+        f"<main><article><h1>Heading</h1>{_ARTICLE.format(text)}</article></main>"
+        "<!-- secretcomment --><footer><a href='/legal'>secretfooter imprint</a></footer></body></html>"
+    ).encode()
+
+
+def _pages(*rows: dict) -> pa.Table:
+    common = {"source": "s", "domain": "web", "url": "u", "license": "CC0-1.0", "fetched_at": "", "lang_hint": ""}
+    table = [common | {"id": f"p{n}", "mime": "text/plain"} | row for n, row in enumerate(rows)]
+    return pa.Table.from_pylist(table, schema=PAGE_SCHEMA)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh", "de", "ru", "ja", "ar"])
+@pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse"])
+def test_extraction_keeps_the_article_and_drops_scripts_and_menus(lang, extractor):
+    text = extract(_html(_SENTENCES[lang]).decode(), extractor)
+    assert text.count(_SENTENCES[lang]) == 5 or (extractor == "trafilatura" and _SENTENCES[lang] in text)
+    assert "secret" not in text
+
+
+def test_language_of_labelled_sentences_is_right_for_nearly_all():
+    wrong = {lang: identify(text) for lang, text in _SENTENCES.items() if identify(text)[0] != lang}
+    assert len(wrong) <= 0.05 * len(_SENTENCES), wrong
+    assert all(0 <= identify(text)[1] <= 1 for text in _SENTENCES.values())
+
+
+def test_language_of_asian_text_full_of_product_names_goes_by_script():
+    assert identify("使用 LibreOffice Calc 和 Microsoft Excel 打开 CSV 文件，然后点击保存按钮")[0] == "zh"
+    assert identify("LibreOffice Calc で CSV ファイルを開き、Microsoft Excel の形式で保存します")[0] == "ja"
+
+
+@pytest.mark.parametrize("text", ["12345 67890 --- +++ 2024", "", "\U0001f600 \U0001f680"])
+def test_language_of_text_without_letters_is_undecided(text):
+    assert identify(text) == ("", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("lang", "charset"),
+    [("zh", "gb18030"), ("ja", "shift_jis"), ("ru", "windows-1251"), ("de", "utf-16"), ("zh", "utf-8-sig")],
+)
+def test_decode_finds_the_charset_that_a_page_declares_or_shows(lang, charset):
+    text = f"<html><head><meta charset='{charset}'></head><body>{_SENTENCES[lang] * 5}</body></html>"
+    assert _SENTENCES[lang] in decode(text.encode(charset))
+
+
+@pytest.mark.parametrize(
+    ("raw", "mime", "reason"),
+    [
+        (b"", "text/html", "empty"),
+        (b"<html><body><script>x</script></body></html>", "text/html", "empty"),
+        (b"<div>" * 100_000 + b"text", "text/html", "deep_markup"),
+        (b"<b><i>" * 300 + b"text", "text/html", "deep_markup"),
+        (bytes(range(128, 256)) * 20 + b"\x00\x01\x02" * 50, "text/plain", "undecodable"),
+        (b"word " * 1_200_000, "text/plain", "too_large"),
+        (b"caf\xe9 is good " * 50 + b"and this is an English sentence for the test.", "text/plain", ""),
+    ],
+    ids=["nothing", "only-script", "nested-div", "nested-inline", "binary", "huge-line", "latin-1"],
+)
+def test_page_text_of_bad_input_has_a_reason(raw, mime, reason):
+    assert page_text(raw, mime, "web", _FAST)[1] == reason
+
+
+def test_nesting_of_a_long_list_is_flat():
+    assert nesting("<ul>" + "<li>item<p>text<br>" * 5000 + "</ul>", 200) == 1
+
+
+@given(st.text(max_size=200))
+def test_normalise_is_idempotent_and_leaves_no_control_characters(text):
+    once = normalise(text)
+    assert normalise(once) == once
+    assert "\n\n\n" not in once and not any(ord(letter) < 32 and letter != "\n" for letter in once)
+
+
+def test_normalise_code_keeps_indentation():
+    assert normalise_code("def f():\r\n    return 1  # e\u0301\r\n") == "def f():\n    return 1  # \u00e9"
+
+
+@given(st.binary(max_size=300), st.sampled_from(["text/html", "text/plain"]), st.sampled_from(["web", "code"]))
+def test_ingest_any_bytes_are_kept_or_dropped_never_raised(raw, mime, domain):
+    kept, dropped, _ = ingest_pages(_pages({"raw": raw, "mime": mime, "domain": domain}), _FAST)
+    assert kept.num_rows + dropped.num_rows == 1
+    check_documents(kept, "test")
+
+
+def test_ingest_program_keeps_its_domain_and_has_no_human_language():
+    kept, _, _ = ingest_pages(_pages({"raw": b"import os\nprint(os.name)\n", "domain": "code"}), _FAST)
+    assert (kept["lang"][0].as_py(), kept["domain"][0].as_py()) == ("code", "code")
+
+
+def test_ingest_language_that_is_not_listed_is_dropped():
+    config = IngestConfig(extractor="resiliparse", languages=("en",))
+    kept, dropped, _ = ingest_pages(_pages({"raw": _SENTENCES["de"].encode()}), config)
+    assert kept.num_rows == 0 and dropped["reason"].to_pylist() == ["lang_not_listed"]
+
+
+def test_ingest_uncertain_language_is_dropped():
+    config = IngestConfig(extractor="resiliparse", min_language_score=1.0)
+    _, dropped, _ = ingest_pages(_pages({"raw": b"Menu File Edit"}, {"raw": b"123 456"}), config)
+    assert dropped["reason"].to_pylist() == ["lang_low_conf", "lang_low_conf"]
+
+
+def test_split_has_the_share_asked_for_and_depends_on_the_id_alone():
+    splits = [split_of(str(n), 0.04) for n in range(20_000)]
+    assert 0.035 < splits.count("heldout") / len(splits) < 0.045
+    assert splits == [split_of(str(n), 0.04) for n in range(20_000)]
+
+
+def _artifact(folder: Path) -> Path:
+    rows = [{"id": f"{lang}{n}", "raw": _html(text + f" {n}."), "mime": "text/html", "lang_hint": lang}
+            for lang, text in _SENTENCES.items() for n in range(4)]  # fmt: skip
+    rows.append({"id": "bomb", "raw": b"<div>" * 5000, "mime": "text/html"})
+    for part in range(4):
+        write_part(_pages(*rows[part::4]), folder / "pages" / f"part-{part:05}.parquet")
+    return folder
+
+
+def test_ingest_run_accounts_for_every_page_and_resumes_with_the_parts_it_lacks(tmp_path, make_stage):
+    pages = _artifact(tmp_path / "pages")
+    stage = make_stage("ingest")
+    run(_FAST, pages=pages, stage=stage)
+    funnel = read_funnel(stage.out)
+    assert funnel.read == 4 * len(_SENTENCES) + 1 == funnel.kept + sum(funnel.dropped.values())
+    assert funnel.dropped["deep_markup"] == 1
+    assert stage.metrics["language.accuracy"] >= 0.9
+    documents = read_documents(stage.out)
+    check_documents(documents, "all")
+    assert set(documents["lang"].to_pylist()) >= {"en", "zh", "ja", "ko", "ru", "ar"}
+    assert sum(row["pages"] for row in json.loads((stage.out / "languages.json").read_text()).values()) > 60
+
+    again = make_stage("ingest_resumed")
+    parts = again.scratch / "parts"
+    (stage.scratch / "parts").rename(parts)
+    lost = part_paths(parts)[1]
+    lost.unlink()
+    (parts / ".summaries" / f"{lost.stem}.json").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in part_paths(parts)}
+    run(_FAST, pages=pages, stage=again)
+    after = {path.name: path.stat().st_mtime_ns for path in part_paths(parts)}
+    assert all(after[name] == time for name, time in before.items()) and lost.name in after
+    assert read_documents(again.out).equals(documents)

@@ -1,0 +1,327 @@
+# ruff: noqa: E501 - sample texts are long lines
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwenops.contracts.document import check_documents, documents_from_rows, read_documents, read_funnel, write_part
+from qwenops.data.quality.classifier import fold_of, make_examples, train
+from qwenops.data.quality.config import (
+    C4Config,
+    ClassifierConfig,
+    CodeConfig,
+    FinewebConfig,
+    GopherConfig,
+    QualityConfig,
+    RepetitionConfig,
+)
+from qwenops.data.quality.ngrams import WordGrams
+from qwenops.data.quality.rules import Text, c4, code, fineweb, gopher, judge, repetition
+from qwenops.data.quality.run import run
+from qwenops.errors import ContractError
+
+_GOPHER, _REPETITION, _C4, _FINEWEB, _CODE = (
+    GopherConfig(),
+    RepetitionConfig(),
+    C4Config(),
+    FinewebConfig(),
+    CodeConfig(),
+)
+
+
+def _distinct(count: int, length: int = 6) -> list[str]:
+    """Words that never repeat: consonants that count."""
+    letters = "bcdfghjklm"
+    return ["".join(letters[int(digit)] for digit in f"{number:0{length}}") for number in range(count)]
+
+
+def _plain(words: int, *extra: str) -> str:
+    """A text with stop words that passes Gopher's rules; `extra` words replace as many of its own."""
+    return " ".join(["the", "and", *extra, *_distinct(words - 2 - len(extra))])
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "reason"),
+    [
+        (_plain(50), _plain(49), "gopher_too_few_words"),
+        (_plain(100_000), _plain(100_001), "gopher_too_many_words"),
+        ("the and " + " ".join(["abc"] * 98), "the and a " + " ".join(["abc"] * 97), "gopher_word_length"),
+        ("the and " + " ".join(["a" * 10] * 98), "the and " + " ".join(["a" * 11] * 98), "gopher_word_length"),
+        (_plain(100, *["#"] * 10), _plain(100, *["#"] * 11), "gopher_hashes"),
+        (_plain(100, *["..."] * 10), _plain(100, *["..."] * 11), "gopher_ellipses"),
+        (_plain(100, *["123456"] * 20), _plain(100, *["123456"] * 21), "gopher_few_letters"),
+        (_plain(60), _plain(60).replace("and", "bcd"), "gopher_stop_words"),
+        ("the and\n" + "- some words that follow it\n" * 9, "- the and\n" + "- some words that follow it\n" * 10,
+         "gopher_bullets"),
+        ("the and\n" * 7 + "some words that are following here\u2026\n" * 3 + _plain(60),
+         "the and\n" * 6 + "some words that are following here\u2026\n" * 4 + _plain(60), "gopher_ellipsis_lines"),
+    ],
+)  # fmt: skip
+def test_gopher_rule_just_inside_passes_and_just_outside_is_named(inside, outside, reason):
+    assert gopher(Text.of(inside, "en"), _GOPHER) == ""
+    assert gopher(Text.of(outside, "en"), _GOPHER) == reason
+
+
+def test_gopher_stop_words_are_asked_of_english_only():
+    text = _plain(60).replace("and", "bcd")
+    assert gopher(Text.of(text, "de"), _GOPHER) == ""
+
+
+def test_rules_that_need_words_pass_over_scripts_without_spaces():
+    text = "\n\n".join(
+        f"第{n}章讲述了一个很长的故事，主人公在山里遇见了许多奇怪的事情，最后平安回家。" for n in range(12)
+    )
+    assert judge(text, "zh", "web", QualityConfig())[1] == ""
+    assert judge(text[:80], "zh", "web", QualityConfig())[1] == "gopher_too_few_words"
+
+
+def _lines(distinct: int, repeated: int) -> str:
+    """`distinct` long lines, then one short line written `repeated` + 1 times."""
+    words = _distinct(distinct * 40, 8)
+    rows = [" ".join(words[40 * n : 40 * n + 40]) for n in range(distinct)]
+    return "\n".join(rows + ["short"] * (repeated + 1))
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "reason"),
+    [
+        (_lines(13, 6), _lines(12, 6), "repeated_lines"),
+        (_lines(13, 6).replace("\n", "\n\n"), _lines(12, 6).replace("\n", "\n\n"), "repeated_lines"),
+        (_lines(9, 0) + "\n" + "q" * 1000 + "\n" + "q" * 1000, _lines(9, 0) + "\n" + "q" * 1200 + "\n" + "q" * 1200,
+         "repeated_line_characters"),
+    ],
+)  # fmt: skip
+def test_repetition_rule_just_inside_passes_and_just_outside_is_named(inside, outside, reason):
+    assert repetition(Text.of(inside, "en"), _REPETITION) == ""
+    assert repetition(Text.of(outside, "en"), _REPETITION) == reason
+
+
+@pytest.mark.parametrize(("n", "unit"), [(2, 26), (3, 45), (4, 69)])
+def test_repetition_of_one_ngram_is_judged_at_its_threshold(n, unit):
+    phrase = " ".join(["aa", "bb", "cc", "dd"][:n])
+
+    def text(unit: int) -> Text:
+        return Text.of(" ".join(f"{phrase} {word}" for word in _distinct(40, unit - len(phrase) - 2)), "en")
+
+    assert repetition(text(unit), _REPETITION) == ""
+    assert repetition(text(unit - 1), _REPETITION) == f"top_{n}_gram"
+
+
+@pytest.mark.parametrize(("n", "most"), list(enumerate(_REPETITION.max_repeated_ngram, start=5)))
+def test_repetition_of_many_passages_is_judged_at_its_threshold(n, most):
+    words = _distinct(20 * n, 3)
+    phrases = [" ".join(words[n * k : n * k + n]) for k in range(20)] * 2
+    unit = int((60 * n / most + 1) // 40)  # 20 phrases of 3 n letters occur a second time in 40 units
+
+    def text(unit: int) -> Text:
+        fill = _distinct(40, unit - len(phrases[0]) - 2)
+        return Text.of(" ".join(f"{phrase} {word}" for phrase, word in zip(phrases, fill, strict=True)), "en")
+
+    assert repetition(text(unit + 1), _REPETITION) == ""
+    assert repetition(text(unit - 1), _REPETITION) == f"repeated_{n}_grams"
+
+
+def _slow_top(words: list[str], n: int) -> int:
+    counts = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+    best = max(counts.values(), default=0)
+    return max((len(" ".join(gram)) * count for gram, count in counts.items() if count == best > 1), default=0)
+
+
+def _slow_repeated(words: list[str], n: int) -> int:
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    total = place = 0
+    while place < len(grams):
+        if grams[place] in grams[:place]:
+            total += sum(map(len, grams[place]))
+            place += n
+        else:
+            place += 1
+    return total
+
+
+@given(st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=60), st.integers(2, 6))
+def test_word_grams_agree_with_the_plain_definition(words, n):
+    grams = WordGrams(words)
+    assert grams.top_characters(n) == _slow_top(words, n)
+    assert grams.repeated_characters(n) == _slow_repeated(words, n)
+
+
+_FIVE = "This is the first sentence. Here is a second one! Is this the third? " + "And this is the fourth. "
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (_FIVE + "Five is enough.", ""),
+        (_FIVE, "c4_few_sentences"),
+        (_FIVE + "Lorem ipsum dolor sit amet.", "c4_lorem_ipsum"),
+        (_FIVE + "Some code { follows here.", "c4_curly_bracket"),
+    ],
+)
+def test_c4_document_rules(text, reason):
+    assert c4(Text.of(text, "en"), _C4)[1] == reason
+
+
+def test_c4_cuts_bad_lines_and_citation_marks_and_keeps_the_rest():
+    bad = ["two words", "Please enable JavaScript to see this page.", "Read our privacy policy before you go on.",
+           "a line with a word " + "x" * 1001]  # fmt: skip
+    document, reason = c4(Text.of("\n".join([_FIVE, *bad, "A fact.[12] It has a source.[citation needed]"]), "en"), _C4)
+    assert reason == ""
+    assert document.text == _FIVE + "\nA fact. It has a source."
+
+
+@pytest.mark.parametrize(("terminated", "reason"), [(12, ""), (11, "fineweb_unterminated_lines")])
+def test_fineweb_wants_lines_that_end_sentences(terminated, reason):
+    words = _distinct(1000, 7)
+    rows = [" ".join(words[8 * n : 8 * n + 8]) + "." * (n < terminated) for n in range(100)]
+    assert fineweb(Text.of("\n".join(rows), "en"), _FINEWEB) == reason
+
+
+@pytest.mark.parametrize(("short", "reason"), [(67, ""), (68, "fineweb_short_lines")])
+def test_fineweb_wants_long_lines(short, reason):
+    words = _distinct(2000, 5)
+    rows = [" ".join(words[9 * n : 9 * n + (4 if n < short else 9)]) + "." for n in range(100)]
+    assert fineweb(Text.of("\n".join(rows), "en"), _FINEWEB) == reason
+
+
+@pytest.mark.parametrize(("repeated", "reason"), [(9, ""), (12, "fineweb_duplicated_lines")])
+def test_fineweb_wants_lines_once(repeated, reason):
+    rows = [" ".join(_distinct(200, 8)[10 * n : 10 * n + 10]) + "." for n in range(11)]
+    text = "\n".join([*rows, "x" * (repeated - 1) + ".", "x" * (repeated - 1) + "."])
+    assert fineweb(Text.of(text, "en"), _FINEWEB) == reason
+
+
+@pytest.mark.parametrize(("words", "reason"), [(4, ""), (3, "fineweb_newlines")])
+def test_fineweb_wants_more_words_than_line_breaks(words, reason):
+    pieces = _distinct(400, 12)
+    text = "\n".join(" ".join(pieces[words * n : words * n + words]) + "." for n in range(100))
+    assert fineweb(Text.of(text, "en"), _FINEWEB) == reason
+
+
+_LINE = "value = compute(number) + 1\n"
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "reason"),
+    [
+        (_LINE * 20, "x = 1\n", "code_too_short"),
+        (_LINE * 50 + "#" + "x" * 999, _LINE * 50 + "#" + "x" * 1000, "code_long_line"),
+        (("x" * 98 + "\n") * 20, ("x" * 110 + "\n") * 20, "code_long_lines"),
+        ("abc" + "+" * 9 + "\n" + _LINE * 9, "ab" + "+ - * /\n" * 90, "code_few_letters"),
+        (
+            _LINE * 20 + "# generated by hand",
+            "# This file is generated by a tool, do not edit\n" + _LINE * 20,
+            "code_generated",
+        ),
+    ],
+)
+def test_code_rule_just_inside_passes_and_just_outside_is_named(inside, outside, reason):
+    assert code(inside, _CODE) == ""
+    assert code(outside, _CODE) == reason
+
+
+def test_judge_gives_programs_the_code_rules_alone():
+    text = "def f(x):\n    return {x: [y for y in range(x)]}\n" * 20
+    assert judge(text, "code", "code", QualityConfig()) == (text, "")
+
+
+@given(
+    st.text(min_size=1, max_size=400).filter(str.strip),
+    st.sampled_from(["en", "zh", "th"]),
+    st.sampled_from(["web", "math"]),
+)
+def test_judge_answers_for_any_text(text, lang, domain):
+    judged, reason = judge(text, lang, domain, QualityConfig())
+    assert judged and isinstance(reason, str)
+
+
+_CLASSIFIER = ClassifierConfig(num_features=1 << 14, num_documents=1200, num_characters=500)
+_STORIES = {
+    "en": ("The {0} walked along the {1} and told everybody that the {2} would come back before winter.",
+           ["farmer", "teacher", "doctor", "river", "village", "market", "ship", "letter", "garden", "storm"]),
+    "zh": ("那个{0}沿着{1}慢慢走去，告诉大家{2}会在冬天以前回来，大家听了都很高兴。",
+           ["农民", "老师", "医生", "小河", "村庄", "市场", "大船", "书信", "花园", "风暴"]),
+}  # fmt: skip
+
+
+def _story(lang: str, rng: random.Random) -> str:
+    pattern, names = _STORIES[lang]
+    return "\n\n".join(" ".join(pattern.format(*rng.sample(names, 3)) for _ in range(3)) + f" ({n})" for n in range(4))
+
+
+def _spam(rng: random.Random) -> str:
+    return "\n".join(rng.choice(["Buy now", "Home", "Login | Register", "50% OFF", "Click here >>"]) for _ in range(40))
+
+
+def _corpus(count: int = 300) -> tuple[pa.Table, pa.Table]:
+    rng = random.Random(1)
+    good = [
+        {"id": f"g{n}", "lang": ("en", "zh")[n % 2], "text": _story(("en", "zh")[n % 2], rng)} for n in range(count)
+    ]
+    bad = [{"id": f"b{n}", "lang": "en", "text": _spam(rng)} for n in range(count // 3)]
+    return pa.Table.from_pylist(good), pa.Table.from_pylist(bad)
+
+
+def test_classifier_tells_good_from_bad_texts_it_has_not_seen():
+    good, bad = _corpus()
+    examples = make_examples(good, bad, _CLASSIFIER, seed=1)
+    assert set(examples.kinds) == {"passed", "failed", "shuffled", "garbled", "menu"}
+    model, areas = train(examples, _CLASSIFIER)
+    assert areas["all"] > 0.9 and areas["failed"] > 0.9
+    rng = random.Random(9)
+    fresh = [_story("en", rng), _story("zh", rng), _spam(rng)]
+    scores = model.score(["x", "y", "z"], fresh, _CLASSIFIER)
+    assert min(scores[:2]) > scores[2]
+
+
+def test_classifier_scores_a_document_without_having_trained_on_it():
+    examples = make_examples(*_corpus(120), _CLASSIFIER, seed=1)
+    model, _ = train(examples, _CLASSIFIER)
+    texts = [text[::-1] if fold_of(i) == 0 else text for i, text in zip(examples.ids, examples.texts, strict=True)]
+    changed, _ = train(replace(examples, texts=texts), _CLASSIFIER)
+    assert (changed.weights[0] == model.weights[0]).all()
+    assert not (changed.weights[1] == model.weights[1]).all()
+
+
+def test_classifier_without_good_documents_is_a_contract_error():
+    good, bad = _corpus(6)
+    with pytest.raises(ContractError, match="too few documents pass"):
+        make_examples(good, bad, _CLASSIFIER, seed=1)
+
+
+def _artifact(folder: Path) -> Path:
+    good, bad = _corpus(240)
+    rows = [row | {"domain": "web"} for row in (*good.to_pylist(), *bad.to_pylist())]
+    rows += [{"id": f"c{n}", "lang": "code", "text": _LINE * 20 + f"# {n}", "domain": "code"} for n in range(20)]
+    common = {"source": "s", "url": "", "license": "CC0-1.0", "lang_score": 1.0, "split": "train"}
+    for part in range(3):
+        table = documents_from_rows(common | row for row in rows[part::3])
+        write_part(table, folder / "documents" / f"part-{part:05}.parquet")
+    return folder
+
+
+def test_quality_run_accounts_for_every_document_and_strict_is_within_relaxed(tmp_path, make_stage):
+    documents = _artifact(tmp_path / "documents")
+    kept: dict[str, set[str]] = {}
+    rules = RepetitionConfig(domains=())
+    for keep in ("strict", "relaxed"):
+        stage = make_stage(keep)
+        config = QualityConfig(classifier=_CLASSIFIER, repetition=rules, fineweb=FinewebConfig(domains=()), keep=keep)
+        run(config, documents=documents, stage=stage)
+        funnel = read_funnel(stage.out)
+        assert funnel.read == read_documents(documents).num_rows == funnel.kept + sum(funnel.dropped.values())
+        table = read_documents(stage.out)
+        check_documents(table, keep)
+        kept[keep] = set(table["id"].to_pylist())
+        assert stage.metrics["classifier.auc"] > 0.9
+        facts = json.loads((stage.out / "quality.json").read_text())
+        assert facts["documents"][keep] == len(kept[keep])
+    assert kept["strict"] <= kept["relaxed"]
+    assert {f"c{n}" for n in range(20)} <= kept["strict"]
+    assert not any(name.startswith("b") for name in kept["strict"])
