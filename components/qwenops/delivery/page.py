@@ -111,7 +111,7 @@ def _tiles(facts: RunFacts) -> str:
         (number(facts.figure("extend", "loss.final")), "text loss after long-context training"),
         (percent(facts.figure("reward", "pair_accuracy")), "held-out pairs the reward model orders right"),
         (percent(sum(harmful) / len(harmful)) if harmful else "-", "harmful answers after alignment, mean"),
-        (number(facts.figure("extend", "parameters.total")), "parameters"),
+        (number(facts.figure("pretrain", "parameters.total")), "parameters"),
         (duration(total) if total else "-", _overhead(facts)),
     )
     tiles = "".join(f'<div class="tile"><b>{a}</b><span>{escape(b)}</span></div>' for a, b in found if a != "-")

@@ -3,6 +3,7 @@
 from html import escape
 
 from qwenops.delivery.charts import Cell, bars, number, size, table
+from qwenops.delivery.page_dag import NODES
 from qwenops.delivery.page_facts import RunFacts
 
 _FUNNEL = ("collect", "ingest", "quality", "dedup", "decontaminate")
@@ -74,7 +75,7 @@ def _checks(facts: RunFacts) -> str:
     grid = f'<div class="card">{table(("Check", "value"), rows)}</div>' if rows else ""
     docs = [
         f'<li><a href="{escape(facts.link(path))}">{escape(node)}: {escape(path.stem)}</a></li>'
-        for node in facts.artifacts
+        for node in NODES
         for path in facts.files(node, "gate/*.html")
     ]
     gates = (
