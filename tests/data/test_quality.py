@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - sample texts are long lines
+
 import json
 import random
 from collections import Counter

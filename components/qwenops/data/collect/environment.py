@@ -42,9 +42,9 @@ def package_license(package: str) -> str:
     if package == _STDLIB or not (names := _distributions().get(package)):
         return "PSF-2.0"
     facts = importlib.metadata.metadata(names[0])
-    stated = facts.get("License-Expression") or facts.get("License") or ""
+    stated = (*(facts.get_all("License-Expression") or ()), *(facts.get_all("License") or ()))
     classifiers = [c.split(" :: ")[-1] for c in facts.get_all("Classifier") or [] if c.startswith("License ::")]
-    return next((text.strip().splitlines()[0][:80] for text in (stated, *classifiers) if text.strip()), "unknown")
+    return next((text.strip().splitlines()[0][:80] for text in (*stated, *classifiers) if text.strip()), "unknown")
 
 
 def docstring_page(source: str, name: str) -> str:
