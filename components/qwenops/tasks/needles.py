@@ -141,7 +141,7 @@ def repeated_rows(text: np.ndarray, *, length: int, count: int, seed: int | Sequ
     return rows
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate_needles(model: nn.Module, rows: NeedleRows, max_batch_tokens: int = _MAX_BATCH_TOKENS) -> NeedleScore:
     """Score `model` on `rows` by teacher-forced argmax, a few rows at a time.
 

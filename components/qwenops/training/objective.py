@@ -15,7 +15,7 @@ def language_modelling(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str
     return chunked_cross_entropy(hidden, output_weight(model), batch["labels"], batch.get("weights")), {}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mean_loss(model: nn.Module, batches: Iterable[Batch]) -> float:
     """Mean unweighted loss (nats per target token) over `batches`, in the model's own precision."""
     model.eval()
