@@ -5,8 +5,9 @@ Everything here is arrays, so that a problem with a known optimum can test it.
 Dimensions: M mixtures, K buckets.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from lightgbm import LGBMRegressor
@@ -42,11 +43,6 @@ class Outcome:
     regression: str
     spearman: float
     predicted: float
-
-
-class _Regression(Protocol):
-    def fit(self, X: Floats, y: Floats) -> object: ...
-    def predict(self, X: Floats) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -120,7 +116,7 @@ def search(
     return Outcome(weights, name, scores[name], float(model.predict(weights[None, :])[0]))
 
 
-def _held_out(make: type, mixtures: Floats, losses: Floats) -> float:
+def _held_out(make: Callable[[], Any], mixtures: Floats, losses: Floats) -> float:
     """Rank correlation of predictions for proxies in folds that were left out."""
     if len(losses) < 2 * _FOLDS:
         return 0.0
@@ -133,11 +129,11 @@ def _features(mixtures: Floats) -> Floats:
     return np.concatenate([mixtures, np.log(mixtures + _FLOOR)], axis=1)
 
 
-def _ridge() -> _Regression:
+def _ridge() -> Any:
     return make_pipeline(FunctionTransformer(_features), StandardScaler(), RidgeCV(_PENALTIES))
 
 
-def _boosted() -> _Regression:
+def _boosted() -> Any:
     return LGBMRegressor(
         n_estimators=200, learning_rate=0.05, num_leaves=7, min_child_samples=4, n_jobs=1, random_state=0, verbosity=-1,
         deterministic=True, force_col_wise=True,

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from qwenops.contracts.tokens import END_OF_TEXT
 from qwenops.data.buckets import bucket_of
+from qwenops.errors import ContractError
 
 ENCODED_SCHEMA = pa.schema(
     [
@@ -25,8 +26,17 @@ ENCODED_SCHEMA = pa.schema(
 
 
 def load_encoder(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder, set to read control tokens in a text as text."""
+    """The tokenizer of a folder, set to read control tokens in a text as text.
+
+    Raises:
+        ContractError: it has no end-of-text token.
+    """
     encoder = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if encoder.token_to_id(END_OF_TEXT) is None:
+        raise ContractError(
+            f"the tokenizer at {folder} cannot end a document", expected=END_OF_TEXT, found="no such token",
+            action="use a tokenizer with Qwen's control tokens",
+        )
     encoder.encode_special_tokens = True
     return encoder
 
