@@ -16,6 +16,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
+from qwenops.training.optimizer import MuonWithAdamW
 from qwenops.training.parallel import is_sharded, place
 
 _FILE = "state.pt"
@@ -70,7 +71,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
 
 def _save_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: LoopState) -> None:
     name = f"step-{state.step}"
-    weights, moments = get_state_dict(model, optimizer)
+    weights, moments = get_state_dict(model, _plain_optimizers(optimizer))
     dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=folder / name)
     if place().rank != 0:
         return
@@ -87,7 +88,11 @@ def _load_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
     if not latest.exists():
         return LoopState()
     facts = json.loads(latest.read_text(encoding="utf-8"))
-    weights, moments = get_state_dict(model, optimizer)
+    weights, moments = get_state_dict(model, _plain_optimizers(optimizer))
     dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=folder / facts["name"])
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+    set_state_dict(model, _plain_optimizers(optimizer), model_state_dict=weights, optim_state_dict=moments)
     return LoopState(**facts["state"])
+
+
+def _plain_optimizers(optimizer: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ...]:
+    return optimizer.parts if isinstance(optimizer, MuonWithAdamW) else (optimizer,)

@@ -18,14 +18,15 @@ _MUON_MOMENTUM = 0.95
 class MuonWithAdamW(torch.optim.Optimizer):
     """Two optimisers behind one interface: Muon for 2-d weights of the layers, AdamW for everything else.
 
-    `param_groups` is the concatenation of both, so a schedule that sets every group's rate reaches both.
+    `param_groups` is the concatenation of both, so a schedule that sets every group's rate reaches both. `parts` are
+    the two, for whoever must see plain optimisers (sharded checkpoints).
     """
 
     def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.Optimizer) -> None:
-        self._parts = (muon, adamw)
+        self.parts = (muon, adamw)
         self.defaults = {}
         self.state = {}  # type: ignore[assignment]
-        self.param_groups = [group for part in self._parts for group in part.param_groups]
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -34,24 +35,24 @@ class MuonWithAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self._parts:
+        for part in self.parts:
             part.step()
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of both parts."""
-        for part in self._parts:
+        for part in self.parts:
             part.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
         """State of both parts."""
-        return {"muon": self._parts[0].state_dict(), "adamw": self._parts[1].state_dict()}
+        return {"muon": self.parts[0].state_dict(), "adamw": self.parts[1].state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        for part, name in zip(self._parts, ("muon", "adamw"), strict=True):
+        for part, name in zip(self.parts, ("muon", "adamw"), strict=True):
             part.load_state_dict(state_dict[name])
-        self.param_groups = [group for part in self._parts for group in part.param_groups]
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
