@@ -48,19 +48,26 @@ def smoke() -> Recipe:
                 PythonSource(
                     name="math-docs", packages=("numpy",), content="docstrings", domain="math", cap_bytes=300_000
                 ),
-                tiny._guide(("en", "zh_CN", "de"), 200_000),
+                tiny._guide(("en", "zh_CN", "de"), 400_000),
             ),
             part_bytes=1_000_000,
         ),
         ingest=IngestConfig(extractor="resiliparse", heldout_share=0.04),
         quality=QualityConfig(
-            **tiny._RULES, classifier=ClassifierConfig(num_features=1 << 14, num_documents=1500, num_characters=500)
+            **tiny._RULES,
+            classifier=ClassifierConfig(
+                num_features=1 << 14,
+                num_documents=1500,
+                num_characters=500,
+                strict_threshold=0.3,
+                relaxed_threshold=0.1,
+            ),
         ),
         dedup=DedupConfig(planted_documents=60),
         decontaminate=DecontaminateConfig(sets=("continuation",), planted_items=40),
         tokenizer=TokenizerConfig(vocabulary=512, sample_bytes=300_000, measured_bytes=50_000),
         mixture=MixtureConfig(
-            proxies=4,
+            proxies=10,
             hidden_size=32,
             num_layers=1,
             num_heads=2,

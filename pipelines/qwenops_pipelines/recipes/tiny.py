@@ -360,7 +360,7 @@ BENCHMARKS = BenchmarksConfig(
     max_new_tokens=64,
     verifiable_per_kind=30,
 )
-LONG_CONTEXT = LongContextConfig(multiples=(1, 2, 4, 8), text_tokens=8_192)
+LONG_CONTEXT = LongContextConfig(multiples=(1, 2, 4, 8), text_tokens=8_192, local_share=0.45)
 SAFETY = SafetyConfig(max_new_tokens=32)
 MULTILINGUAL = MultilingualConfig(tokens_per_language=8000, prompts_per_language=10, max_new_tokens=32)
 CONTAMINATION = ContaminationConfig()
