@@ -12,6 +12,7 @@ from qwenops.contracts.metrics import METRICS, find_metric
 _MARK = re.compile(r"\b(TODO|FIXME|XXX)\b")
 # Kubeflow serialises a component's body, and an accelerator may be missing: these import inside functions.
 _IMPORTS_INSIDE = ("component.py", "vllm_engine.py")
+_READS_ENVIRONMENT = re.compile(r"\bos\.(getenv|environ(\[|\.get))")
 _FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc", "manager"}
 
 
@@ -81,7 +82,7 @@ def test_platform_is_the_only_reader_of_the_environment():
     readers = [
         str(path.relative_to(ROOT))
         for path in LIBRARY.rglob("*.py")
-        if path.parent.name != "platform" and re.search(r"\bos\.(getenv|environ(\[|\.get))", path.read_text(encoding="utf-8"))
+        if path.parent.name != "platform" and _READS_ENVIRONMENT.search(path.read_text(encoding="utf-8"))
     ]
     assert readers == []
 
