@@ -49,10 +49,6 @@ class MixtureConfig(Config):
     )
     simulated: int = Field(100_000, ge=100, description="Mixtures simulated; house choice: RegMix's order.")
     averaged: int = Field(100, ge=1, description="Best simulated mixtures averaged; house choice: RegMix's.")
-    least_spearman: float = Field(
-        0.3, ge=-1, le=1,
-        description="Rank correlation on left-out proxies below which the prior is kept; house choice: noise.",
-    )
     planned_tokens: int = Field(
         7_000_000_000_000, ge=1, description="Tokens that pre-training will take, for the epoch cap, §3.1."
     )

@@ -82,19 +82,10 @@ def _search_and_publish(
     for check in checks:
         stage.metric(f"mixture.proxy_loss.{check['name']}", check["target"])
     stage.metric("mixture.spearman", outcome.spearman)
-    doubts = _doubts(outcome, checks[0]["target"], checks[1]["target"], config.least_spearman)
-    if doubts:
-        stage.warn(f"the prior is kept: {doubts}")
-    _publish(stage, buckets, before if doubts else outcome.weights, outcome, [*proxies, *checks], config)
-
-
-def _doubts(outcome: Outcome, prior_loss: float, chosen_loss: float, least_spearman: float) -> str:
-    """Why the chosen mixture should not be used; empty when it should."""
-    if outcome.spearman < least_spearman:
-        return f"the regression ranks left-out proxies with a correlation of only {outcome.spearman:.2f}"
-    if chosen_loss > prior_loss:
-        return f"a proxy on the chosen mixture is worse ({chosen_loss:.3f} against {prior_loss:.3f})"
-    return ""
+    better = checks[1]["target"] <= checks[0]["target"]
+    if not better:
+        stage.warn("a proxy on the chosen mixture is worse than one on the prior, so the prior is kept")
+    _publish(stage, buckets, outcome.weights if better else before, outcome, [*proxies, *checks], config)
 
 
 def _publish(
