@@ -45,10 +45,10 @@ def run(config: SelectConfig, *, instructions: Path, stage: Stage) -> None:
 
 
 def _choose(rows: list[Conversation], scores: list[Scores], config: SelectConfig) -> list[Conversation]:
-    """Diverse sampling in each source up to its quota; sources in the order of the alphabet share `size`."""
+    """Diverse sampling in each source up to its quota; sources without one share what is left of `size`."""
     quotas = {quota.source: quota.rows for quota in config.quotas}
     chosen: list[Conversation] = []
-    for source in sorted({row.source for row in rows}):
+    for source in sorted({row.source for row in rows}, key=lambda name: (name not in quotas, name)):
         places = [i for i, row in enumerate(rows) if row.source == source]
         room = min(quotas.get(source, config.size), config.size - len(chosen))
         chosen += select_diverse([rows[i] for i in places], [scores[i] for i in places], room)

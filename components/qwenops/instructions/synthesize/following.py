@@ -70,7 +70,12 @@ def cross_validate(checks: Checks, agreement: float, execute: Execute) -> Checks
     functions = [source for source in checks.functions if not _NETWORK.search(source)]
     if not functions or not checks.cases:
         return Checks((), ())
-    verdicts = run_functions(functions, [text for text, _ in checks.cases], execute)
+    every = run_functions(functions, [text for text, _ in checks.cases], execute)
+    # A function that never gave a verdict (it did not compile, or always raised) has no vote on the cases.
+    sound = [place for place, row in enumerate(every) if any(verdict is not None for verdict in row)]
+    functions, verdicts = [functions[place] for place in sound], [every[place] for place in sound]
+    if not functions:
+        return Checks((), ())
     says = [[verdict is label for verdict, (_, label) in zip(row, checks.cases, strict=True)] for row in verdicts]
     good_cases = [j for j in range(len(checks.cases)) if sum(row[j] for row in says) / len(says) > agreement]
     kept = [

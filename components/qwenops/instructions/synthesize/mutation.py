@@ -27,8 +27,8 @@ def _can_change(node: ast.AST) -> bool:
     match node:
         case ast.Constant(value=bool()):
             return False
-        case ast.Constant(value=int()):
-            return True
+        case ast.Constant(value=int() | str()):
+            return bool(node.value) or node.value == 0
         case ast.BinOp(op=op) | ast.AugAssign(op=op):
             return type(op) in _SWAPS
         case ast.Compare(ops=[op]):
@@ -43,6 +43,8 @@ def _change(node: ast.AST) -> None:
     match node:
         case ast.Constant(value=int(value)):
             node.value = value + 1
+        case ast.Constant(value=str(value)):
+            node.value = value + value
         case ast.BinOp() | ast.AugAssign():
             node.op = _SWAPS[type(node.op)]()  # type: ignore[assignment]
         case ast.Compare():
