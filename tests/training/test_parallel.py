@@ -10,7 +10,7 @@ from tests.training.counting import number_rows, tiny_model
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import fit
-from qwenops.training.objective import language_modelling
+from qwenops.training.objective import language_modelling, mean_loss
 from qwenops.training.parallel import shard, whole_state
 
 CONFIG = TrainingConfig(
@@ -33,6 +33,8 @@ def _work(rank, folder, sharding, tied, config):
     model = tiny_model(tied=tied)
     if sharding == "sharded":
         shard(model)
+        # An evaluation before training must not leave gathered weights to the optimiser.
+        mean_loss(model, [text_batch(number_rows(99))])
     result = fit(model, language_modelling, _batches(rank, 2), config)
     state = whole_state(model)
     if rank == 0:

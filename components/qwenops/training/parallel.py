@@ -48,7 +48,8 @@ def shard(model: Any) -> None:
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     for layer in model.model.layers:
         fully_shard(layer)
-    fully_shard(model.model)
+    # Sharded again after every forward pass, else an optimiser built after an evaluation would hold gathered weights.
+    fully_shard(model.model, reshard_after_forward=True)
     if tied:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     else:
