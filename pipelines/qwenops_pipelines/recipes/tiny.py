@@ -140,7 +140,7 @@ COLLECT = CollectConfig(
     ),
     part_bytes=4_000_000,
 )
-INGEST = IngestConfig(extractor="resiliparse", heldout_share=0.04)
+INGEST = IngestConfig(extractor="resiliparse", heldout_share=0.08)
 QUALITY = QualityConfig(
     **_RULES, classifier=ClassifierConfig(num_features=1 << 17, num_documents=6000, num_characters=1000)
 )
@@ -148,18 +148,18 @@ DEDUP = DedupConfig(planted_documents=400)
 DECONTAMINATE = DecontaminateConfig(sets=("humaneval", "continuation"))
 TOKENIZER = TokenizerConfig(vocabulary=2048, sample_bytes=6_000_000, measured_bytes=200_000)
 MIXTURE = MixtureConfig(
-    proxies=12,
+    proxies=24,
     hidden_size=64,
     num_layers=1,
     num_heads=2,
     context_length_tokens=128,
     sample_bytes=400_000,
-    measured_rows=16,
+    measured_rows=10,
     planned_tokens=3_000_000,
     simulated=20_000,
     training=TrainingConfig(
-        steps=30,
-        batch_tokens=2048,
+        steps=24,
+        batch_tokens=1024,
         learning_rate=1e-2,
         final_learning_rate=1e-3,
         warmup_steps=3,
