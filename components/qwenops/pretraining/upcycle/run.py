@@ -16,6 +16,7 @@ from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
 from qwenops.pretraining.held_out import text_rows
 from qwenops.pretraining.summary import write_summary
+from qwenops.pretraining.train import unsharded
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.pretraining.upcycle.continued import (
     Outcome,
@@ -25,7 +26,7 @@ from qwenops.pretraining.upcycle.continued import (
 )
 from qwenops.training.fit import autocast
 from qwenops.training.objective import language_modelling, mean_loss
-from qwenops.training.parallel import place
+from qwenops.training.parallel import place, shard
 from qwenops.training.threads import remembered_threads
 
 
@@ -62,6 +63,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
     text = text_rows(shards, config.length, config.heldout_tokens)
     batches = spread_batches(shards, config.length, config.training, stage.seed, device)
     threads = remembered_threads(stage.scratch / "threads", lambda: _probe(moe, next(batches(0)), config))
+    shard(moe)
     common = {"stage": stage, "place": device}
     control = None
     models = 1 if config.control == "none" else 2
@@ -74,14 +76,17 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             log.reset_load()
             mean_loss(moe, text)
         if config.control == "dense":
+            dense.to(device.kind)
+            shard(dense)
             control = continue_training(
-                dense.to(device.kind), language_modelling, batches, text, config.training, name="dense",
+                dense, language_modelling, batches, text, config.training, name="dense",
                 progress=progress, **common,
             )
+    finished = unsharded(moe)
     if device.rank == 0:
         seen = facts.tokens_seen + mixture.fit.tokens * device.world_size
         save_checkpoint(
-            moe, tokenizer, stage.out, facts.context_length_tokens, seen, parent=job["checkpoint"].parent.name
+            finished, tokenizer, stage.out, facts.context_length_tokens, seen, parent=job["checkpoint"].name
         )
     metrics = _figures(config, moe, log, mixture, control) | {"threads": threads}
     metrics["tokens_per_second"] *= device.world_size
