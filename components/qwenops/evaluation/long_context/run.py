@@ -50,7 +50,8 @@ def _evaluate(
     stage: Stage,
 ) -> tuple[list[Cell], list[TextLoss]]:
     longest = max(config.multiples) * trained
-    text = heldout_text(shards, 2 * longest + config.text_tokens)
+    # Enough for windows that do not overlap, where there is that much: neighbours in one document are one sample.
+    text = heldout_text(shards, (config.text_tokens // trained + 2) * longest)
     prose = text_rows(text, trained, longest, config.text_tokens)
     scheme = DualChunk(trained, max(1, round(config.local_share * trained)))
     rows_read = len(config.depths) * config.needles_per_depth + len(prose)
