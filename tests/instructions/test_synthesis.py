@@ -61,6 +61,26 @@ def test_rejection_sampling_keeps_what_is_right_and_pairs_it_with_what_is_wrong(
     assert made.demonstrations[0].provenance["sampling"] == "T1/p1"
 
 
+def test_later_rounds_ask_only_what_nobody_has_solved():
+    rows = generate("reverse", 2, 0, "train")
+    right = [row.response for row in rows]
+
+    class Rounds:
+        name = "stub"
+
+        def __init__(self):
+            self.asked = []
+
+        def generate(self, prompts, sampling):
+            self.asked.append((len(prompts), sampling.seed))
+            return [[right[0]], ["1"]] if len(prompts) == 2 else [[right[1]]]
+
+    engine = Rounds()
+    made = sample_and_reject(rows, engine, CONFIG.model_copy(update={"rejection_rounds": 3}))
+    assert engine.asked == [(2, 0), (1, 1)]
+    assert [row.response for row in made.demonstrations] == right
+
+
 def test_programs_that_pass_every_valid_test_teach_and_the_wrong_test_is_found():
     tests = ("flip('ab') == 'ba'", "flip('ab') == 'ab'")
     task = CodeTask("flip", "flip s", ("def flip(s):\n    return s[::-1]",), tests)

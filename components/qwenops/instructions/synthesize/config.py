@@ -36,6 +36,11 @@ class SynthesizeConfig(Config):
         default=Sampling(temperature=0.7, n=100, max_new_tokens=512),
         description="How answers are drawn. house choice: the 100 at 0.7 of the RFT paper.",
     )
+    rejection_rounds: int = Field(
+        default=1, ge=1,
+        description="Times n answers are drawn; later rounds ask only what was not solved. house choice: RFT draws once; "
+        "rounds spend the samples on hard questions, which would else be missing among the demonstrations.",
+    )
     max_right_per_prompt: int = Field(default=4, ge=1, description="Right answers kept. house choice: breadth.")
     max_pairs_per_prompt: int = Field(default=4, ge=0, description="Right-wrong pairs kept. house choice: breadth.")
     programs_per_task: int = Field(

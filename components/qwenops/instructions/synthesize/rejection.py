@@ -19,7 +19,7 @@ STRATEGY = "rejection_sampling"
 
 
 def sample_and_reject(rows: Sequence[Conversation], engine: Engine, config: SynthesizeConfig) -> Made:
-    """Answer each verifiable instruction n times and part right from wrong.
+    """Answer each verifiable instruction n times per round and part right from wrong.
 
     Args:
         rows: Instructions with a verifier.
@@ -28,9 +28,10 @@ def sample_and_reject(rows: Sequence[Conversation], engine: Engine, config: Synt
     """
     made = Made()
     sampling = config.rejection_sampling
-    provenance = {"model": engine.name, "sampling": sampling.label, "n": sampling.n, "judge": "machine:verifier"}
-    for row, texts in zip(rows, engine.generate(render_all(row.prompt for row in rows), sampling), strict=True):
-        answers = [defuse(text).strip() for text in texts]
+    for row, answers in zip(rows, _answer_in_rounds(rows, engine, config), strict=True):
+        provenance = {
+            "model": engine.name, "sampling": sampling.label, "n": len(answers), "judge": "machine:verifier"
+        }
         is_right = {text: verify(row.verifier or {}, text) for text in answers}
         right = [text for text in is_right if is_right[text]]
         wrong = [text for text in is_right if text and not is_right[text]]
@@ -50,3 +51,21 @@ def sample_and_reject(rows: Sequence[Conversation], engine: Engine, config: Synt
             for good, bad in pairs
         ]
     return made
+
+
+def _answer_in_rounds(
+    rows: Sequence[Conversation], engine: Engine, config: SynthesizeConfig
+) -> list[list[str]]:
+    """All answers of each row: n from the first round, n more from each later one while none was right."""
+    answers: list[list[str]] = [[] for _ in rows]
+    unsolved = list(range(len(rows)))
+    for number in range(config.rejection_rounds):
+        sampling = config.rejection_sampling
+        sampling = sampling.model_copy(update={"seed": sampling.seed + number})
+        groups = engine.generate(render_all(rows[i].prompt for i in unsolved), sampling)
+        for i, texts in zip(unsolved, groups, strict=True):
+            answers[i] += [defuse(text).strip() for text in texts]
+        unsolved = [i for i in unsolved if not any(verify(rows[i].verifier or {}, text) for text in answers[i])]
+        if not unsolved:
+            break
+    return answers
