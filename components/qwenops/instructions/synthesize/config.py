@@ -38,7 +38,7 @@ class SynthesizeConfig(Config):
     )
     rejection_rounds: int = Field(
         default=1, ge=1,
-        description="Times n answers are drawn; later rounds ask only what was not solved. house choice: RFT draws once; "
+        description="Times n answers are drawn; later rounds ask only what was not solved. house choice: RFT has one; "
         "rounds spend the samples on hard questions, which would else be missing among the demonstrations.",
     )
     max_right_per_prompt: int = Field(default=4, ge=1, description="Right answers kept. house choice: breadth.")
