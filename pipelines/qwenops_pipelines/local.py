@@ -39,7 +39,7 @@ from qwenops_pipelines.record import Clock, artifact_folders, build_record, read
 _WATCH_SECONDS = 0.5
 _OBJECT_STORE_BYTES = 300 * 2**20
 # Background reporters of these libraries start threads (unsafe before a fork) or call home; neither belongs in a run.
-_QUIET = {
+_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "GX_ANALYTICS_ENABLED": "false",
@@ -49,6 +49,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # Loops that gain from more threads measure how many; for the rest, two threads on a shared core can be ten times slower.
+    "OMP_NUM_THREADS": "1",
     "PYTHONWARNINGS": "ignore",
 }
 
@@ -147,7 +149,7 @@ def _context(out: Path, placement: Placement) -> RunContext:
 def _services(context: RunContext, recipe: Recipe, out: Path, *, needed: bool) -> Iterator[RunContext]:
     """Start Ray, the stage server and the MLflow parent run when something is left to compute; stop them at the end."""
     with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(prefix="qwenops-") as scratch:
-        os.environ.update({**_QUIET, "HOME": os.environ.get("HOME", scratch)})
+        os.environ.update({**_ENVIRONMENT, "HOME": os.environ.get("HOME", scratch)})
         if needed:
             context = replace(context, stage_server=str(Path(scratch) / "stages.sock"))
             address = _start_ray(stack)

@@ -23,6 +23,7 @@ from qwenops.model.checkpoints import load_model, load_tokenizer
 from qwenops.model.dual_chunk import DualChunk
 from qwenops.model.modes import long_context_mode
 from qwenops.platform.stage import Stage
+from qwenops.training.threads import choose_threads
 
 
 def run(config: LongContextConfig, *, checkpoint: Path, tokens: Path, stage: Stage) -> None:
@@ -30,6 +31,9 @@ def run(config: LongContextConfig, *, checkpoint: Path, tokens: Path, stage: Sta
     trained = read_facts(checkpoint).context_length_tokens
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     model = load_model(checkpoint, dtype).to("cuda" if stage.context.use_gpu == "yes" else "cpu")
+    if model.device.type == "cpu":
+        row = torch.zeros((1, max(config.multiples) * trained), dtype=torch.long)
+        choose_threads(lambda: _probe(model, row))
     cells, losses = _evaluate(config, model, load_tokenizer(checkpoint), TokenShards(tokens), trained, stage)
     stage.records = sum(cell.needles for cell in cells)
     stage.metric("niah.context_length_tokens", trained)
@@ -43,6 +47,12 @@ def run(config: LongContextConfig, *, checkpoint: Path, tokens: Path, stage: Sta
     for loss in losses:
         stage.metric(f"loss.{loss.mode}.{loss.multiple}x", loss.loss)
     _write(config, cells, losses, trained, stage)
+
+
+@torch.inference_mode()
+def _probe(model: PreTrainedModel, row: torch.Tensor) -> None:
+    """One longest row through the decoder, to choose the number of threads by."""
+    model.model(row)
 
 
 def _evaluate(
