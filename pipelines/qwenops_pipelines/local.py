@@ -23,9 +23,9 @@ from typing import Any, TextIO
 
 import psutil
 from kfp import local
-from qwenops.delivery.page import render
 
 from qwenops.contracts.manifest import MANIFEST
+from qwenops.delivery.page import render
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.stage import Slice, Task, find_published
@@ -49,7 +49,7 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # Loops that gain from more threads measure how many; for the rest, two threads on a shared core can be ten times slower.
+    # Loops that gain from more threads measure how many; elsewhere two on a shared core can be ten times slower.
     "OMP_NUM_THREADS": "1",
     "PYTHONWARNINGS": "ignore",
 }

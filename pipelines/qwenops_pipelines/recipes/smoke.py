@@ -26,8 +26,8 @@ from qwenops.generation.engine import Sampling
 from qwenops.instructions.select.config import Quota, SelectConfig
 from qwenops.model.sizes import Experts
 from qwenops.pretraining.extend.config import ExtendConfig
+from qwenops.pretraining.phases import Phase, Practice
 from qwenops.pretraining.pretrain.config import PretrainConfig
-from qwenops.pretraining.rows import Phase, Practice
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.recipe.schema import Recipe
 from qwenops.training.config import TrainingConfig
@@ -164,6 +164,7 @@ def smoke() -> Recipe:
         synthesize=tiny.SYNTHESIZE.model_copy(
             update={
                 "rejection_prompts": 60,
+                "rejection_rounds": 1,
                 "rejection_sampling": Sampling(temperature=1.0, n=3, max_new_tokens=12),
                 "programs_per_task": 3,
                 "following_instructions": 4,

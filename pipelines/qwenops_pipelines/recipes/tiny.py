@@ -35,8 +35,8 @@ from qwenops.instructions.select.config import Quota, SelectConfig
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.model.sizes import Experts, Size
 from qwenops.pretraining.extend.config import ExtendConfig
+from qwenops.pretraining.phases import Phase, Practice
 from qwenops.pretraining.pretrain.config import PretrainConfig
-from qwenops.pretraining.rows import Phase, Practice
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.recipe.schema import Recipe
 from qwenops.training.config import TrainingConfig
@@ -195,7 +195,7 @@ EXTEND = ExtendConfig(
     training=TrainingConfig(
         steps=60,
         batch_tokens=8192,
-        learning_rate=2e-3,
+        learning_rate=4e-3,
         final_learning_rate=2e-4,
         warmup_steps=5,
         schedule="wsd",
@@ -206,6 +206,7 @@ EXTEND = ExtendConfig(
 )
 UPCYCLE = UpcycleConfig(
     experts=Experts(num_experts=16, num_active=4, expert_width=88, shared_width=352),
+    balance_coefficient=0.02,
     length=256,
     training=TrainingConfig(
         steps=40,
@@ -220,7 +221,7 @@ UPCYCLE = UpcycleConfig(
 )
 ONTOLOGY = OntologyConfig(
     task_kinds=("reverse", "sort", "copy", "last", "max", "passkey"),
-    tasks_per_kind=500,
+    tasks_per_kind=600,
     heldout_per_kind=80,
     document_instructions=160,
     max_passage_characters=240,
@@ -229,7 +230,7 @@ ONTOLOGY = OntologyConfig(
     semantic_distance=0.2,
     association_support=8,
 )
-SELECT = SelectConfig(size=2800, quotas=(Quota(source="verifiable", rows=2400), Quota(source="documents", rows=80)))
+SELECT = SelectConfig(size=3600, quotas=(Quota(source="verifiable", rows=3100), Quota(source="documents", rows=80)))
 EVOLVE = EvolveConfig(
     evolver="rules",
     evolved_share=0.1,
@@ -266,7 +267,8 @@ RANK = RankConfig(
 )
 SYNTHESIZE = SynthesizeConfig(
     writer="written",
-    rejection_prompts=1200,
+    rejection_prompts=2400,
+    rejection_rounds=4,
     rejection_sampling=Sampling(temperature=1.0, n=6, max_new_tokens=16),
     max_right_per_prompt=1,
     max_pairs_per_prompt=2,
