@@ -20,6 +20,9 @@ from qwenops.generation.engine import Sampling
 from qwenops.generation.in_process import InProcessEngine
 from qwenops.tasks.verifiable import KINDS, generate, verify
 
+_TOP_UPS = 5
+_OTHER_SEEDS = 1_000_003
+
 
 @dataclass(frozen=True)
 class PassRate:
@@ -65,9 +68,7 @@ def choose_questions(
                 "there is nothing verifiable to measure", expected=f"{config.prompts} {split} questions of tasks",
                 found=f"{len(chosen)}", action="add verifiable rows to the instructions, or name kinds in `measure`",
             )
-        each = -(-(config.prompts - len(chosen)) // len(kinds))
-        for kind in kinds:
-            chosen |= {row.instruction: row for row in generate(kind, each, seed, split)}
+        _top_up(chosen, kinds, config.prompts, seed, split)
     drawn = sorted(chosen.values(), key=lambda row: row.instruction)
     random.Random(f"{seed}/questions").shuffle(drawn)
     return drawn[: config.prompts]
@@ -97,6 +98,17 @@ def measure_pass_rate(
         mean_characters=sum(map(len, answers)) / len(answers),
         examples=tuple(zip((row.instruction for row in questions[:20]), answers[:20], right[:20], strict=True)),
     )
+
+
+def _top_up(chosen: dict[str, Conversation], kinds: Sequence[str], wanted: int, seed: int, split: Split) -> None:
+    """Add generated questions of every kind in turn until there are `wanted`; some draws repeat what is there."""
+    for attempt in range(_TOP_UPS):
+        missing = wanted - len(chosen)
+        if missing <= 0:
+            return
+        for kind in kinds:
+            rows = generate(kind, -(-missing // len(kinds)), seed + _OTHER_SEEDS + attempt, split)
+            chosen.update({row.instruction: row for row in rows})
 
 
 def verified_share(

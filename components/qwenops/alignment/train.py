@@ -1,14 +1,52 @@
-"""Run `fit` for an alignment stage: progress, curves, thread count, a state to resume from."""
+"""Run an alignment stage's work on Ray Train's workers, and `fit` in it: progress, curves, threads, resuming."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batches, FitHooks, FitResult, Objective, StepReport, autocast, fit
+from qwenops.training.parallel import place
 from qwenops.training.threads import remembered_threads
+
+Item = TypeVar("Item")
+
+
+def on_workers(stage: Stage, work: Callable[..., None], *, most_workers: int | None = None, **arguments: Any) -> None:
+    """Run `work(stage=stage, **arguments)` on every worker of the stage's context and take over what it recorded.
+
+    Rank 0 writes into `stage.out`; what the others write goes to a folder of their own that is thrown away, so that
+    `work` need not know its rank.
+
+    Args:
+        stage: Where to report.
+        work: A module-level function.
+        most_workers: Upper bound of the workers, for work that cannot be shared.
+        arguments: Handed on to `work`.
+    """
+    context = stage.context
+    if most_workers is not None:
+        context = replace(context, num_workers=min(context.num_workers, most_workers))
+    job = {"work": work, "stage": stage, "arguments": arguments}
+    report = launch(_work, job, context, stage.node, stage.scratch / "ray")
+    stage.metrics, stage.counts = report["metrics"], report["counts"]
+    stage.records, stage.warnings = report["records"], report["warnings"]
+
+
+def own_share(items: Sequence[Item]) -> list[Item]:
+    """The items this worker trains on: every n-th, of n workers."""
+    here = place()
+    return list(items[here.rank :: here.world_size])
+
+
+def per_worker(count: int) -> int:
+    """This worker's part of `count` rows or pairs of a step, at least one."""
+    return max(1, count // place().world_size)
 
 
 def train(
@@ -42,7 +80,7 @@ def train(
             if report.step % curve_every_steps == 0 or report.step == config.steps - 1:
                 _record(stage, name, report)
 
-        hooks = FitHooks(on_step=on_step, on_resume=lambda step, _: progress.advance(step, "resumed"))
+        hooks = FitHooks(on_step=on_step, on_resume=lambda step, _: progress.resume_at(step))
         result = fit(
             model, objective, batches, config, optimizer=optimizer, hooks=hooks, state_dir=stage.scratch / name,
             seed=stage.seed,
@@ -51,10 +89,16 @@ def train(
     return result
 
 
-def record_pass_rates(stage: Stage, prefix: str, rates: Mapping[str, float]) -> None:
-    """Record `rates` under `prefix` ("pass_rate" or "control.pass_rate"); the key "" stands for the prefix itself."""
-    for name, value in rates.items():
-        stage.metric(f"{prefix}.{name}" if name else prefix, value)
+def _work(job: dict[str, Any]) -> dict[str, Any]:
+    stage: Stage = job["stage"]
+    rank = place().rank
+    if rank:
+        stage = replace(stage, out=stage.scratch / f"worker-{rank}")
+        stage.out.mkdir(parents=True, exist_ok=True)
+    job["work"](stage=stage, **job["arguments"])
+    return {
+        "metrics": stage.metrics, "counts": stage.counts, "records": stage.records, "warnings": stage.warnings
+    }
 
 
 def _record(stage: Stage, name: str, report: StepReport) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.alignment.dpo.config import DpoConfig
 from qwenops.alignment.examples import Pair, encode_pairs, pad_id_of, pair_stream
 from qwenops.alignment.objectives import chosen_objective, dpo_objective, with_reference
 from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate
-from qwenops.alignment.train import train
+from qwenops.alignment.train import on_workers, own_share, per_worker, train
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.conversation import Conversation, read_conversations
 from qwenops.contracts.preference import Preference, read_preferences
@@ -21,6 +21,7 @@ from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoin
 from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitResult, Objective
+from qwenops.training.parallel import place
 
 
 def run(
@@ -36,8 +37,18 @@ def run(
         demonstrations: Source of the held-out questions.
         stage: Where to report and write.
     """
+    on_workers(
+        stage, learn_preferences, config=config, checkpoint=checkpoint, folders=(ranked, synthesized),
+        demonstrations=demonstrations,
+    )
+
+
+def learn_preferences(
+    config: DpoConfig, checkpoint: Path, folders: Sequence[Path], demonstrations: Path, stage: Stage
+) -> None:
+    """What every worker runs: train on pairs, measure, train the control on their chosen sides."""
     tokenizer = load_tokenizer(checkpoint)
-    rows = _read_pairs((ranked, synthesized), config.strategies)
+    rows = _read_pairs(folders, config.strategies)
     pairs, kept = encode_pairs(tokenizer, rows, config.max_length_tokens)
     too_long = len(rows) - len(kept)
     stage.count(read=len(rows), kept=len(kept), dropped={"too_long": too_long} if too_long else {})
@@ -49,7 +60,7 @@ def run(
     questions = choose_questions(read_conversations(demonstrations), config.measure, stage.seed)
     loop = _loop(config, len(pairs))
 
-    model = load_model(checkpoint)
+    model = load_model(checkpoint).to(place().kind)
     before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     pairs = with_reference(model, pairs, pad_id_of(tokenizer))
     objective = dpo_objective(config.beta, config.nll_weight)
@@ -79,12 +90,15 @@ def _loop(config: DpoConfig, num_pairs: int) -> TrainingConfig:
 
 
 def _train(
-    stage: Stage, name: str, model, objective: Objective, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase,
-    loop: TrainingConfig, config: DpoConfig,
+    stage: Stage, name: str, model: PreTrainedModel, objective: Objective, pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase, loop: TrainingConfig, config: DpoConfig,
 ) -> FitResult:
     return train(
         stage, name, model, objective,
-        lambda start: pair_stream(pairs, config.pairs_per_step, pad_id_of(tokenizer), stage.seed, start), loop,
+        lambda start: pair_stream(
+            own_share(pairs), per_worker(config.pairs_per_step), pad_id_of(tokenizer), stage.seed, start
+        ),
+        loop,
     )
 
 
@@ -93,7 +107,7 @@ def _control(
     config: DpoConfig, questions: Sequence[Conversation],
 ) -> PassRate:
     """The same start, steps, order and optimiser, learning the chosen responses alone."""
-    model = load_model(checkpoint)
+    model = load_model(checkpoint).to(place().kind)
     _train(stage, "control", model, chosen_objective, pairs, tokenizer, loop, config)
     return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
 

@@ -17,6 +17,7 @@ from qwenops.alignment.online.rewards import build_reward
 from qwenops.alignment.online.rollouts import Sampler
 from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate, verified_share
 from qwenops.alignment.reward_model import load_reward_model
+from qwenops.alignment.train import on_workers
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.conversation import Conversation, read_conversations
 from qwenops.errors import ContractError
@@ -24,6 +25,7 @@ from qwenops.generation.engine import Sampling
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.platform.stage import Stage
 from qwenops.training.online_merging import direction_from
+from qwenops.training.parallel import place
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,14 @@ def run(
         stage: Where to report and write.
     """
     inputs = Inputs(checkpoint, base, sft, reward)
-    tokenizer = load_tokenizer(checkpoint)
     rows = read_conversations(demonstrations)
+    on_workers(stage, align, most_workers=1, config=config, inputs=inputs, rows=rows)
+
+
+def align(config: OnlineConfig, inputs: Inputs, rows: Sequence[Conversation], stage: Stage) -> None:
+    """What the worker runs: improve the policy, measure, repeat with AdamW where that is asked for."""
+    checkpoint = inputs.checkpoint
+    tokenizer = load_tokenizer(checkpoint)
     loop = _build_loop(config, inputs, tokenizer, rows, stage)
     questions = choose_questions(rows, config.measure, stage.seed)
     learner = _learner(config, inputs, tokenizer, rows, stage)
@@ -67,7 +75,7 @@ def run(
     stage.records = len(outcome.learned)
     _report(stage, outcome, before, after)
     if config.compare_with == "adamw" and config.algorithm == "dpo":
-        policy = load_model(checkpoint)
+        policy = load_model(checkpoint).to(place().kind)
         twin = DpoLearner(policy, config, plain_optimizer(policy, config), pad_id_of(tokenizer))
         twin_outcome = _improve(stage, loop, twin, "adamw")
         _report_twin(
@@ -90,7 +98,7 @@ def _build_loop(
     def measure(policy: PreTrainedModel) -> float:
         return verified_share(policy, tokenizer, questions, guarded)
 
-    source = build_reward(config.reward, load_reward_model(inputs.reward), tokenizer)
+    source = build_reward(config.reward, load_reward_model(inputs.reward).to(place().kind), tokenizer)
     sampling = Sampling(
         n=config.samples, temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens,
         seed=stage.seed,
@@ -102,10 +110,10 @@ def _build_loop(
 def _learner(
     config: OnlineConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], stage: Stage
 ) -> Learner:
-    policy, pad_id = load_model(inputs.checkpoint), pad_id_of(tokenizer)
+    policy, pad_id = load_model(inputs.checkpoint).to(place().kind), pad_id_of(tokenizer)
     if config.algorithm == "ppo":
         text = tokenize_demonstrations(tokenizer, rows, config.max_length_tokens)
-        return PpoLearner(policy, load_reward_model(inputs.reward), config, text, pad_id)
+        return PpoLearner(policy, load_reward_model(inputs.reward).to(place().kind), config, text, pad_id)
     base, reference = (load_model(path).state_dict() for path in (inputs.base, inputs.sft))
     optimizer = merging_optimizer(policy, lambda model: direction_from(model, base, reference), config, stage.seed)
     return DpoLearner(policy, config, optimizer, pad_id)

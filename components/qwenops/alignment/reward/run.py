@@ -14,12 +14,13 @@ from qwenops.alignment.objectives import reward_objective
 from qwenops.alignment.reward.config import RewardConfig
 from qwenops.alignment.reward.data import balanced_shares, read_pairs, share_by_tag, tags_of, tags_of_prompts
 from qwenops.alignment.reward_model import RewardModel, RewardScale, raw_rewards, save_reward_head
-from qwenops.alignment.train import train
+from qwenops.alignment.train import on_workers, own_share, per_worker, train
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.preference import Preference
 from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.platform.stage import Stage
+from qwenops.training.parallel import place
 
 
 def run(config: RewardConfig, *, checkpoint: Path, ranked: Path, synthesized: Path, stage: Stage) -> None:
@@ -32,7 +33,11 @@ def run(config: RewardConfig, *, checkpoint: Path, ranked: Path, synthesized: Pa
         synthesized: Preferences from the automated strategies.
         stage: Where to report and write.
     """
-    folders = (ranked, synthesized)
+    on_workers(stage, learn_preferences, config=config, checkpoint=checkpoint, folders=(ranked, synthesized))
+
+
+def learn_preferences(config: RewardConfig, checkpoint: Path, folders: Sequence[Path], stage: Stage) -> None:
+    """What every worker runs: train in one or two phases, measure after each."""
     tokenizer = load_tokenizer(checkpoint)
     train_rows, heldout_rows = read_pairs(folders, "train"), read_pairs(folders, "heldout")
     pairs, rows = encode_pairs(tokenizer, train_rows, config.max_length_tokens)
@@ -44,7 +49,7 @@ def run(config: RewardConfig, *, checkpoint: Path, ranked: Path, synthesized: Pa
     stage.count(read=len(train_rows), kept=len(rows), dropped={"too_long": too_long} if too_long else {})
 
     torch.manual_seed(stage.seed)
-    model = RewardModel(load_model(checkpoint))
+    model = RewardModel(load_model(checkpoint)).to(place().kind)
     by_prompt = tags_of_prompts(folders)
     tags = [tags_of(row, by_prompt) for row in rows]
     tokens = 0
@@ -83,6 +88,7 @@ def _train_phase(
     tags: Sequence[Sequence[str]], wanted: int, config: RewardConfig,
 ) -> int:
     """Train on `wanted` pairs drawn from `pairs`; returns the tokens trained."""
+    pairs, tags = own_share(pairs), own_share(tags)
     shares = balanced_shares(tags, config.tag_cap_share) if config.balance == "tags" else None
     even = np.full(len(pairs), 1 / len(pairs))
     drawn = {"raw": share_by_tag(tags, even), "drawn": share_by_tag(tags, even if shares is None else shares)}
@@ -90,7 +96,10 @@ def _train_phase(
     loop = config.training.model_copy(update={"steps": max(1, -(-wanted // config.pairs_per_step))})
     result = train(
         stage, name, model, reward_objective,
-        lambda start: pair_stream(pairs, config.pairs_per_step, pad_id_of(tokenizer), stage.seed, start, shares), loop,
+        lambda start: pair_stream(
+            pairs, per_worker(config.pairs_per_step), pad_id_of(tokenizer), stage.seed, start, shares
+        ),
+        loop,
     )
     stage.metric("loss.first", result.first_loss)
     stage.metric("loss.final", result.final_loss)
@@ -107,7 +116,7 @@ def _margins(
     order = sorted(range(len(pairs)), key=lambda index: pairs[index].size)
     batches = micro_batches([pairs[index] for index in order], pad_id_of(tokenizer))
     sides = [split_sides(raw_rewards(model, batch)) for batch in batches]
-    chosen, rejected = (torch.cat([side[half] for side in sides]).numpy() for half in (0, 1))
+    chosen, rejected = (torch.cat([side[half] for side in sides]).cpu().numpy() for half in (0, 1))
     margins = np.empty(len(pairs))
     margins[order] = chosen - rejected
     return margins, np.concatenate([chosen, rejected])

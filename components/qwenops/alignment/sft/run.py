@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate
 from qwenops.alignment.sft.config import SftConfig
 from qwenops.alignment.sft.data import TrainingSet, batches_of, build_training_set, read_demonstrations, training_config
-from qwenops.alignment.train import train
+from qwenops.alignment.train import on_workers, train
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.conversation import Conversation
 from qwenops.contracts.gate import conversation_tables, gate
@@ -24,6 +24,7 @@ from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitResult
 from qwenops.training.objective import language_modelling
+from qwenops.training.parallel import place
 
 
 def run(
@@ -35,7 +36,7 @@ def run(
     ranked: Path | None = None,
     synthesized: Path | None = None,
 ) -> None:
-    """Train, measure, and publish a chat checkpoint with `summary.md`, `pass_rate.json` and the data gate's page.
+    """Train, measure, and write a chat checkpoint with `summary.md`, `pass_rate.json` and the data gate's page.
 
     Args:
         config: What to do.
@@ -48,12 +49,19 @@ def run(
     seed_rows = read_demonstrations(demonstrations)
     rows = read_demonstrations(demonstrations, ranked, synthesized)
     _gate(rows, stage)
+    on_workers(stage, fine_tune, config=config, checkpoint=checkpoint, seed_rows=seed_rows, rows=rows)
+
+
+def fine_tune(
+    config: SftConfig, checkpoint: Path, seed_rows: Sequence[Conversation], rows: Sequence[Conversation], stage: Stage
+) -> None:
+    """What every worker runs: train on `rows`, measure, train the control on `seed_rows`."""
     tokenizer = load_tokenizer(checkpoint)
     questions = choose_questions(seed_rows, config.measure, stage.seed)
     data = build_training_set(tokenizer, rows, config)
     stage.count(read=data.read, kept=data.read - sum(data.dropped.values()), dropped=data.dropped)
 
-    model = load_model(checkpoint)
+    model = load_model(checkpoint).to(place().kind)
     loop = training_config(config, data.examples)
     before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     result = _train(stage, "sft", model, tokenizer, data, loop, config)
@@ -74,7 +82,7 @@ def _control(
     loop: TrainingConfig, config: SftConfig, questions: Sequence[Conversation],
 ) -> PassRate:
     """The same start, steps and optimiser on the seed demonstrations alone."""
-    model = load_model(checkpoint)
+    model = load_model(checkpoint).to(place().kind)
     _train(stage, "control", model, tokenizer, build_training_set(tokenizer, seed_rows, config), loop, config)
     return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
 

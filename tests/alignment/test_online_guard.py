@@ -1,0 +1,165 @@
+"""Reward hacking is made to happen with a reward that only counts sevens, and must be caught."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from tests.alignment.conftest import small_model
+
+from qwenops.alignment.examples import pad_id_of
+from qwenops.alignment.online.config import GuardConfig, MergingConfig, OnlineConfig, PpoConfig
+from qwenops.alignment.online.guard import Facts, Guard
+from qwenops.alignment.online.learner import DpoLearner, plain_optimizer
+from qwenops.alignment.online.loop import Loop
+from qwenops.alignment.online.ppo import PpoLearner
+from qwenops.alignment.online.rollouts import Rollout, Sampler, best_and_worst, divergence
+from qwenops.alignment.reward_model import RewardModel
+from qwenops.contracts.conversation import Conversation, ask, conversation_id
+from qwenops.generation.engine import Sampling
+from qwenops.training.batching import Example
+from qwenops.training.config import TrainingConfig
+
+
+@dataclass
+class CountsSevens:
+    """A hackable reward: the share of sevens in a response."""
+
+    def rate(self, rows, responses):
+        return [text.count("7") / 8 for text in responses]
+
+
+def settings(**changes):
+    base = {
+        "episodes": 6, "prompts_per_episode": 16, "samples": 6, "top_p": 1.0, "beta": 0.1, "pairs_per_step": 16,
+        "training": TrainingConfig(
+            learning_rate=3e-3, final_learning_rate=3e-3, warmup_steps=0, schedule="constant", weight_decay=0.0
+        ),
+        "merging": MergingConfig(), "guard": GuardConfig(max_kl=100.0, max_length_ratio=100.0, max_pass_rate_drop=1.0),
+    }
+    return OnlineConfig(**(base | changes))
+
+
+def run_loop(config, tokenizer, *, measure=lambda policy: 1.0, learner=None, state_file=None):
+    prompts = [Conversation(id=conversation_id(str(n)), messages=ask(f"Say {n}")) for n in range(16)]
+    sampling = Sampling(n=config.samples, temperature=1.0, max_new_tokens=8, seed=3)
+    sampler = Sampler(tokenizer, CountsSevens(), sampling, batch_tokens=65536)
+    loop = Loop(config, sampler, prompts, measure, seed=5)
+    if learner is None:
+        policy = small_model()
+        learner = DpoLearner(policy, config, plain_optimizer(policy, config), pad_id_of(tokenizer))
+    return loop.run(learner, state_file), learner
+
+
+def test_online_dpo_raises_the_reward_it_is_given(tokenizer):
+    outcome, _ = run_loop(settings(), tokenizer)
+    rewards = [facts.reward for facts in outcome.history]
+    assert rewards[-1] > rewards[0] + 0.1
+    assert outcome.rollbacks == 0
+
+
+def test_reward_hacking_is_caught_by_the_divergence_and_the_start_restored(tokenizer):
+    config = settings(guard=GuardConfig(max_kl=0.02, max_length_ratio=100.0, max_pass_rate_drop=1.0, max_rollbacks=2))
+    outcome, learner = run_loop(config, tokenizer)
+    assert outcome.rollbacks == 2
+    assert "divergence" in next(iter(outcome.verdicts.values()))
+    assert outcome.best.kl <= 0.02
+    refused = [facts for facts in outcome.history if facts.episode in outcome.verdicts]
+    assert max(facts.reward for facts in refused) > outcome.history[0].reward
+    assert learner.rate_scale == pytest.approx(0.25)
+
+
+def test_reward_hacking_is_caught_by_the_verifier_and_the_best_policy_returned(tokenizer):
+    start = small_model().state_dict()
+
+    def honest_only(policy):
+        """A verifier that only the untouched policy satisfies."""
+        return float(all(torch.equal(value, start[name]) for name, value in policy.state_dict().items()))
+
+    config = settings(guard=GuardConfig(max_kl=100.0, max_length_ratio=100.0, max_pass_rate_drop=0.05, max_rollbacks=2))
+    outcome, learner = run_loop(config, tokenizer, measure=honest_only)
+    assert outcome.rollbacks == 2
+    assert "pass rate fell from 1.000 to 0.000" in outcome.verdicts[1]
+    assert honest_only(learner.policy) == 1.0
+
+
+@pytest.mark.parametrize("characters", [3.0, 30.0])
+def test_guard_refuses_answers_whose_length_drifted(characters):
+    guard, policy = Guard(GuardConfig()), torch.nn.Linear(2, 2)
+    assert guard.judge(policy, Facts(0, 0.0, 0.0, 0.5, 10.0)) == ""
+    assert "times as long" in guard.judge(policy, Facts(1, 1.0, 0.0, 0.5, characters))
+
+
+def test_each_sample_carries_the_version_of_the_weights_of_its_episode(tokenizer):
+    outcome, _ = run_loop(settings(episodes=2), tokenizer)
+    assert {sample["episode"] for sample in outcome.samples} == {0, 1, 2}
+    assert all(sample["version"] == sample["episode"] for sample in outcome.samples)
+
+
+def test_stopped_run_resumes_at_its_episode_with_the_same_result(tokenizer, tmp_path):
+    whole, _ = run_loop(settings(episodes=3), tokenizer)
+    file = tmp_path / "state.pt"
+    calls = []
+
+    def dies_at_the_third(policy):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(settings(episodes=3), tokenizer, measure=dies_at_the_third, state_file=file)
+    resumed, _ = run_loop(settings(episodes=3), tokenizer, state_file=file)
+    assert [facts.reward for facts in resumed.history] == [facts.reward for facts in whole.history]
+
+
+def rollout(response, reward, log_prob=-1.0, reference=-1.0):
+    row = Conversation(id="a", messages=ask("Hi"))
+    return Rollout(row, response, reward, Example([1], [True]), torch.tensor([log_prob]), torch.tensor([reference]), 0)
+
+
+def test_best_and_worst_come_from_the_same_prompt_and_equal_ones_are_dropped():
+    rollouts = [rollout("a", 1.0), rollout("b", 3.0), rollout("c", 2.0), rollout("d", 5.0), rollout("e", 5.0), rollout("f", 5.0)]
+    pairs = best_and_worst(rollouts, samples=3, min_margin=0.0)
+    assert [(best.response, worst.response) for best, worst in pairs] == [("b", "a")]
+    assert best_and_worst(rollouts, samples=3, min_margin=2.0) == []
+
+
+def test_divergence_is_zero_for_the_reference_and_positive_elsewhere():
+    assert divergence([rollout("a", 0.0)]) == 0.0
+    assert divergence([rollout("a", 0.0, log_prob=-1.0, reference=-2.0)]) > 0
+    assert divergence([rollout("a", 0.0, log_prob=-2.0, reference=-1.0)]) > 0
+
+
+def ppo_learner(tokenizer, **changes):
+    ppo = PpoConfig(policy_learning_rate=1e-3, value_learning_rate=5e-3, **changes)
+    config = settings(algorithm="ppo", samples=2, pairs_per_step=8, ppo=ppo)
+    torch.manual_seed(1)
+    return config, PpoLearner(small_model(), RewardModel(small_model(1)), config, [], pad_id_of(tokenizer))
+
+
+def test_ppo_leaves_the_policy_alone_while_the_value_model_warms_up(tokenizer):
+    config, learner = ppo_learner(tokenizer, value_warmup_steps=50, passes=25)
+    start = {name: value.clone() for name, value in learner.policy.state_dict().items()}
+    config = config.model_copy(update={"episodes": 1})
+    run_loop(config, tokenizer, learner=learner)
+    assert learner.steps == 50
+    assert all(torch.equal(value, start[name]) for name, value in learner.policy.state_dict().items())
+
+
+def test_ppo_raises_the_reward_after_the_warm_up(tokenizer):
+    config, learner = ppo_learner(tokenizer, value_warmup_steps=4, kl_coefficient=0.01, passes=2)
+    config = config.model_copy(update={"episodes": 14, "prompts_per_episode": 16})
+    outcome, _ = run_loop(config, tokenizer, learner=learner)
+    rewards = [facts.reward for facts in outcome.history]
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.05
+    assert outcome.history[-1].kl < 5.0
+
+
+def test_ppo_adds_the_likelihood_of_demonstrations_when_asked(tokenizer):
+    config, _ = ppo_learner(tokenizer, value_warmup_steps=0, pretraining_coefficient=1.0, pretraining_rows=4)
+    text = [Example(tokenizer("some text to keep")["input_ids"], [True] * 17)]
+    learner = PpoLearner(small_model(), RewardModel(small_model(1)), config, text, pad_id_of(tokenizer))
+    before = {name: value.clone() for name, value in learner.policy.state_dict().items()}
+    outcome, _ = run_loop(config.model_copy(update={"episodes": 1}), tokenizer, learner=learner)
+    assert outcome.learned[0]["tokens"] > 0
+    assert any(not torch.equal(value, before[name]) for name, value in learner.policy.state_dict().items())
