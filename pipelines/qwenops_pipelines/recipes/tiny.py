@@ -175,11 +175,11 @@ PRETRAIN = PretrainConfig(
     phases=(
         Phase(length=64, steps=180, repeat_share=0.3),
         Phase(length=128, steps=120, repeat_share=0.1),
-        Phase(length=256, steps=180, repeat_share=0.1),
+        Phase(length=256, steps=240, repeat_share=0.1),
     ),
     practice=Practice(needle_share=0.5),
     training=TrainingConfig(
-        steps=480,
+        steps=540,
         batch_tokens=4096,
         learning_rate=4e-3,
         final_learning_rate=4e-4,
@@ -190,10 +190,10 @@ PRETRAIN = PretrainConfig(
     ),
 )
 EXTEND = ExtendConfig(
-    phases=(Phase(length=512, steps=60),),
+    phases=(Phase(length=512, steps=100),),
     practice=Practice(needle_share=0.5),
     training=TrainingConfig(
-        steps=60,
+        steps=100,
         batch_tokens=8192,
         learning_rate=4e-3,
         final_learning_rate=2e-4,
@@ -209,7 +209,7 @@ UPCYCLE = UpcycleConfig(
     balance_coefficient=0.02,
     length=256,
     training=TrainingConfig(
-        steps=40,
+        steps=60,
         batch_tokens=4096,
         learning_rate=1e-3,
         final_learning_rate=0.0,
@@ -241,7 +241,7 @@ EVOLVE = EvolveConfig(
 )
 SFT_SEED = SftConfig(
     training=TrainingConfig(
-        steps=120,
+        steps=200,
         batch_tokens=4096,
         learning_rate=2e-3,
         final_learning_rate=2e-4,
@@ -320,8 +320,8 @@ DPO = DpoConfig(
     max_length_tokens=256,
     training=TrainingConfig(
         steps=60,
-        learning_rate=2e-4,
-        final_learning_rate=2e-5,
+        learning_rate=1e-4,
+        final_learning_rate=1e-5,
         warmup_steps=5,
         schedule="linear",
         batch_tokens=8192,
@@ -380,7 +380,7 @@ REGISTER = RegisterConfig(
         Rule(figure="export.export.max_logit_difference", bound="at_most", value=1e-4),
         Rule(figure="online.pass_rate", bound="at_least", value=-0.02, reference="dpo.pass_rate"),
         Rule(figure="reward.pair_accuracy", bound="at_least", value=0.8),
-        Rule(figure="safety.harmful_rate.*", bound="at_most", reference="safety.before.harmful_rate.*"),
+        Rule(figure="safety.harmful_rate.*", bound="at_most", value=0.02, reference="safety.before.harmful_rate.*"),
         Rule(figure="long_context.niah.dca.8x.accuracy", bound="at_least", value=0.7),
         Rule(
             figure="long_context.niah.dca.8x.accuracy",
