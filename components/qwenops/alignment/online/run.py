@@ -19,7 +19,7 @@ from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass
 from qwenops.alignment.reward_model import load_reward_model
 from qwenops.alignment.train import on_workers
 from qwenops.contracts.checkpoint import read_facts
-from qwenops.contracts.conversation import Conversation, read_conversations
+from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversations
 from qwenops.errors import ContractError
 from qwenops.generation.engine import Sampling
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
@@ -49,19 +49,22 @@ def run(
         base: Pre-trained base; with `sft` it gives the merging direction.
         sft: SFT checkpoint.
         reward: The reward model.
-        demonstrations: Prompts of the train split to sample from, questions of both splits.
+        demonstrations: Prompts to sample from, and held-out questions.
         stage: Where to report and write.
     """
     inputs = Inputs(checkpoint, base, sft, reward)
     rows = read_conversations(demonstrations)
-    on_workers(stage, align, most_workers=1, config=config, inputs=inputs, rows=rows)
+    prompts = _read_prompts(demonstrations, config)
+    on_workers(stage, align, most_workers=1, config=config, inputs=inputs, rows=rows, prompts=prompts)
 
 
-def align(config: OnlineConfig, inputs: Inputs, rows: Sequence[Conversation], stage: Stage) -> None:
+def align(
+    config: OnlineConfig, inputs: Inputs, rows: Sequence[Conversation], prompts: Sequence[Conversation], stage: Stage
+) -> None:
     """What the worker runs: improve the policy, measure, repeat with AdamW where that is asked for."""
     checkpoint = inputs.checkpoint
     tokenizer = load_tokenizer(checkpoint)
-    loop = _build_loop(config, inputs, tokenizer, rows, stage)
+    loop = _build_loop(config, inputs, tokenizer, prompts, stage)
     questions = choose_questions(rows, config.measure, stage.seed)
     learner = _learner(config, inputs, tokenizer, rows, stage)
     before = measure_pass_rate(learner.policy, tokenizer, questions, config.measure, stage.seed)
@@ -83,17 +86,25 @@ def align(config: OnlineConfig, inputs: Inputs, rows: Sequence[Conversation], st
         )
 
 
-def _build_loop(
-    config: OnlineConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], stage: Stage
-) -> Loop:
-    prompts = [row for row in rows if row.split == "train" and (config.prompts == "all" or row.verifier)]
+def _read_prompts(demonstrations: Path, config: OnlineConfig) -> list[Conversation]:
+    """Training prompts that SFT was not shown an answer of; those it was shown only where there are no others."""
+    unanswered = read_conversations(demonstrations, "train", PROMPTS) if (demonstrations / PROMPTS).is_file() else []
+    rows = unanswered or read_conversations(demonstrations, "train")
+    prompts = [row for row in rows if config.prompts == "all" or row.verifier]
     if not prompts:
         raise ContractError(
             "no prompts to sample from", expected=f"{config.prompts} prompts of the train split", found=len(rows),
             action="look at the instruction stages' rows, or set online.prompts to all",
         )
+    return prompts
+
+
+def _build_loop(
+    config: OnlineConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Conversation],
+    stage: Stage,
+) -> Loop:
     guarded = config.measure.model_copy(update={"prompts": config.guard.prompts})
-    questions = choose_questions(rows, guarded, stage.seed, "train")
+    questions = choose_questions(prompts, guarded, stage.seed, "train")
 
     def measure(policy: PreTrainedModel) -> float:
         return verified_share(policy, tokenizer, questions, guarded)
