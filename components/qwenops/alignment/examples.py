@@ -22,6 +22,8 @@ from qwenops.training.batching import Example, pad_batch
 from qwenops.training.fit import Batch
 
 _MICRO_BATCH_TOKENS = 16_384
+# A row may be padded to this many times its length and a few tokens: beyond it another forward pass is cheaper.
+_MOST_PADDING, _FREE_PADDING = 1.25, 8
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,10 @@ def micro_batches(pairs: Sequence[Pair], pad_id: int) -> list[Batch]:
     """One step's pairs as padded batches of pairs of similar length, each within a bound of tokens."""
     groups: list[list[Pair]] = []
     for pair in sorted(pairs, key=lambda item: item.size):
-        if groups and pair.size * 2 * (len(groups[-1]) + 1) <= _MICRO_BATCH_TOKENS:
-            groups[-1].append(pair)
+        last = groups[-1] if groups else []
+        fits = pair.size * 2 * (len(last) + 1) <= _MICRO_BATCH_TOKENS
+        if last and fits and pair.size <= last[0].size * _MOST_PADDING + _FREE_PADDING:
+            last.append(pair)
         else:
             groups.append([pair])
     return [pair_batch(group, pad_id) for group in groups]

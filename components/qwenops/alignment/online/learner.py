@@ -38,6 +38,9 @@ class Learner(Protocol):
 class DpoLearner:
     """One pass of DPO over the best-against-worst pairs of each episode (report 4.3).
 
+    The rate of an episode follows the linear warm-up over all steps so far: Adam's first steps move every weight by
+    the full rate, whatever the gradient.
+
     Args:
         policy: Trained in place.
         config: The stage's config.
@@ -49,7 +52,7 @@ class DpoLearner:
         self, policy: PreTrainedModel, config: OnlineConfig, optimizer: torch.optim.Optimizer, pad_id: int
     ) -> None:
         self.policy, self._config, self._optimizer, self._pad_id = policy, config, optimizer, pad_id
-        self.rate_scale = 1.0
+        self.rate_scale, self._steps = 1.0, 0
 
     def learn(self, rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
         """See `Learner.learn`; no pair, no step."""
@@ -59,26 +62,29 @@ class DpoLearner:
         pairs = [to_pair(best, worst) for best, worst in chosen]
         per_step = min(self._config.pairs_per_step, len(pairs))
         steps = len(pairs) // per_step
-        loop = _at_rate(self._config, steps, self.rate_scale)
+        warm = min(1.0, (self._steps + 1) / max(self._config.training.warmup_steps, 1))
+        loop = _at_rate(self._config, steps, self.rate_scale * warm)
         objective = dpo_objective(self._config.beta, self._config.nll_weight)
         result = fit(
             self.policy, objective, lambda start: pair_stream(pairs, per_step, self._pad_id, seed, start), loop,
             optimizer=self._optimizer, seed=seed,
         )
         self.policy.eval()
+        self._steps += steps
         return {"pairs": float(len(pairs)), "loss": result.final_loss, "tokens": float(result.tokens)}
 
     def state(self) -> dict[str, Any]:
         """See `Learner.state`."""
         return {
-            "policy": self.policy.state_dict(), "optimizer": self._optimizer.state_dict(), "rate": self.rate_scale
+            "policy": self.policy.state_dict(), "optimizer": self._optimizer.state_dict(), "rate": self.rate_scale,
+            "steps": self._steps,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """See `Learner.restore`."""
         self.policy.load_state_dict(state["policy"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.rate_scale = state["rate"]
+        self.rate_scale, self._steps = state["rate"], state["steps"]
 
 
 def merging_optimizer(

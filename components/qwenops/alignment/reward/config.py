@@ -38,6 +38,9 @@ class RewardConfig(Config):
     tag_cap_share: float = Field(
         0.2, gt=0, le=1, description="Largest share of the draws one tag may take; house choice: not published."
     )
+    most_repeats: float = Field(
+        3.0, ge=1, description="Largest weight of a pair, in mean weights; house choice: repeats are learnt by heart."
+    )
     heldout_pairs: int = Field(
         1000, ge=1, description="Most held-out pairs measured; house choice: a standard error of 0.013 at 0.8."
     )

@@ -89,7 +89,7 @@ def _train_phase(
 ) -> int:
     """Train on `wanted` pairs drawn from `pairs`; returns the tokens trained."""
     pairs, tags = own_share(pairs), own_share(tags)
-    shares = balanced_shares(tags, config.tag_cap_share) if config.balance == "tags" else None
+    shares = balanced_shares(tags, config.tag_cap_share, config.most_repeats) if config.balance == "tags" else None
     even = np.full(len(pairs), 1 / len(pairs))
     drawn = {"raw": share_by_tag(tags, even), "drawn": share_by_tag(tags, even if shares is None else shares)}
     (stage.out / f"tags.{name}.json").write_text(json.dumps(drawn, indent=1), encoding="utf-8")
