@@ -1,4 +1,4 @@
-"""Reward hacking is made to happen with a reward that only counts sevens, and must be caught."""
+"""Reward hacking is made to happen with a reward that only counts letters, and must be caught."""
 
 from dataclasses import dataclass
 
@@ -21,16 +21,16 @@ from qwenops.training.config import TrainingConfig
 
 
 @dataclass
-class CountsSevens:
-    """A hackable reward: the share of sevens in a response."""
+class CountsLetters:
+    """A hackable reward: the share of ASCII letters and digits in a response of eight tokens."""
 
     def rate(self, rows, responses):
-        return [text.count("7") / 8 for text in responses]
+        return [sum(letter.isascii() and letter.isalnum() for letter in text) / 8 for text in responses]
 
 
 def settings(**changes):
     base = {
-        "episodes": 6, "prompts_per_episode": 16, "samples": 6, "top_p": 1.0, "beta": 0.1, "pairs_per_step": 16,
+        "episodes": 6, "prompts_per_episode": 16, "samples": 6, "top_p": 1.0, "beta": 0.1, "pairs_per_step": 4,
         "training": TrainingConfig(
             learning_rate=3e-3, final_learning_rate=3e-3, warmup_steps=0, schedule="constant", weight_decay=0.0
         ),
@@ -42,7 +42,7 @@ def settings(**changes):
 def run_loop(config, tokenizer, *, measure=lambda policy: 1.0, learner=None, state_file=None):
     prompts = [Conversation(id=conversation_id(str(n)), messages=ask(f"Say {n}")) for n in range(16)]
     sampling = Sampling(n=config.samples, temperature=1.0, max_new_tokens=8, seed=3)
-    sampler = Sampler(tokenizer, CountsSevens(), sampling, batch_tokens=65536)
+    sampler = Sampler(tokenizer, CountsLetters(), sampling, batch_tokens=65536)
     loop = Loop(config, sampler, prompts, measure, seed=5)
     if learner is None:
         policy = small_model()
@@ -118,7 +118,8 @@ def rollout(response, reward, log_prob=-1.0, reference=-1.0):
 
 
 def test_best_and_worst_come_from_the_same_prompt_and_equal_ones_are_dropped():
-    rollouts = [rollout("a", 1.0), rollout("b", 3.0), rollout("c", 2.0), rollout("d", 5.0), rollout("e", 5.0), rollout("f", 5.0)]
+    rewards = {"a": 1.0, "b": 3.0, "c": 2.0, "d": 5.0, "e": 5.0, "f": 5.0}
+    rollouts = [rollout(response, reward) for response, reward in rewards.items()]
     pairs = best_and_worst(rollouts, samples=3, min_margin=0.0)
     assert [(best.response, worst.response) for best, worst in pairs] == [("b", "a")]
     assert best_and_worst(rollouts, samples=3, min_margin=2.0) == []
