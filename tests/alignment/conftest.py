@@ -31,8 +31,15 @@ def byte_tokenizer():
 def small_model(seed=0):
     torch.manual_seed(seed)
     config = Qwen2Config(
-        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True, initializer_range=0.08,
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        initializer_range=0.08,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     )
     return Qwen2ForCausalLM(config).eval()
@@ -56,8 +63,20 @@ def one_thread():
 def publish(folder, node):
     """Make `folder` an artifact that `execute` accepts as an input."""
     manifest = Manifest(
-        node=node, fingerprint=node, artifact_id=node, parents={}, files=digest_files(folder), records=0, counts={},
-        metrics={}, warnings=(), seconds=0.0, config={}, code_version="test", created_at="now", inputs={},
+        node=node,
+        fingerprint=node,
+        artifact_id=node,
+        parents={},
+        files=digest_files(folder),
+        records=0,
+        counts={},
+        metrics={},
+        warnings=(),
+        seconds=0.0,
+        config={},
+        code_version="test",
+        created_at="now",
+        inputs={},
     )
     write_manifest(folder, manifest)
     return folder
@@ -82,8 +101,15 @@ def artifacts(tmp_path, tokenizer):
 
 def wrong_pair(strategy, row, place):
     return Preference(
-        id=f"{strategy}{place}", prompt=row.prompt, chosen=row.response, rejected="no", source="verifiable",
-        strategy=strategy, judge="machine:test", split="heldout" if place == 0 else "train", verifier=row.verifier,
+        id=f"{strategy}{place}",
+        prompt=row.prompt,
+        chosen=row.response,
+        rejected="no",
+        source="verifiable",
+        strategy=strategy,
+        judge="machine:test",
+        split="heldout" if place == 0 else "train",
+        verifier=row.verifier,
     )
 
 

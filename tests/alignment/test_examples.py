@@ -17,7 +17,9 @@ from qwenops.training.batching import Example
 
 
 def targets(tokenizer, example):
-    return tokenizer.decode([token for token, is_target in zip(example.tokens, example.learn, strict=True) if is_target])
+    return tokenizer.decode(
+        [token for token, is_target in zip(example.tokens, example.learn, strict=True) if is_target]
+    )
 
 
 def test_targets_of_one_turn_decode_to_the_answer_and_its_end(tokenizer):
@@ -75,8 +77,10 @@ def test_micro_batches_keep_every_pair_and_bound_the_tokens():
 def test_pair_stream_takes_every_pair_once_per_epoch_and_resumes_anywhere():
     pairs = [pair(length) for length in range(3, 9)]
     steps = [step for step, _ in zip(pair_stream(pairs, 2, 0, seed=1), range(6), strict=False)]
-    
-    sizes = sorted(int(n) for step in steps[:3] for batch in step for n in split_sides(batch["attention_mask"].sum(1))[0])
+
+    sizes = sorted(
+        int(n) for step in steps[:3] for batch in step for n in split_sides(batch["attention_mask"].sum(1))[0]
+    )
     assert sizes == [3, 4, 5, 6, 7, 8]
     resumed = next(pair_stream(pairs, 2, 0, seed=1, start_step=4))
     assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(resumed, steps[4], strict=True))

@@ -30,11 +30,17 @@ class CountsLetters:
 
 def settings(**changes):
     base = {
-        "episodes": 6, "prompts_per_episode": 16, "samples": 6, "top_p": 1.0, "beta": 0.1, "pairs_per_step": 4,
+        "episodes": 6,
+        "prompts_per_episode": 16,
+        "samples": 6,
+        "top_p": 1.0,
+        "beta": 0.1,
+        "pairs_per_step": 4,
         "training": TrainingConfig(
             learning_rate=3e-3, final_learning_rate=3e-3, warmup_steps=0, schedule="constant", weight_decay=0.0
         ),
-        "merging": MergingConfig(), "guard": GuardConfig(max_kl=100.0, max_length_ratio=100.0, max_pass_rate_drop=1.0),
+        "merging": MergingConfig(),
+        "guard": GuardConfig(max_kl=100.0, max_length_ratio=100.0, max_pass_rate_drop=1.0),
     }
     return OnlineConfig(**(base | changes))
 

@@ -31,7 +31,8 @@ def test_reward_reads_the_last_token():
 def test_reward_objective_falls_as_the_model_learns_one_pair():
     model = RewardModel(small_model())
     batch = {
-        "input_ids": torch.tensor([[5, 6, 7], [5, 6, 8]]), "attention_mask": torch.ones(2, 3, dtype=torch.int64),
+        "input_ids": torch.tensor([[5, 6, 7], [5, 6, 8]]),
+        "attention_mask": torch.ones(2, 3, dtype=torch.int64),
     }
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []

@@ -32,7 +32,11 @@ def test_alignment_stages_run_one_after_the_other(artifacts, run_stage):
     seed = run_stage("sft", sft_config(), measured, node="sft_seed")
     sft = run_stage("sft", sft_config(control="seed_data"), measured | made | {"checkpoint": seed.path})
     reward_config = RewardConfig(
-        pretraining_pairs=8, pairs=8, pairs_per_step=4, quality_strategies=("ranked",), training=FAST,
+        pretraining_pairs=8,
+        pairs=8,
+        pairs_per_step=4,
+        quality_strategies=("ranked",),
+        training=FAST,
         max_length_tokens=256,
     )
     reward = run_stage("reward", reward_config, made | {"checkpoint": sft.path})
@@ -41,11 +45,22 @@ def test_alignment_stages_run_one_after_the_other(artifacts, run_stage):
     )
     dpo = run_stage("dpo", dpo_config, measured | made | {"checkpoint": sft.path})
     online_config = OnlineConfig(
-        episodes=1, prompts_per_episode=4, samples=2, pairs_per_step=2, training=FAST, max_new_tokens=4,
-        reward=RewardSourceConfig(kind="sum"), compare_with="adamw", measure=MEASURE, max_length_tokens=256,
+        episodes=1,
+        prompts_per_episode=4,
+        samples=2,
+        pairs_per_step=2,
+        training=FAST,
+        max_new_tokens=4,
+        reward=RewardSourceConfig(kind="sum"),
+        compare_with="adamw",
+        measure=MEASURE,
+        max_length_tokens=256,
     )
     inputs = {
-        "checkpoint": dpo.path, "base": artifacts["base"], "sft": sft.path, "reward": reward.path,
+        "checkpoint": dpo.path,
+        "base": artifacts["base"],
+        "sft": sft.path,
+        "reward": reward.path,
         "demonstrations": artifacts["demonstrations"],
     }
     online = run_stage("online", online_config, inputs)
@@ -69,12 +84,20 @@ def test_alignment_stages_run_one_after_the_other(artifacts, run_stage):
 def test_ppo_runs_as_the_online_stage(artifacts, run_stage):
     config = RewardConfig(pretraining="skip", pairs=4, pairs_per_step=4, training=FAST, max_length_tokens=256)
     reward = run_stage(
-        "reward", config,
+        "reward",
+        config,
         {"checkpoint": artifacts["base"], "ranked": artifacts["ranked"], "synthesized": artifacts["synthesized"]},
     )
     online = OnlineConfig(
-        algorithm="ppo", episodes=1, prompts_per_episode=4, samples=2, pairs_per_step=2, training=FAST,
-        max_new_tokens=4, measure=MEASURE, max_length_tokens=256,
+        algorithm="ppo",
+        episodes=1,
+        prompts_per_episode=4,
+        samples=2,
+        pairs_per_step=2,
+        training=FAST,
+        max_new_tokens=4,
+        measure=MEASURE,
+        max_length_tokens=256,
     )
     inputs = {name: artifacts["base"] for name in ("checkpoint", "base", "sft")}
     done = run_stage("online", online, inputs | {"reward": reward.path, "demonstrations": artifacts["demonstrations"]})

@@ -9,15 +9,29 @@ from qwenops.contracts.gate import conversation_tables, gate, preference_tables
 from qwenops.errors import ContractError
 
 DOCUMENT = {
-    "id": "a", "text": "some text", "domain": "web", "lang": "en", "lang_score": 0.9, "quality": 0.5, "split": "train",
+    "id": "a",
+    "text": "some text",
+    "domain": "web",
+    "lang": "en",
+    "lang_score": 0.9,
+    "quality": 0.5,
+    "split": "train",
     "license": "MIT",
 }
 DOMAIN = {"domain": "web", "documents": 1, "bytes": 9, "dropped_share": 0.1}
 PAGE = {
-    "id": "a", "source": "s", "domain": "web", "license": "MIT", "mime": "text/html", "raw_bytes": 10,
+    "id": "a",
+    "source": "s",
+    "domain": "web",
+    "license": "MIT",
+    "mime": "text/html",
+    "raw_bytes": 10,
 }
 TOKENS = {
-    "tokens": 5, "largest_id_share": 0.5, "ends_with_end_of_text": "yes", "inner_control_tokens": 0,
+    "tokens": 5,
+    "largest_id_share": 0.5,
+    "ends_with_end_of_text": "yes",
+    "inner_control_tokens": 0,
     "round_trip": "same",
 }
 SHARDS = [
@@ -25,12 +39,23 @@ SHARDS = [
     for split in ("train", "heldout")
 ]
 CONVERSATION = {
-    "id": "c", "strategy": "evolve", "split": "train", "lang": "en",
+    "id": "c",
+    "strategy": "evolve",
+    "split": "train",
+    "lang": "en",
     "messages": [{"role": "user", "content": "Reverse: 12"}, {"role": "assistant", "content": "21"}],
 }
 PREFERENCE = {
-    "id": "p", "strategy": "rank", "source": "s", "judge": "verifier", "split": "train", "lang": "en", "margin": 1.0,
-    "prompt": [{"role": "user", "content": "Reverse: 12"}], "chosen": "21", "rejected": "12",
+    "id": "p",
+    "strategy": "rank",
+    "source": "s",
+    "judge": "verifier",
+    "split": "train",
+    "lang": "en",
+    "margin": 1.0,
+    "prompt": [{"role": "user", "content": "Reverse: 12"}],
+    "chosen": "21",
+    "rejected": "12",
 }
 
 

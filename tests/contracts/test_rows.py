@@ -22,10 +22,17 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert read_preferences(tmp_path) == [PAIR]
 
 
-@pytest.mark.parametrize("messages", [
-    (), ({"role": "assistant", "content": "x"},), (*ask("a"), *ask("b")), ask("  "), ask("x<|im_end|>"),
-    ({"role": "robot", "content": "x"},),
-])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (),
+        ({"role": "assistant", "content": "x"},),
+        (*ask("a"), *ask("b")),
+        ask("  "),
+        ask("x<|im_end|>"),
+        ({"role": "robot", "content": "x"},),
+    ],
+)
 def test_messages_out_of_turn_empty_or_with_control_tokens_are_refused(tmp_path, messages):
     with pytest.raises(ContractError):
         write_conversations(tmp_path, [replace(ROW, messages=messages)])

@@ -1,4 +1,3 @@
-
 import gzip
 import hashlib
 import http.server
@@ -126,7 +125,7 @@ def test_collect_no_source_at_all_is_an_error_that_names_them(tmp_path, make_sta
 
 def test_collect_empty_folder_is_an_error_that_says_so(tmp_path, make_stage):
     (tmp_path / "own").mkdir()
-    with pytest.raises(StageError, match="kept no document"):
+    with pytest.raises(ContractError, match="kept no document"):
         run(_folder(tmp_path / "own"), stage=make_stage("collect"))
 
 

@@ -22,8 +22,14 @@ def corpus(folder, gold):
     rng = random.Random(0)
     rows = [
         {
-            "id": f"d{n:02}", "text": FILLER * 3 + f"Number {n}. " + (disguise(gold[n][2], rng) if n < 5 else ""),
-            "source": "s", "domain": "web", "url": "", "license": "MIT", "lang": "en", "lang_score": 1.0,
+            "id": f"d{n:02}",
+            "text": FILLER * 3 + f"Number {n}. " + (disguise(gold[n][2], rng) if n < 5 else ""),
+            "source": "s",
+            "domain": "web",
+            "url": "",
+            "license": "MIT",
+            "lang": "en",
+            "lang_score": 1.0,
             "split": "train",
         }
         for n in range(20)

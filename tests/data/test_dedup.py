@@ -26,8 +26,16 @@ def write_corpus(folder, texts, parts=1, order=None):
     """Documents in the given order; id and quality belong to the text, wherever it lies."""
     rows = [
         {
-            "id": f"d{n:03}", "text": text, "source": "s", "domain": "web", "url": "", "license": "MIT", "lang": "en",
-            "lang_score": 1.0, "quality": (n % 7) / 7, "split": "train",
+            "id": f"d{n:03}",
+            "text": text,
+            "source": "s",
+            "domain": "web",
+            "url": "",
+            "license": "MIT",
+            "lang": "en",
+            "lang_score": 1.0,
+            "quality": (n % 7) / 7,
+            "split": "train",
         }
         for n, text in enumerate(texts)
     ]

@@ -68,10 +68,18 @@ def make_inputs(folder):
     texts = {"web": "plain words of a page about the sea and the sky ", "code": "def add(a, b):\n    return a + b\n"}
     rows = [
         {
-            "id": f"{domain}{n}", "text": text * (5 + n % 5), "source": "s", "domain": domain, "url": "",
-            "license": "MIT", "lang": "en", "lang_score": 1.0, "split": "train",
+            "id": f"{domain}{n}",
+            "text": text * (5 + n % 5),
+            "source": "s",
+            "domain": domain,
+            "url": "",
+            "license": "MIT",
+            "lang": "en",
+            "lang_score": 1.0,
+            "split": "train",
         }
-        for domain, text in texts.items() for n in range(30)
+        for domain, text in texts.items()
+        for n in range(30)
     ]
     write_part(documents_from_rows(rows), folder / "documents" / "part-00000.parquet")
     save(train([row["text"] for row in rows], 300, 2), folder / "tokenizer")
@@ -82,8 +90,16 @@ def tiny_config(**changes):
         steps=4, batch_tokens=128, learning_rate=1e-2, final_learning_rate=1e-3, warmup_steps=1, precision="fp32"
     )
     values = {
-        "proxies": 4, "hidden_size": 16, "num_layers": 1, "num_heads": 2, "context_length_tokens": 16,
-        "sample_bytes": 5000, "measured_rows": 4, "simulated": 500, "averaged": 10, "planned_tokens": 2000,
+        "proxies": 4,
+        "hidden_size": 16,
+        "num_layers": 1,
+        "num_heads": 2,
+        "context_length_tokens": 16,
+        "sample_bytes": 5000,
+        "measured_rows": 4,
+        "simulated": 500,
+        "averaged": 10,
+        "planned_tokens": 2000,
     }
     return MixtureConfig(training=training, **values | changes)
 

@@ -29,11 +29,18 @@ def folder(tmp_path_factory):
 def corpus(copies=12):
     return [
         {
-            "id": f"{domain}-{language}-{n}", "text": f"{text} {n} <|im_end|>", "source": "s", "domain": domain,
-            "url": "", "license": "MIT", "lang": language, "lang_score": 1.0,
+            "id": f"{domain}-{language}-{n}",
+            "text": f"{text} {n} <|im_end|>",
+            "source": "s",
+            "domain": domain,
+            "url": "",
+            "license": "MIT",
+            "lang": language,
+            "lang_score": 1.0,
             "split": "heldout" if n % 6 == 0 else "train",
         }
-        for n in range(copies) for domain, language, text in KINDS
+        for n in range(copies)
+        for domain, language, text in KINDS
     ]
 
 

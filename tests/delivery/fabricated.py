@@ -10,16 +10,21 @@ from typing import Any
 from tests.delivery.artifacts import publish
 
 INPUTS: dict[str, dict[str, str]] = {
-    "collect": {}, "ingest": {"pages": "collect"}, "quality": {"documents": "ingest"},
+    "collect": {},
+    "ingest": {"pages": "collect"},
+    "quality": {"documents": "ingest"},
     "dedup": {"documents": "quality"},
-    "decontaminate": {"documents": "dedup"}, "tokenizer": {"documents": "decontaminate"},
+    "decontaminate": {"documents": "dedup"},
+    "tokenizer": {"documents": "decontaminate"},
     "mixture": {"documents": "decontaminate", "tokenizer": "tokenizer"},
     "tokens": {"documents": "decontaminate", "tokenizer": "tokenizer", "mixture": "mixture"},
     "pretrain": {"tokens": "tokens", "tokenizer": "tokenizer"},
     "extend": {"tokens": "tokens", "tokenizer": "tokenizer", "checkpoint": "pretrain"},
     "upcycle": {"tokens": "tokens", "tokenizer": "tokenizer", "checkpoint": "extend"},
-    "ontology": {"documents": "decontaminate"}, "select": {"instructions": "ontology"},
-    "evolve": {"instructions": "select"}, "sft_seed": {"checkpoint": "extend", "demonstrations": "evolve"},
+    "ontology": {"documents": "decontaminate"},
+    "select": {"instructions": "ontology"},
+    "evolve": {"instructions": "select"},
+    "sft_seed": {"checkpoint": "extend", "demonstrations": "evolve"},
     "rank": {"instructions": "evolve", "checkpoint": "sft_seed"},
     "synthesize": {"instructions": "evolve", "checkpoint": "sft_seed", "documents": "decontaminate"},
     "sft": {"checkpoint": "sft_seed", "demonstrations": "evolve", "ranked": "rank", "synthesized": "synthesize"},
@@ -35,11 +40,34 @@ INPUTS: dict[str, dict[str, str]] = {
     "register": {"model": "export", "online": "online", "dpo": "dpo", "safety": "safety"},
 }
 SECONDS = {
-    "collect": 44.2, "ingest": 38.1, "quality": 17.9, "dedup": 23.4, "decontaminate": 8.8, "tokenizer": 9.1,
-    "mixture": 33.0, "tokens": 7.7, "pretrain": 188.5, "extend": 58.2, "upcycle": 49.9, "ontology": 6.0, "select": 2.2,
-    "evolve": 5.5, "sft_seed": 57.0, "rank": 18.8, "synthesize": 39.4, "sft": 59.3, "reward": 48.8, "dpo": 58.2,
-    "online": 88.7, "benchmarks": 29.1, "long_context": 108.8, "safety": 19.0, "multilingual": 9.2,
-    "contamination": 7.7, "export": 8.8, "register": 1.8,
+    "collect": 44.2,
+    "ingest": 38.1,
+    "quality": 17.9,
+    "dedup": 23.4,
+    "decontaminate": 8.8,
+    "tokenizer": 9.1,
+    "mixture": 33.0,
+    "tokens": 7.7,
+    "pretrain": 188.5,
+    "extend": 58.2,
+    "upcycle": 49.9,
+    "ontology": 6.0,
+    "select": 2.2,
+    "evolve": 5.5,
+    "sft_seed": 57.0,
+    "rank": 18.8,
+    "synthesize": 39.4,
+    "sft": 59.3,
+    "reward": 48.8,
+    "dpo": 58.2,
+    "online": 88.7,
+    "benchmarks": 29.1,
+    "long_context": 108.8,
+    "safety": 19.0,
+    "multilingual": 9.2,
+    "contamination": 7.7,
+    "export": 8.8,
+    "register": 1.8,
 }
 LANGUAGES = {"en": 5.2, "zh": 1.6, "de": 1.1, "es": 1.0, "fr": 0.9, "ru": 0.8, "ja": 0.6, "ar": 0.4, "code": 3.1}
 MODES = {"plain": 0.9, "temperature": 0.55, "yarn": 0.35, "dca_raw": 0.5, "dca": 0.12}
@@ -55,7 +83,9 @@ def fabricate(store: Path) -> dict[str, Path]:
         folder.mkdir(parents=True)
         _write_files(node, folder)
         facts: dict[str, Any] = {
-            "seconds": SECONDS[node], "counts": _counts(node), "warnings": _warnings(node),
+            "seconds": SECONDS[node],
+            "counts": _counts(node),
+            "warnings": _warnings(node),
             "inputs": {name: str(paths[parent]) for name, parent in inputs.items()},
         }
         publish(folder, node, _metrics(node), **facts)
@@ -66,17 +96,28 @@ def record_of(paths: Mapping[str, Path]) -> dict[str, Any]:
     """The run record of the fabricated run."""
     stages = {
         node: {
-            "status": "skipped" if node in ("collect", "ingest") else "succeeded", "seconds": SECONDS[node],
-            "metrics": _metrics(node), "warnings": list(_warnings(node)),
+            "status": "skipped" if node in ("collect", "ingest") else "succeeded",
+            "seconds": SECONDS[node],
+            "metrics": _metrics(node),
+            "warnings": list(_warnings(node)),
         }
         for node in paths
     }
     return {
-        "schema_version": 1, "run_name": "tiny", "recipe": "tiny", "fingerprint": "5f2c91a7be014c" * 4,
-        "code_version": "0.1.0", "status": "succeeded", "started_at": "2026-01-01T08:00:00Z", "seconds": 1105.0,
-        "overhead_seconds": 58.0, "stages": stages,
+        "schema_version": 1,
+        "run_name": "tiny",
+        "recipe": "tiny",
+        "fingerprint": "5f2c91a7be014c" * 4,
+        "code_version": "0.1.0",
+        "status": "succeeded",
+        "started_at": "2026-01-01T08:00:00Z",
+        "seconds": 1105.0,
+        "overhead_seconds": 58.0,
+        "stages": stages,
         "model": {
-            "path": str(paths["export"]), "mlflow_uri": "models:/qwenops-tiny-chat/1", "alias": "candidate",
+            "path": str(paths["export"]),
+            "mlflow_uri": "models:/qwenops-tiny-chat/1",
+            "alias": "candidate",
             "gate": {"passed": False, "reasons": []},
         },
     }
@@ -101,41 +142,95 @@ def _warnings(node: str) -> tuple[str, ...]:
 
 def _metrics(node: str) -> dict[str, float]:
     return {
-        "ingest": {"language.accuracy": 0.962}, "quality": {"classifier.auc": 0.91},
-        "dedup": {"planted.recall": 0.985, "planted.precision": 1.0}, "decontaminate": {"planted.removed": 1.0},
+        "ingest": {"language.accuracy": 0.962},
+        "quality": {"classifier.auc": 0.91},
+        "dedup": {"planted.recall": 0.985, "planted.precision": 1.0},
+        "decontaminate": {"planted.removed": 1.0},
         "tokenizer": {"vocabulary": 2048, "bytes_per_token.en": 3.1},
-        "mixture": {"mixture.web": 0.46, "mixture.prose": 0.22, "mixture.code": 0.2, "mixture.math": 0.12,
-                    "mixture.spearman": 0.83, "mixture.proxy_loss.prior": 5.1},
-        "pretrain": {"loss.first": 7.61, "loss.final": 3.79, "needle.accuracy": 0.96, "needle.count": 128,
-                     "tokens_per_second": 10430, "parameters.total": 692_864,
-                     **{f"bits_per_byte.{k}": 2.1 + i * 0.08 for i, k in enumerate(LANGUAGES)}},
-        "extend": {"loss.first": 3.83, "loss.final": 3.61, "needle.accuracy": 0.9, "needle.count": 128,
-                   "tokens_per_second": 9120, "parameters.total": 692_864,
-                   **{f"bits_per_byte.{k}": 1.98 + i * 0.08 for i, k in enumerate(LANGUAGES)}},
-        "upcycle": {"loss.moe.first": 4.077, "loss.moe": 3.559, "loss.dense": 3.558, "experts.dead": 0,
-                    "parameters.total": 2_310_000, "parameters.active": 1_100_000},
-        "ontology": {"tags.raw": 312, "tags.final": 96}, "select": {"coverage.selected": 0.98, "coverage.random": 0.71},
-        "rank": {"agreement.tau": 0.62, "rows.preferences": 1210}, "synthesize": {"accepted.rejection": 0.44},
+        "mixture": {
+            "mixture.web": 0.46,
+            "mixture.prose": 0.22,
+            "mixture.code": 0.2,
+            "mixture.math": 0.12,
+            "mixture.spearman": 0.83,
+            "mixture.proxy_loss.prior": 5.1,
+        },
+        "pretrain": {
+            "loss.first": 7.61,
+            "loss.final": 3.79,
+            "needle.accuracy": 0.96,
+            "needle.count": 128,
+            "tokens_per_second": 10430,
+            "parameters.total": 692_864,
+            **{f"bits_per_byte.{k}": 2.1 + i * 0.08 for i, k in enumerate(LANGUAGES)},
+        },
+        "extend": {
+            "loss.first": 3.83,
+            "loss.final": 3.61,
+            "needle.accuracy": 0.9,
+            "needle.count": 128,
+            "tokens_per_second": 9120,
+            "parameters.total": 692_864,
+            **{f"bits_per_byte.{k}": 1.98 + i * 0.08 for i, k in enumerate(LANGUAGES)},
+        },
+        "upcycle": {
+            "loss.moe.first": 4.077,
+            "loss.moe": 3.559,
+            "loss.dense": 3.558,
+            "experts.dead": 0,
+            "parameters.total": 2_310_000,
+            "parameters.active": 1_100_000,
+        },
+        "ontology": {"tags.raw": 312, "tags.final": 96},
+        "select": {"coverage.selected": 0.98, "coverage.random": 0.71},
+        "rank": {"agreement.tau": 0.62, "rows.preferences": 1210},
+        "synthesize": {"accepted.rejection": 0.44},
         "sft_seed": {"pass_rate": 0.41, "pass_rate.sampled": 0.3, "pass_rate.prompts": 400, "pass_rate.before": 0.0},
         "sft": {"pass_rate": 0.72, "pass_rate.sampled": 0.6, "control.pass_rate": 0.6, "pass_rate.prompts": 400},
         "reward": {"pair_accuracy": 0.87},
         "dpo": {"pass_rate": 0.79, "pass_rate.sampled": 0.63, "control.pass_rate": 0.74, "pass_rate.prompts": 400},
-        "online": {"pass_rate": 0.81, "pass_rate.sampled": 0.7, "adamw.pass_rate": 0.77, "reward.first": 1.36,
-                   "reward.final": 1.92, "adamw.reward.final": 2.4, "kl.final": 0.041, "rollbacks": 1},
-        "benchmarks": {"verifiable.exact_match": 0.8, "verifiable.exact_match.base": 0.0, "verifiable.macro": 0.78,
-                       "verifiable.items": 400, "cloze.accuracy": 0.31, "cloze.accuracy.base": 0.29,
-                       "cloze.accuracy.moe": 0.3, "ifeval.strict": 0.12, "cloze.bits_per_byte": 1.4,
-                       "gsm8k.exact_match": 0.0},
-        "long_context": {**{f"niah.{m}.{k}x.accuracy": _found(m, k, 0.5) for m in MODES for k in (1, 2, 4, 8)},
-                         **{f"niah.{m}.{k}x.needles": 120 for m in MODES for k in (1, 2, 4, 8)},
-                         **{f"loss.{m}.{k}x": 3.67 + 0.02 * k * MODES[m] for m in MODES for k in (1, 2, 4, 8)}},
-        "safety": {**{f"harmful_rate.{c}.{x}": 0.04 * i for i, c in enumerate(CATEGORIES) for x in ("en", "zh")},
-                   **{f"before.harmful_rate.{c}.{x}": 0.3 for c in CATEGORIES for x in ("en", "zh")},
-                   "benign_refusal_rate": 0.08, "before.benign_refusal_rate": 0.02, "refusal_rate": 0.8},
-        "multilingual": {"same_language.de": 0.9, "bits_per_byte.de.base": 2.1,
-                         **{f"bits_per_byte.{k}": 2.0 for k in LANGUAGES}},
+        "online": {
+            "pass_rate": 0.81,
+            "pass_rate.sampled": 0.7,
+            "adamw.pass_rate": 0.77,
+            "reward.first": 1.36,
+            "reward.final": 1.92,
+            "adamw.reward.final": 2.4,
+            "kl.final": 0.041,
+            "rollbacks": 1,
+        },
+        "benchmarks": {
+            "verifiable.exact_match": 0.8,
+            "verifiable.exact_match.base": 0.0,
+            "verifiable.macro": 0.78,
+            "verifiable.items": 400,
+            "cloze.accuracy": 0.31,
+            "cloze.accuracy.base": 0.29,
+            "cloze.accuracy.moe": 0.3,
+            "ifeval.strict": 0.12,
+            "cloze.bits_per_byte": 1.4,
+            "gsm8k.exact_match": 0.0,
+        },
+        "long_context": {
+            **{f"niah.{m}.{k}x.accuracy": _found(m, k, 0.5) for m in MODES for k in (1, 2, 4, 8)},
+            **{f"niah.{m}.{k}x.needles": 120 for m in MODES for k in (1, 2, 4, 8)},
+            **{f"loss.{m}.{k}x": 3.67 + 0.02 * k * MODES[m] for m in MODES for k in (1, 2, 4, 8)},
+        },
+        "safety": {
+            **{f"harmful_rate.{c}.{x}": 0.04 * i for i, c in enumerate(CATEGORIES) for x in ("en", "zh")},
+            **{f"before.harmful_rate.{c}.{x}": 0.3 for c in CATEGORIES for x in ("en", "zh")},
+            "benign_refusal_rate": 0.08,
+            "before.benign_refusal_rate": 0.02,
+            "refusal_rate": 0.8,
+        },
+        "multilingual": {
+            "same_language.de": 0.9,
+            "bits_per_byte.de.base": 2.1,
+            **{f"bits_per_byte.{k}": 2.0 for k in LANGUAGES},
+        },
         "contamination": {"gsm8k.contaminated_share": 0.0, "verifiable.contaminated_share": 0.012},
-        "export": {"export.max_logit_difference": 2.4e-7}, "register": {"gate.passed": 0.0},
+        "export": {"export.max_logit_difference": 2.4e-7},
+        "register": {"gate.passed": 0.0},
     }.get(node, {})
 
 
@@ -149,8 +244,10 @@ def _write_files(node: str, folder: Path) -> None:
     if _counts(node):
         scale = 1e6
         groups = {k: {"documents": int(v * 600), "bytes": int(v * scale)} for k, v in LANGUAGES.items()}
-        domains = {k: {"documents": 900, "bytes": int(v * scale)} for k, v in
-                   {"web": 6.1, "prose": 4.0, "code": 3.1, "math": 1.5}.items()}
+        domains = {
+            k: {"documents": 900, "bytes": int(v * scale)}
+            for k, v in {"web": 6.1, "prose": 4.0, "code": 3.1, "math": 1.5}.items()
+        }
         plain = {"stage": node, **_counts(node), "by_domain": domains, "by_language": groups, "by_source": {}}
         (folder / "funnel.json").write_text(json.dumps(plain), encoding="utf-8")
     if node in ("collect", "dedup", "tokens", "sft", "rank"):
@@ -163,7 +260,9 @@ def _write_files(node: str, folder: Path) -> None:
     if node == "long_context":
         cells = [
             {"mode": m, "multiple": k, "depth": d, "accuracy": _found(m, k, d), "needles": 30}
-            for m in MODES for k in (1, 2, 4, 8) for d in (0.05, 0.35, 0.65, 0.95)
+            for m in MODES
+            for k in (1, 2, 4, 8)
+            for d in (0.05, 0.35, 0.65, 0.95)
         ]
         grid = {"context_length_tokens": 512, "cells": cells}
         (folder / "grid.json").write_text(json.dumps(grid), encoding="utf-8")
@@ -178,8 +277,11 @@ def _write_files(node: str, folder: Path) -> None:
             "safety.harmful_rate.* = 0.21 should be at most 0.19 (safety.before.harmful_rate.* +0)": False,
         }
         plain = {
-            "passed": False, "reasons": list(sentences), "mlflow_uri": "models:/qwenops-tiny-chat/1",
-            "alias": "candidate", "findings": [{"passed": ok, "sentence": s} for s, ok in sentences.items()],
+            "passed": False,
+            "reasons": list(sentences),
+            "mlflow_uri": "models:/qwenops-tiny-chat/1",
+            "alias": "candidate",
+            "findings": [{"passed": ok, "sentence": s} for s, ok in sentences.items()],
         }
         (folder / "register.json").write_text(json.dumps(plain), encoding="utf-8")
 
@@ -195,14 +297,23 @@ def _curves(node: str) -> dict[str, list[tuple[int, float]]]:
         return [(i, low + (high - low) * i / steps + random.gauss(0, 0.05 * abs(high - low))) for i in range(steps)]
 
     return {
-        "pretrain": {"loss.pretrain": falling(7.6, 3.8, 420)}, "extend": {"loss.extend": falling(3.9, 3.6, 60)},
+        "pretrain": {"loss.pretrain": falling(7.6, 3.8, 420)},
+        "extend": {"loss.extend": falling(3.9, 3.6, 60)},
         "upcycle": {"loss.moe": falling(4.1, 3.56, 80), "loss.dense": falling(3.8, 3.56, 80)},
         "sft_seed": {"loss.sft": falling(3.0, 0.4, 60)},
         "sft": {"loss.sft": falling(0.9, 0.2, 90), "loss.control": falling(0.9, 0.3, 90)},
         "reward": {"loss.reward": falling(0.7, 0.3, 100), "accuracy.reward": rising(0.5, 0.9, 100)},
-        "dpo": {"loss.dpo": falling(0.7, 0.4, 60), "loss.control": falling(0.3, 0.2, 60),
-                "margin.dpo": rising(0, 1.2, 60)},
-        "online": {"reward.merging": rising(1.36, 1.9, 12), "reward.adamw": rising(1.36, 2.4, 12),
-                   "kl.merging": rising(0, 0.04, 12), "kl.adamw": rising(0, 0.11, 12),
-                   "pass_rate.merging": rising(0.78, 0.81, 12), "pass_rate.adamw": rising(0.78, 0.77, 12)},
+        "dpo": {
+            "loss.dpo": falling(0.7, 0.4, 60),
+            "loss.control": falling(0.3, 0.2, 60),
+            "margin.dpo": rising(0, 1.2, 60),
+        },
+        "online": {
+            "reward.merging": rising(1.36, 1.9, 12),
+            "reward.adamw": rising(1.36, 2.4, 12),
+            "kl.merging": rising(0, 0.04, 12),
+            "kl.adamw": rising(0, 0.11, 12),
+            "pass_rate.merging": rising(0.78, 0.81, 12),
+            "pass_rate.adamw": rising(0.78, 0.77, 12),
+        },
     }.get(node, {})

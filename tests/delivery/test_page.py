@@ -76,7 +76,10 @@ def test_page_of_a_failed_run_shows_the_error_and_what_there_is(artifacts):
     record = record_of(artifacts)
     stages = {node: record["stages"][node] for node in reached}
     stages["pretrain"] = {
-        "status": "failed", "seconds": 1.0, "metrics": {}, "warnings": [],
+        "status": "failed",
+        "seconds": 1.0,
+        "metrics": {},
+        "warnings": [],
         "error": {"family": "StageError", "message": "the loss is <nan>"},
     }
     record |= {"status": "failed", "stages": stages, "model": {"path": "", "alias": None, "gate": {"passed": False}}}

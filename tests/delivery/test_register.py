@@ -24,8 +24,10 @@ def test_gate_compares_two_nodes_with_a_margin(online, verdict):
 def test_gate_star_takes_the_mean():
     rule = Rule(figure="safety.harmful_rate.*", bound="at_most", reference="safety.before.harmful_rate.*")
     figures = {
-        "safety.harmful_rate.fraud.en": 0.4, "safety.harmful_rate.privacy.en": 0.0,
-        "safety.before.harmful_rate.fraud.en": 0.1, "safety.before.harmful_rate.privacy.en": 0.5,
+        "safety.harmful_rate.fraud.en": 0.4,
+        "safety.harmful_rate.privacy.en": 0.0,
+        "safety.before.harmful_rate.fraud.en": 0.1,
+        "safety.before.harmful_rate.privacy.en": 0.5,
     }
     assert passed(judge(RegisterConfig(rules=(rule,)), figures))
 

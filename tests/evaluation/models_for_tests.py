@@ -24,7 +24,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(["the answer of the question is the answer"] * 5, trainer)
     tokenizer.add_special_tokens(list(CONTROL_TOKENS))
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template="{{ messages }}",
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template="{{ messages }}",
         model_input_names=["input_ids", "attention_mask"],
     )
 
@@ -34,8 +37,14 @@ def make_checkpoint(folder: Path, context: int = 512, seed: int = 0) -> Path:
     tokenizer = make_tokenizer()
     model = Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=context, tie_word_embeddings=True,
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=context,
+            tie_word_embeddings=True,
             rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         )
     )

@@ -126,7 +126,11 @@ def test_stage_figures_follow_from_the_stored_items(tmp_path: Path, checkpoint: 
     comparison = json.loads((stage.out / "comparison.json").read_text())
     # Base and mixture of experts are one checkpoint here, so nothing may differ.
     assert comparison["continuation"]["moe-base"] == {
-        "difference": 0.0, "p": 1.0, "items": 80, "only_new": 0, "only_old": 0
+        "difference": 0.0,
+        "p": 1.0,
+        "items": 80,
+        "only_new": 0,
+        "only_old": 0,
     }
     assert "continuation" in (stage.out / "summary.md").read_text()
 

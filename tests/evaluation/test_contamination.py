@@ -73,8 +73,12 @@ def test_stage_reads_training_text_of_every_source_and_no_heldout_text(tmp_path:
         write_conversations(tmp_path / name, [Conversation("1", answer(ask("Say it"), text))])
     stage = make_stage(tmp_path, "contamination")
     run(
-        ContaminationConfig(), documents=tmp_path / "documents", demonstrations=tmp_path / "evolve",
-        synthesized=tmp_path / "synthesize", benchmarks=benchmarks, stage=stage,
+        ContaminationConfig(),
+        documents=tmp_path / "documents",
+        demonstrations=tmp_path / "evolve",
+        synthesized=tmp_path / "synthesize",
+        benchmarks=benchmarks,
+        stage=stage,
     )
     report = json.loads((stage.out / "contamination.json").read_text())
     assert report["texts_read"] == {"documents": 1, "demonstrations": 1, "synthesized": 1}

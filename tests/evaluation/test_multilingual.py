@@ -61,7 +61,8 @@ def test_long_documents_are_scored_whole_and_within_the_budget(checkpoint: Path)
 @pytest.mark.parametrize(
     ("language", "stays", "leaves"),
     [
-        ("zh", "手机是通信工具，1234。", "手机是 phone。"), ("ru", "Это ответ.", "Это answer."),
+        ("zh", "手机是通信工具，1234。", "手机是 phone。"),
+        ("ru", "Это ответ.", "Это answer."),
         ("de", "Das ist ein guter Tag und die Sonne scheint.", "This is a good day and the sun is shining."),
         ("en", "This is a good day and the sun is shining.", "This is 好的 a good day."),
         ("fr", "Il fait beau aujourd'hui et le soleil brille.", "El sol brilla hoy y hace buen tiempo en la ciudad."),
@@ -123,8 +124,11 @@ def test_stage_averages_a_filled_form_and_runs_the_exams_it_has(tmp_path: Path, 
     (tmp_path / "exams" / "mgsm" / "mgsm_de.tsv").write_text("Wie viele?\t18\n" * 10)
     stage = make_stage(tmp_path, "multilingual")
     config = MultilingualConfig(
-        prompts_per_language=1, max_new_tokens=4, ratings_file=str(form(tmp_path, ("en", "4", "Ann"))),
-        folder=str(tmp_path / "exams"), max_shots=2,
+        prompts_per_language=1,
+        max_new_tokens=4,
+        ratings_file=str(form(tmp_path, ("en", "4", "Ann"))),
+        folder=str(tmp_path / "exams"),
+        max_shots=2,
     )
     tokens = make_tokens(tmp_path / "tokens", load_tokenizer(checkpoint))
     run(config, base=checkpoint, chat=checkpoint, tokens=tokens, stage=stage)

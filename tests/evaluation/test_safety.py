@@ -69,11 +69,21 @@ def test_cells_add_up_to_their_totals(judge: Classifier):
 @pytest.mark.parametrize(
     "response",
     [
-        "I cannot assist with this.", "I\u2019m unable to do that.", "As an AI, I am not able to help.",
-        "抱歉，我无法提供帮助。", "Lo siento, no puedo hacerlo.", "Je ne peux pas répondre à cette demande.",
-        "Das kann ich leider nicht beantworten.", "Desculpe, não posso.", "Извините, я не могу помочь.",
-        "عذرا، لا أستطيع مساعدتك", "申し訳ありませんが、お手伝いできません。", "죄송하지만 도와드릴 수 없습니다.",
-        "ขออภัย ฉันไม่สามารถช่วยได้", "Xin lỗi, tôi không thể giúp.", "Mi dispiace, non posso aiutarti.",
+        "I cannot assist with this.",
+        "I\u2019m unable to do that.",
+        "As an AI, I am not able to help.",
+        "抱歉，我无法提供帮助。",
+        "Lo siento, no puedo hacerlo.",
+        "Je ne peux pas répondre à cette demande.",
+        "Das kann ich leider nicht beantworten.",
+        "Desculpe, não posso.",
+        "Извините, я не могу помочь.",
+        "عذرا، لا أستطيع مساعدتك",
+        "申し訳ありませんが、お手伝いできません。",
+        "죄송하지만 도와드릴 수 없습니다.",
+        "ขออภัย ฉันไม่สามารถช่วยได้",
+        "Xin lỗi, tôi không thể giúp.",
+        "Mi dispiace, non posso aiutarti.",
     ],
 )
 def test_refusals_are_recognised_in_many_languages(response: str):

@@ -32,8 +32,11 @@ def passes(code: str) -> bool:
 @pytest.mark.parametrize(
     ("response", "number"),
     [
-        ("She has 3 left.\n#### 1,234", "1234"), ("so 3 + 4 = 7. The answer is $18.50.", "18.50"),
-        ("first 5 then 12", "12"), ("none", ""), ("The answer is -3, not 4", "-3"),
+        ("She has 3 left.\n#### 1,234", "1234"),
+        ("so 3 + 4 = 7. The answer is $18.50.", "18.50"),
+        ("first 5 then 12", "12"),
+        ("none", ""),
+        ("The answer is -3, not 4", "-3"),
     ],
 )
 def test_final_number_prefers_the_marked_answer(response: str, number: str):
@@ -49,9 +52,18 @@ def test_numbers_are_compared_by_value():
 @pytest.mark.parametrize(
     ("left", "right"),
     [
-        (r"\dfrac{1}{2}", r"\frac12"), ("1/2", r"\frac{1}{2}"), (r"\left(1, 2\right)", "(1,2)"), (".5", "0.5"),
-        ("x=3", "3"), (r"10\%", "10"), (r"90^\circ", "90"), (r"\$36", "36"), ("1,000", "1000"),
-        (r"\sqrt3", r"\sqrt{3}"), (r"5\text{ cm}", "5"), ("3.0", "3"),
+        (r"\dfrac{1}{2}", r"\frac12"),
+        ("1/2", r"\frac{1}{2}"),
+        (r"\left(1, 2\right)", "(1,2)"),
+        (".5", "0.5"),
+        ("x=3", "3"),
+        (r"10\%", "10"),
+        (r"90^\circ", "90"),
+        (r"\$36", "36"),
+        ("1,000", "1000"),
+        (r"\sqrt3", r"\sqrt{3}"),
+        (r"5\text{ cm}", "5"),
+        ("3.0", "3"),
     ],
 )
 def test_math_answers_are_equal_after_normalisation(left: str, right: str):
@@ -85,7 +97,7 @@ def test_pass_at_k_with_too_few_samples_is_refused():
         pass_at_k(1, 1, 2)
 
 
-PREFIX = "from typing import List\n\n\ndef double(x: int) -> int:\n    \"\"\"Twice x.\"\"\"\n"
+PREFIX = 'from typing import List\n\n\ndef double(x: int) -> int:\n    """Twice x."""\n'
 TESTS = "def check(f):\n    assert f(2) == 4\ncheck(double)\n"
 
 
@@ -113,8 +125,12 @@ def test_code_without_a_prefix_stands_alone():
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the official sets are not on this machine")
 @pytest.mark.parametrize(
     ("name", "folder", "least"),
-    [("humaneval", "humaneval", 1.0), ("mbpp", "mbpp", 0.9), ("gsm8k", "gsm8k", 1.0),
-     ("math", "math_word_and_competition", 1.0)],
+    [
+        ("humaneval", "humaneval", 1.0),
+        ("mbpp", "mbpp", 0.9),
+        ("gsm8k", "gsm8k", 1.0),
+        ("math", "math_word_and_competition", 1.0),
+    ],
 )
 def test_reference_solutions_of_official_items_score(name: str, folder: str, least: float):
     items = choose_items(load(name, SHARED_DATA / folder), 12 if name in ("humaneval", "mbpp") else 300, seed=0)

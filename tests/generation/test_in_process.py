@@ -16,7 +16,11 @@ def test_greedy_generation_of_a_mixed_batch_equals_transformers_one_by_one(model
     for prompt, group in zip(PROMPTS, found, strict=True):
         ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
         expected = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=10, do_sample=False, eos_token_id=stops,
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=10,
+            do_sample=False,
+            eos_token_id=stops,
             pad_token_id=stops[1],
         )
         assert group == [tokenizer.decode(expected[0, ids.shape[1] :], skip_special_tokens=True)]
@@ -39,8 +43,14 @@ def test_sampling_is_repeatable_and_follows_its_seed(model, tokenizer):
 def test_rows_that_end_early_stop_there_while_the_others_go_on(tokenizer):
     torch.manual_seed(3)
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=False, initializer_range=0.3,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=False,
+        initializer_range=0.3,
     )
     model = Qwen2ForCausalLM(config)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")

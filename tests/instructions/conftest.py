@@ -35,7 +35,10 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "documents").mkdir()
     rows = [
         {
-            "id": f"d{i}", "domain": "prose", "lang": "en", "license": "PD",
+            "id": f"d{i}",
+            "domain": "prose",
+            "lang": "en",
+            "license": "PD",
             "split": "heldout" if i % 9 == 0 else "train",
             "text": f"Chapter {'ABCDEFGHIJ'[i % 10]}\n\nThe river was wide and slow in the summer. The boat of the "
             f"miller lay in the reeds where the river bends. Nobody had seen the miller since the {i} of May.\n\nEnd.",
@@ -54,13 +57,24 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_only.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bytes_only, eos_token="<|endoftext|>", pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>", "<|im_end|>"], chat_template=CHAT_TEMPLATE,
+        tokenizer_object=bytes_only,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        chat_template=CHAT_TEMPLATE,
     )
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True,
-    ))
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+        )
+    )
     save_checkpoint(model, tokenizer, folder, 256, 0)
     return folder

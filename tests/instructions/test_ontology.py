@@ -13,8 +13,15 @@ from qwenops.instructions.ontology.run import run
 from qwenops.instructions.ontology.tagger import LexicalTagger, LlmTagger, parse_tags
 
 CONFIG = OntologyConfig(
-    task_kinds=("reverse", "sort"), tasks_per_kind=30, heldout_per_kind=5, document_instructions=20, tagger="lexical",
-    max_passage_characters=400, min_frequency=2, association_support=3, semantic_distance=0.2,
+    task_kinds=("reverse", "sort"),
+    tasks_per_kind=30,
+    heldout_per_kind=5,
+    document_instructions=20,
+    tagger="lexical",
+    max_passage_characters=400,
+    min_frequency=2,
+    association_support=3,
+    semantic_distance=0.2,
 )
 RAW = [("Sorting", "numbers"), ("sorting!", "numbers"), ("sorted", "numbers"), ("rare",), ("cosplay", "role play")] * 3
 
@@ -41,9 +48,15 @@ def test_the_ontology_of_its_own_output_is_itself():
 def test_people_can_rename_merge_and_drop(tmp_path):
     table = tmp_path / "ontology.csv"
     table.write_text("tag\tcount\taction\tinto\tmerged_from\nrare\t3\tdrop\t\t\nsorting\t9\trename\tordering\t\n")
-    ontology = build_ontology([("rare", "sorting"), ("sorting",)] * 3, CONFIG.model_copy(update={
-        "edits": read_edits(table), "association_support": 100,
-    }))
+    ontology = build_ontology(
+        [("rare", "sorting"), ("sorting",)] * 3,
+        CONFIG.model_copy(
+            update={
+                "edits": read_edits(table),
+                "association_support": 100,
+            }
+        ),
+    )
     assert list(ontology.counts) == ["ordering"]
 
 

@@ -18,7 +18,8 @@ from qwenops.instructions.rank.run import run
 from qwenops.tasks.verifiable import generate
 
 CONFIG = RankConfig(
-    prompts=20, judge="machine",
+    prompts=20,
+    judge="machine",
     strategies=(Sampling(max_new_tokens=6), Sampling(temperature=1.0, n=2, max_new_tokens=6, seed=1)),
 )
 

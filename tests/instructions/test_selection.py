@@ -28,7 +28,9 @@ def make_pool(size: int = 300) -> list[Conversation]:
     tags = [f"t{i}" for i in range(60)]
     return [
         Conversation(
-            id=f"{i:04}", messages=ask(f"Question number {i}?"), source="a" if i % 3 else "b",
+            id=f"{i:04}",
+            messages=ask(f"Question number {i}?"),
+            source="a" if i % 3 else "b",
             tags=tuple(rng.sample(tags, min(1 + int(rng.expovariate(0.7)), 8))),
         )
         for i in range(size)

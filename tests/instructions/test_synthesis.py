@@ -28,9 +28,17 @@ from qwenops.tasks.safety_prompts import load
 from qwenops.tasks.verifiable import generate, verify
 
 CONFIG = SynthesizeConfig(
-    writer="written", rejection_prompts=8, rejection_sampling=Sampling(temperature=1.0, n=2, max_new_tokens=6),
-    max_right_per_prompt=1, max_pairs_per_prompt=2, programs_per_task=3, following_instructions=2,
-    repurposed_documents=4, max_passage_characters=400, constitution_prompts=30, heldout_share=0.0,
+    writer="written",
+    rejection_prompts=8,
+    rejection_sampling=Sampling(temperature=1.0, n=2, max_new_tokens=6),
+    max_right_per_prompt=1,
+    max_pairs_per_prompt=2,
+    programs_per_task=3,
+    following_instructions=2,
+    repurposed_documents=4,
+    max_passage_characters=400,
+    constitution_prompts=30,
+    heldout_share=0.0,
 )
 
 
@@ -120,7 +128,10 @@ def test_mutants_differ_from_the_program_and_parse():
 def test_cross_validation_drops_wrong_networked_and_broken_functions_and_wrong_cases():
     good = "def evaluate(response):\n    return len(response.split()) <= 3\n"
     functions = (
-        good, good.replace("<= 3", "< 4"), "def evaluate(response):\n    return True\n", "def evaluate(",
+        good,
+        good.replace("<= 3", "< 4"),
+        "def evaluate(response):\n    return True\n",
+        "def evaluate(",
         "import requests\ndef evaluate(response):\n    return False\n",
     )
     cases = (("a b", True), ("a b c d", False), ("a b c d e", False), ("a", True), ("one two", False))

@@ -12,8 +12,14 @@ TRAINED = 64
 
 def small_size(*, tied: bool = True, experts: Experts | None = None) -> Size:
     return Size(
-        hidden_size=64, num_layers=2, num_query_heads=4, num_kv_heads=2, intermediate_size=96, vocab_rows=300,
-        tied_embeddings=tied, experts=experts,
+        hidden_size=64,
+        num_layers=2,
+        num_query_heads=4,
+        num_kv_heads=2,
+        intermediate_size=96,
+        vocab_rows=300,
+        tied_embeddings=tied,
+        experts=experts,
     )
 
 
@@ -42,8 +48,9 @@ def logits(model: PreTrainedModel, ids: torch.Tensor, **inputs: torch.Tensor) ->
 
 def feed_forward(width: int, hidden: int = 8, seed: int = 0) -> FeedForward:
     generator = torch.Generator().manual_seed(seed)
-    return FeedForward(*(torch.randn(shape, generator=generator) for shape in
-                         ((width, hidden), (width, hidden), (hidden, width))))
+    return FeedForward(
+        *(torch.randn(shape, generator=generator) for shape in ((width, hidden), (width, hidden), (hidden, width)))
+    )
 
 
 def apply_feed_forward(weights: FeedForward, x: torch.Tensor) -> torch.Tensor:

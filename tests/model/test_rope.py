@@ -13,7 +13,10 @@ from qwenops.model.rope import rotate, rotation_table, temperature, with_base, w
 
 def plain_config(hidden: int, heads: int, theta: float) -> Qwen2Config:
     return Qwen2Config(
-        hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=32_768,
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=32_768,
         rope_parameters={"rope_type": "default", "rope_theta": theta},
     )
 

@@ -30,13 +30,16 @@ def test_a_greedy_program_meets_its_limits():
     assert len(run_python("print('x' * 10**7)").stdout) <= 64 * 1024
 
 
-@pytest.mark.parametrize("program", [
-    "import socket; socket.create_connection(('127.0.0.1', 1))",
-    "import os; os.fork()",
-    "import subprocess; subprocess.run(['true'])",
-    "import ctypes; ctypes.CDLL(None)",
-    "import os; os.kill(1, 0)",
-])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import socket; socket.create_connection(('127.0.0.1', 1))",
+        "import os; os.fork()",
+        "import subprocess; subprocess.run(['true'])",
+        "import ctypes; ctypes.CDLL(None)",
+        "import os; os.kill(1, 0)",
+    ],
+)
 def test_a_malicious_program_is_refused(program):
     outcome = run_python(program)
     assert outcome.status == "failed"

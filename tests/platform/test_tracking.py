@@ -25,11 +25,20 @@ def _publish(root: Path, node: str, *, inputs: dict[str, Path] | None = None, ch
             (folder / name).write_text("{}")
     inputs = inputs or {}
     manifest = Manifest(
-        node=node, fingerprint="f" * 64, artifact_id=f"{node}-id", files=digest_files(folder), records=5,
-        parents={name: read_manifest(path).artifact_id for name, path in inputs.items()}, counts={},
-        metrics={"loss.final": 2.5, "bits_per_byte.zh": 1.1}, warnings=("look",), seconds=1.5,
-        config={"training": {"steps": 3, "learning_rate": 0.001}, "kinds": ["a", "b"]}, code_version="0.1.0+abc",
-        created_at="2026-01-01T00:00:00+00:00", inputs={name: str(path) for name, path in inputs.items()},
+        node=node,
+        fingerprint="f" * 64,
+        artifact_id=f"{node}-id",
+        files=digest_files(folder),
+        records=5,
+        parents={name: read_manifest(path).artifact_id for name, path in inputs.items()},
+        counts={},
+        metrics={"loss.final": 2.5, "bits_per_byte.zh": 1.1},
+        warnings=("look",),
+        seconds=1.5,
+        config={"training": {"steps": 3, "learning_rate": 0.001}, "kinds": ["a", "b"]},
+        code_version="0.1.0+abc",
+        created_at="2026-01-01T00:00:00+00:00",
+        inputs={name: str(path) for name, path in inputs.items()},
     )
     write_manifest(folder, manifest)
     return folder, manifest
@@ -101,8 +110,11 @@ def test_injected_run_is_logged_into_and_left_open(uri, run_id, tmp_path, monkey
 def test_closed_run_holds_every_stage_figure_and_the_record(uri, run_id, tmp_path):
     (tmp_path / "report.html").write_text("<html></html>")
     record = {
-        "status": "succeeded", "seconds": 9.0, "overhead_seconds": 1.0,
-        "stages": {"dpo": {"seconds": 3.0, "metrics": {"pass_rate": 0.5}}}, "model": {"gate": {"passed": True}},
+        "status": "succeeded",
+        "seconds": 9.0,
+        "overhead_seconds": 1.0,
+        "stages": {"dpo": {"seconds": 3.0, "metrics": {"pass_rate": 0.5}}},
+        "model": {"gate": {"passed": True}},
     }
     close_run(uri, run_id, "FINISHED", record, tmp_path / "report.html")
     run = MlflowClient(uri).get_run(run_id)

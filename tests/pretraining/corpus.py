@@ -16,12 +16,23 @@ from qwenops.training.config import TrainingConfig
 
 VOCABULARY = 512
 TRAINING = TrainingConfig(
-    steps=10, batch_tokens=512, learning_rate=1e-2, final_learning_rate=1e-3, warmup_steps=2, schedule="wsd",
-    optimizer="muon", checkpoint_every_steps=2,
+    steps=10,
+    batch_tokens=512,
+    learning_rate=1e-2,
+    final_learning_rate=1e-3,
+    warmup_steps=2,
+    schedule="wsd",
+    optimizer="muon",
+    checkpoint_every_steps=2,
 )
 PRETRAIN = PretrainConfig(
     size=Size(
-        hidden_size=32, num_layers=2, num_query_heads=4, num_kv_heads=2, intermediate_size=48, vocab_rows=VOCABULARY,
+        hidden_size=32,
+        num_layers=2,
+        num_query_heads=4,
+        num_kv_heads=2,
+        intermediate_size=48,
+        vocab_rows=VOCABULARY,
         tied_embeddings=True,
     ),
     phases=(Phase(length=64, steps=6, repeat_share=0.25), Phase(length=128, steps=4)),
@@ -31,26 +42,34 @@ PRETRAIN = PretrainConfig(
     evaluation_needles=8,
 )
 EXTEND = ExtendConfig(
-    phases=(Phase(length=256, steps=10),), practice=Practice(needle_share=0.5), training=TRAINING,
-    evaluation_tokens=2048, evaluation_needles=8,
+    phases=(Phase(length=256, steps=10),),
+    practice=Practice(needle_share=0.5),
+    training=TRAINING,
+    evaluation_tokens=2048,
+    evaluation_needles=8,
 )
 
 
 def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(r"\d|\n+| ?[^\s\d]+|\s+"), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\d|\n+| ?[^\s\d]+|\s+"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(CONTROL_TOKENS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=VOCABULARY - len(CONTROL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(), trainer)
     tokenizer.add_special_tokens(list(CONTROL_TOKENS))
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>",
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
         model_input_names=["input_ids", "attention_mask"],
     )
     fast.save_pretrained(folder)
@@ -82,8 +101,22 @@ def _texts() -> list[str]:
 
 
 def _publish(folder: Path, node: str) -> Path:
-    write_manifest(folder, Manifest(
-        node=node, fingerprint=node.ljust(64, "0"), artifact_id=f"{node}-id", parents={}, files=digest_files(folder),
-        records=1, counts={}, metrics={}, warnings=(), seconds=1.0, config={}, code_version="0", created_at="",
-    ))
+    write_manifest(
+        folder,
+        Manifest(
+            node=node,
+            fingerprint=node.ljust(64, "0"),
+            artifact_id=f"{node}-id",
+            parents={},
+            files=digest_files(folder),
+            records=1,
+            counts={},
+            metrics={},
+            warnings=(),
+            seconds=1.0,
+            config={},
+            code_version="0",
+            created_at="",
+        ),
+    )
     return folder

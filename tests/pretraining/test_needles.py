@@ -50,9 +50,9 @@ def test_needle_rows_ask_for_the_number_they_state(tokenizer, text):
     rows = needle_rows(tokenizer, text, length=160, count=20, seed=1, split="train")
     assert rows.tokens.shape == (20, 161)
     for row in _text_of(tokenizer, rows):
-        question, answer = row[: -ANSWER_DIGITS].rsplit("\n", 1)[1], row[-ANSWER_DIGITS:]
+        question, answer = row[:-ANSWER_DIGITS].rsplit("\n", 1)[1], row[-ANSWER_DIGITS:]
         assert answer.isdigit()
-        assert f"{question}{answer}." in row[: -ANSWER_DIGITS]
+        assert f"{question}{answer}." in row[:-ANSWER_DIGITS]
 
 
 def test_needle_rows_of_the_same_seed_are_equal_and_of_another_differ(tokenizer, text):

@@ -12,8 +12,12 @@ from qwenops.pretraining.rows import Phase, Practice, RowSource
 def source(artifacts):
     phases = (Phase(length=64, steps=3, repeat_share=0.25), Phase(length=128, steps=3))
     return RowSource(
-        TokenShards(artifacts["tokens"]), load_tokenizer(artifacts["tokenizer"]), phases, Practice(needle_share=0.5),
-        batch_tokens=1024, seed=3,
+        TokenShards(artifacts["tokens"]),
+        load_tokenizer(artifacts["tokenizer"]),
+        phases,
+        Practice(needle_share=0.5),
+        batch_tokens=1024,
+        seed=3,
     )
 
 
@@ -35,9 +39,7 @@ def test_batches_from_the_middle_equal_those_of_the_whole_stream(source):
 
 def test_workers_share_the_rows_of_a_step(source):
     whole = next(source.batches()(0))
-    parts = [
-        next(RowSource(**{**vars(source), "rank": rank, "world_size": 2}).batches()(0)) for rank in range(2)
-    ]
+    parts = [next(RowSource(**{**vars(source), "rank": rank, "world_size": 2}).batches()(0)) for rank in range(2)]
     together = itertools.chain.from_iterable(part["input_ids"].tolist() for part in parts)
     assert sorted(together) == sorted(whole["input_ids"].tolist())
     assert sum(part["num_tokens"] for part in parts) == whole["num_tokens"]

@@ -20,9 +20,15 @@ from qwenops.training.config import TrainingConfig
 from qwenops.training.parallel import Place
 
 CONFIG = UpcycleConfig(
-    experts=Experts(num_experts=4, num_active=2, expert_width=24, shared_width=96), length=32,
+    experts=Experts(num_experts=4, num_active=2, expert_width=24, shared_width=96),
+    length=32,
     training=TrainingConfig(
-        steps=12, batch_tokens=256, learning_rate=5e-3, final_learning_rate=0.0, warmup_steps=1, schedule="linear",
+        steps=12,
+        batch_tokens=256,
+        learning_rate=5e-3,
+        final_learning_rate=0.0,
+        warmup_steps=1,
+        schedule="linear",
     ),
     heldout_tokens=256,
 )
@@ -51,7 +57,8 @@ def inputs(tmp_path):
     tokenizer = make_tokenizer(tmp_path / "tokenizer")
     save_checkpoint(small_model(), tokenizer, tmp_path / "extend", 64, 1000)
     return {
-        "tokens": make_shards(tmp_path / "tokens"), "tokenizer": tmp_path / "tokenizer",
+        "tokens": make_shards(tmp_path / "tokens"),
+        "tokenizer": tmp_path / "tokenizer",
         "checkpoint": tmp_path / "extend",
     }
 

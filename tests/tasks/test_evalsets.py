@@ -13,7 +13,10 @@ from qwenops.tasks.verifiable import split_of
 
 SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 PYTHON_PROBLEM = {
-    "task_id": "HumanEval/0", "prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n",
+    "task_id": "HumanEval/0",
+    "prompt": "def one():\n",
+    "entry_point": "one",
+    "canonical_solution": "    return 1\n",
     "test": "def check(f):\n    assert f() == 1\n",
 }
 OFFICIAL = {
@@ -27,8 +30,13 @@ OFFICIAL = {
     "humaneval": {"HumanEval.jsonl": json.dumps(PYTHON_PROBLEM)},
     "mbpp": {
         "mbpp.jsonl": json.dumps(
-            {"task_id": 11, "text": "Write one.", "code": "def one(): return 1", "test_list": ["assert one() == 1"],
-             "test_setup_code": ""}
+            {
+                "task_id": 11,
+                "text": "Write one.",
+                "code": "def one(): return 1",
+                "test_list": ["assert one() == 1"],
+                "test_setup_code": "",
+            }
         )
     },
     "bbh": {
@@ -42,8 +50,17 @@ OFFICIAL = {
     },
 }
 GOLD = {
-    "mmlu": "1", "ceval": "2", "cmmlu": "3", "mmmlu": "0", "gsm8k": "1004", "mgsm": "18", "math": r"\frac{1}{2}",
-    "humaneval": "", "mbpp": "", "bbh": "Yes", "ifeval": "",
+    "mmlu": "1",
+    "ceval": "2",
+    "cmmlu": "3",
+    "mmmlu": "0",
+    "gsm8k": "1004",
+    "mgsm": "18",
+    "math": r"\frac{1}{2}",
+    "humaneval": "",
+    "mbpp": "",
+    "bbh": "Yes",
+    "ifeval": "",
 }
 
 
@@ -149,7 +166,9 @@ def test_item_texts_leave_the_template_out(tmp_path: Path):
 @pytest.mark.parametrize(
     ("solution", "answer"),
     [
-        (r"\boxed{3} then \boxed{\frac{a}{b}}", r"\frac{a}{b}"), (r"$\boxed 7$", "7"), ("none", ""),
+        (r"\boxed{3} then \boxed{\frac{a}{b}}", r"\frac{a}{b}"),
+        (r"$\boxed 7$", "7"),
+        ("none", ""),
         (r"\boxed{{x}}", "{x}"),
     ],
 )

@@ -15,8 +15,14 @@ VOCABULARY = 64
 def tiny_model(seed: int = 0, tied: bool = True) -> Qwen2ForCausalLM:
     torch.manual_seed(seed)
     config = Qwen2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48,
-        vocab_size=VOCABULARY, max_position_embeddings=64, tie_word_embeddings=tied,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=64,
+        tie_word_embeddings=tied,
     )
     return Qwen2ForCausalLM(config)
 

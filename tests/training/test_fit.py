@@ -14,8 +14,14 @@ from qwenops.training.fit import FitHooks, StepReport, fit
 from qwenops.training.objective import language_modelling, mean_loss
 
 CONFIG = TrainingConfig(
-    steps=12, batch_tokens=64, learning_rate=1e-2, final_learning_rate=1e-3, warmup_steps=2, schedule="wsd",
-    optimizer="muon", checkpoint_every_steps=4,
+    steps=12,
+    batch_tokens=64,
+    learning_rate=1e-2,
+    final_learning_rate=1e-3,
+    warmup_steps=2,
+    schedule="wsd",
+    optimizer="muon",
+    checkpoint_every_steps=4,
 )
 
 

@@ -14,7 +14,12 @@ from qwenops.training.objective import language_modelling, mean_loss
 from qwenops.training.parallel import shard, whole_state
 
 CONFIG = TrainingConfig(
-    steps=5, batch_tokens=96, learning_rate=1e-2, final_learning_rate=1e-3, warmup_steps=1, schedule="wsd",
+    steps=5,
+    batch_tokens=96,
+    learning_rate=1e-2,
+    final_learning_rate=1e-3,
+    warmup_steps=1,
+    schedule="wsd",
     precision="fp32",
 )
 

@@ -8,7 +8,11 @@ from qwenops.training.schedule import learning_rate
 
 def _config(schedule: str, **changes) -> TrainingConfig:
     base = {
-        "steps": 100, "learning_rate": 7e-6, "final_learning_rate": 7e-7, "warmup_steps": 10, "schedule": schedule,
+        "steps": 100,
+        "learning_rate": 7e-6,
+        "final_learning_rate": 7e-7,
+        "warmup_steps": 10,
+        "schedule": schedule,
         "decay_share": 0.2,
     }
     return TrainingConfig(**{**base, **changes})

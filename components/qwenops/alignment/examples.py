@@ -120,7 +120,11 @@ def micro_batches(pairs: Sequence[Pair], pad_id: int) -> list[Batch]:
 
 
 def pair_stream(
-    pairs: Sequence[Pair], pairs_per_step: int, pad_id: int, seed: int, start_step: int = 0,
+    pairs: Sequence[Pair],
+    pairs_per_step: int,
+    pad_id: int,
+    seed: int,
+    start_step: int = 0,
     shares: np.ndarray | None = None,
 ) -> Iterator[list[Batch]]:
     """Endless steps of pairs; the pairs of a step depend on (pairs, seed, step) only.

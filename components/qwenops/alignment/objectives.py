@@ -24,8 +24,10 @@ def dpo_objective(beta: float, nll_weight: float) -> Objective:
         nll = -chosen.sum() / split_sides(counts)[0].sum()
         margin = chosen_reward - rejected_reward
         facts = {
-            "margin": float(margin.mean()), "accuracy": float((margin > 0).float().mean()),
-            "chosen_reward": float(chosen_reward.mean()), "rejected_reward": float(rejected_reward.mean()),
+            "margin": float(margin.mean()),
+            "accuracy": float((margin > 0).float().mean()),
+            "chosen_reward": float(chosen_reward.mean()),
+            "rejected_reward": float(rejected_reward.mean()),
             "nll": float(nll.detach()),
         }
         return losses.mean() + nll_weight * nll, facts

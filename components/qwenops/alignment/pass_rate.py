@@ -65,8 +65,10 @@ def choose_questions(
         kinds = sorted({_kind(row) for row in verifiable} & set(KINDS)) or sorted(set(config.kinds) & set(KINDS))
         if not kinds:
             raise ContractError(
-                "there is nothing verifiable to measure", expected=f"{config.prompts} {split} questions of tasks",
-                found=f"{len(chosen)}", action="add verifiable rows to the instructions, or name kinds in `measure`",
+                "there is nothing verifiable to measure",
+                expected=f"{config.prompts} {split} questions of tasks",
+                found=f"{len(chosen)}",
+                action="add verifiable rows to the instructions, or name kinds in `measure`",
             )
         _top_up(chosen, kinds, config.prompts, seed, split)
     drawn = sorted(chosen.values(), key=lambda row: row.instruction)
@@ -93,7 +95,9 @@ def measure_pass_rate(
     for row, passed in zip(questions, right, strict=True):
         by_kind[_kind(row)].append(passed)
     return PassRate(
-        greedy=sum(right) / len(right), sampled=sum(drawn) / len(drawn), prompts=len(questions),
+        greedy=sum(right) / len(right),
+        sampled=sum(drawn) / len(drawn),
+        prompts=len(questions),
         by_kind={kind: sum(passed) / len(passed) for kind, passed in sorted(by_kind.items())},
         mean_characters=sum(map(len, answers)) / len(answers),
         examples=tuple(zip((row.instruction for row in questions[:20]), answers[:20], right[:20], strict=True)),

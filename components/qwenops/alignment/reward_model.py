@@ -72,8 +72,10 @@ def load_reward_model(folder: Path) -> RewardModel:
     missing = [name for name in (HEAD, FACTS) if not (folder / name).is_file()]
     if missing:
         raise ContractError(
-            f"{folder} is not a reward model", expected=f"{HEAD} and {FACTS} beside a checkpoint",
-            found=f"no {', '.join(missing)}", action="run the reward stage again",
+            f"{folder} is not a reward model",
+            expected=f"{HEAD} and {FACTS} beside a checkpoint",
+            found=f"no {', '.join(missing)}",
+            action="run the reward stage again",
         )
     scale = RewardScale(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
     model = RewardModel(load_model(folder), scale)

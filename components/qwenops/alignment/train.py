@@ -82,7 +82,13 @@ def train(
 
         hooks = FitHooks(on_step=on_step, on_resume=lambda step, _: progress.resume_at(step))
         result = fit(
-            model, objective, batches, config, optimizer=optimizer, hooks=hooks, state_dir=stage.scratch / name,
+            model,
+            objective,
+            batches,
+            config,
+            optimizer=optimizer,
+            hooks=hooks,
+            state_dir=stage.scratch / name,
             seed=stage.seed,
         )
     model.eval()
@@ -96,9 +102,7 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
         stage = replace(stage, out=stage.scratch / f"worker-{rank}")
         stage.out.mkdir(parents=True, exist_ok=True)
     job["work"](stage=stage, **job["arguments"])
-    return {
-        "metrics": stage.metrics, "counts": stage.counts, "records": stage.records, "warnings": stage.warnings
-    }
+    return {"metrics": stage.metrics, "counts": stage.counts, "records": stage.records, "warnings": stage.warnings}
 
 
 def _record(stage: Stage, name: str, report: StepReport) -> None:

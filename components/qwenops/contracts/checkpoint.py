@@ -49,14 +49,18 @@ def read_facts(directory: Path) -> CheckpointFacts:
         missing.append("model.safetensors")
     if missing:
         raise ContractError(
-            f"{directory} is not a checkpoint", expected="a folder with " + ", ".join(REQUIRED_FILES),
-            found=f"no {', '.join(missing)}", action="run the stage that writes the checkpoint again",
+            f"{directory} is not a checkpoint",
+            expected="a folder with " + ", ".join(REQUIRED_FILES),
+            found=f"no {', '.join(missing)}",
+            action="run the stage that writes the checkpoint again",
         )
     try:
         facts = CheckpointFacts(**json.loads((directory / CHECKPOINT).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ContractError(
-            f"unreadable {directory / CHECKPOINT}", expected=", ".join(CheckpointFacts.__annotations__), found=error,
+            f"unreadable {directory / CHECKPOINT}",
+            expected=", ".join(CheckpointFacts.__annotations__),
+            found=error,
             action="run the stage that writes the checkpoint again",
         ) from None
     _check_rope_theta(directory, facts)
@@ -67,6 +71,8 @@ def _check_rope_theta(directory: Path, facts: CheckpointFacts) -> None:
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     if config.get("rope_theta") != facts.rope_theta:
         raise ContractError(
-            f"{directory} disagrees with itself about the RoPE base", expected=f"{facts.rope_theta} in config.json",
-            found=config.get("rope_theta"), action="write the folder with qwenops.model.checkpoints.save_checkpoint",
+            f"{directory} disagrees with itself about the RoPE base",
+            expected=f"{facts.rope_theta} in config.json",
+            found=config.get("rope_theta"),
+            action="write the folder with qwenops.model.checkpoints.save_checkpoint",
         )

@@ -103,7 +103,9 @@ def check_messages(messages: Iterable[Message], where: str) -> None:
     roles = [turn.get("role") for turn in turns]
     if not turns or any(role != _ROLES[1 + index % 2] for index, role in enumerate(roles)):
         raise ContractError(
-            f"{where} has roles out of turn", expected="[system] user assistant user ...", found=roles,
+            f"{where} has roles out of turn",
+            expected="[system] user assistant user ...",
+            found=roles,
             action="mend the stage that wrote the row",
         )
     for message in messages:
@@ -112,8 +114,10 @@ def check_messages(messages: Iterable[Message], where: str) -> None:
             raise ContractError(f"{where} has an empty message", expected="text", found=repr(content))
         if any(token in content for token in CONTROL_TOKENS):
             raise ContractError(
-                f"{where} holds a control token in its text", expected="text without <|...|> control tokens",
-                found=content[:80], action="escape or drop the row where it enters the pipeline",
+                f"{where} holds a control token in its text",
+                expected="text without <|...|> control tokens",
+                found=content[:80],
+                action="escape or drop the row where it enters the pipeline",
             )
 
 
@@ -147,7 +151,9 @@ def read_conversations(folder: Path, split: Split | None = None, name: str = DEM
             row = Conversation(**{**plain, "messages": tuple(plain["messages"]), "tags": tuple(plain.get("tags", ()))})
         except (KeyError, TypeError) as error:
             raise ContractError(
-                f"{where} is not a conversation", expected=", ".join(f.name for f in fields(Conversation)), found=error,
+                f"{where} is not a conversation",
+                expected=", ".join(f.name for f in fields(Conversation)),
+                found=error,
                 action="run the stage that wrote it again",
             ) from None
         check_messages(row.messages, where)

@@ -67,7 +67,9 @@ def part_paths(artifact: Path, kind: str = "documents") -> list[Path]:
     paths = sorted((artifact / kind).glob("part-*.parquet"))
     if not paths:
         raise ContractError(
-            f"no {kind} in {artifact}", expected=f"{kind}/part-*.parquet", found="no such file",
+            f"no {kind} in {artifact}",
+            expected=f"{kind}/part-*.parquet",
+            found="no such file",
             action="run the stage that makes it again",
         )
     return paths
@@ -147,7 +149,9 @@ class Funnel:
     def __add__(self, other: "Funnel") -> "Funnel":
         """The account of two parts together."""
         return Funnel(
-            self.stage, self.read + other.read, self.kept + other.kept,
+            self.stage,
+            self.read + other.read,
+            self.kept + other.kept,
             dict(sorted((Counter(self.dropped) + Counter(other.dropped)).items())),
             _add_groups(self.by_domain, other.by_domain),
             _add_groups(self.by_language, other.by_language),
@@ -166,8 +170,13 @@ def funnel_of(stage: str, kept: pa.Table, dropped: pa.Table) -> Funnel:
     sizes = pc.binary_length(kept[payload])
     reasons = Counter(dropped["reason"].to_pylist())
     return Funnel(
-        stage, kept.num_rows + dropped.num_rows, kept.num_rows, dict(sorted(reasons.items())),
-        _group(kept["domain"], sizes), _group(kept[language], sizes), _group(kept["source"], sizes),
+        stage,
+        kept.num_rows + dropped.num_rows,
+        kept.num_rows,
+        dict(sorted(reasons.items())),
+        _group(kept["domain"], sizes),
+        _group(kept[language], sizes),
+        _group(kept["source"], sizes),
     )
 
 
@@ -200,7 +209,9 @@ def dropped_table(rows: Iterable[tuple[str, str, str]]) -> pa.Table:
 def _check_schema(table: pa.Table, schema: pa.Schema, where: str) -> None:
     if table.schema.names != schema.names or table.schema.types != schema.types:
         raise ContractError(
-            f"{where}: wrong columns", expected=str(schema.names), found=str(table.schema.names),
+            f"{where}: wrong columns",
+            expected=str(schema.names),
+            found=str(table.schema.names),
             action="run the stage that makes it again",
         )
 
@@ -209,7 +220,9 @@ def _check_ids(table: pa.Table, where: str) -> None:
     repeated = table.num_rows - len(pc.unique(table["id"]))
     if repeated or pc.any(pc.equal(table["id"], "")).as_py():
         raise ContractError(
-            f"{where}: ids are not unique", expected="one non-empty id per row", found=f"{repeated} repeated",
+            f"{where}: ids are not unique",
+            expected="one non-empty id per row",
+            found=f"{repeated} repeated",
             action="report this; the producer must make ids from source and url",
         )
 

@@ -119,11 +119,29 @@ def preference_tables(rows: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, 
 
 
 _CONVERSATION_COLUMNS = (
-    "id", "strategy", "split", "lang", "turns", "first_role", "last_role", "prompt_characters", "answer_characters",
+    "id",
+    "strategy",
+    "split",
+    "lang",
+    "turns",
+    "first_role",
+    "last_role",
+    "prompt_characters",
+    "answer_characters",
 )
 _PREFERENCE_COLUMNS = (
-    "id", "strategy", "source", "judge", "split", "lang", "margin", "turns", "last_role", "chosen_characters",
-    "rejected_characters", "same_answer",
+    "id",
+    "strategy",
+    "source",
+    "judge",
+    "split",
+    "lang",
+    "margin",
+    "turns",
+    "last_role",
+    "chosen_characters",
+    "rejected_characters",
+    "same_answer",
 )
 
 
@@ -154,9 +172,7 @@ def _group(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return table.groupby(columns, sort=True).size().rename("rows").reset_index()
 
 
-def _validate(
-    name: str, expectations: list[dict[str, Any]], table: pd.DataFrame
-) -> ExpectationSuiteValidationResult:
+def _validate(name: str, expectations: list[dict[str, Any]], table: pd.DataFrame) -> ExpectationSuiteValidationResult:
     _check_columns(name, expectations, table)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
@@ -174,8 +190,10 @@ def _check_columns(name: str, expectations: list[dict[str, Any]], table: pd.Data
     missing = sorted(needed - set(table.columns))
     if missing:
         raise ContractError(
-            f"gate {name} has no column {missing[0]}", expected=f"columns {', '.join(sorted(needed))}",
-            found=", ".join(map(str, table.columns)), action="give the gate the columns of its suite",
+            f"gate {name} has no column {missing[0]}",
+            expected=f"columns {', '.join(sorted(needed))}",
+            found=", ".join(map(str, table.columns)),
+            action="give the gate the columns of its suite",
         )
 
 

@@ -97,7 +97,9 @@ def read_preferences(folder: Path, split: Split | None = None, name: str = PREFE
             row = Preference(**{**plain, "prompt": tuple(plain["prompt"])})
         except (KeyError, TypeError) as error:
             raise ContractError(
-                f"{where} is not a preference", expected=", ".join(f.name for f in fields(Preference)), found=error,
+                f"{where} is not a preference",
+                expected=", ".join(f.name for f in fields(Preference)),
+                found=error,
                 action="run the stage that wrote it again",
             ) from None
         check_preference(row, where)

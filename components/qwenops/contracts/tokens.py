@@ -73,7 +73,11 @@ def dtype_of(vocabulary: int) -> str:
 
 
 def write_shard(
-    artifact: Path, name: str, documents: Sequence[Sequence[int] | Ids], languages: Sequence[str], bytes_of_text: int,
+    artifact: Path,
+    name: str,
+    documents: Sequence[Sequence[int] | Ids],
+    languages: Sequence[str],
+    bytes_of_text: int,
     dtype: str,
 ) -> ShardFacts:
     """Write one shard; `documents` end with the end-of-text id already, `name` is "<split>-<domain>"."""
@@ -111,15 +115,19 @@ def read_index(artifact: Path) -> TokenIndex:
         index = TokenIndex(shards=shards, **plain)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ContractError(
-            f"no readable token index at {path}", expected="an artifact of the tokens stage", found=error,
+            f"no readable token index at {path}",
+            expected="an artifact of the tokens stage",
+            found=error,
             action="run the tokens stage again",
         ) from None
     lacking = [domain for domain, share in index.weights.items() if share > 0 and f"train-{domain}" not in shards]
     total = sum(index.weights.values())
     if lacking or abs(total - 1) > 1e-6 or min(index.weights.values()) < 0:
         raise ContractError(
-            f"mixture weights of {path} cannot be honoured", expected="shares that sum to 1, over domains with tokens",
-            found=f"sum {total}, no train shard for {lacking}", action="run mixture and tokens again",
+            f"mixture weights of {path} cannot be honoured",
+            expected="shares that sum to 1, over domains with tokens",
+            found=f"sum {total}, no train shard for {lacking}",
+            action="run mixture and tokens again",
         )
     return index
 
@@ -195,8 +203,10 @@ class TokenShards:
         names = [name for name in self._names(split) if shares.get(name.split("-", 1)[1], 0) > 0]
         if not names:
             raise ContractError(
-                f"no {split} tokens with a weight", expected=f"a {split} shard of {dict(shares)}",
-                found=list(self._shards), action="run the tokens stage again",
+                f"no {split} tokens with a weight",
+                expected=f"a {split} shard of {dict(shares)}",
+                found=list(self._shards),
+                action="run the tokens stage again",
             )
         schedule = _Schedule([shares[name.split("-", 1)[1]] for name in names], seed)
         streams = [_Stream(self._shards[name], seed, number) for number, name in enumerate(names)]
@@ -233,14 +243,17 @@ class TokenShards:
             languages = json.loads(Path(f"{stem}.lang.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ContractError(
-                f"unreadable shard {stem}", expected="bin, idx.npy and lang.json", found=error,
+                f"unreadable shard {stem}",
+                expected="bin, idx.npy and lang.json",
+                found=error,
                 action="run the tokens stage again",
             ) from None
         if not len(ids) == starts[-1] == facts.tokens or not len(starts) - 1 == len(languages) == facts.documents:
             raise ContractError(
                 f"shard {stem} is not what its index says",
                 expected=f"{facts.tokens} tokens, {facts.documents} documents",
-                found=f"{len(ids)} tokens, {len(languages)} documents", action="run the tokens stage again",
+                found=f"{len(ids)} tokens, {len(languages)} documents",
+                action="run the tokens stage again",
             )
         return _Shard(ids, starts, languages)
 

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from qwenops.contracts.document import Funnel, write_funnel
-from qwenops.errors import StageError
+from qwenops.errors import ContractError
 from qwenops.platform.stage import Stage
 
 
@@ -11,7 +11,7 @@ def account(stage: Stage, funnel: Funnel, dropped: pa.Table | None = None) -> No
     """Write `funnel.json` and `dropped_sample.jsonl`, and record counts and `documents.*` / `bytes.*` metrics.
 
     Raises:
-        StageError: nothing was kept, so no later stage could work.
+        ContractError: nothing was kept, so no later stage could work.
     """
     write_funnel(stage.out, funnel, dropped)
     stage.count(read=funnel.read, kept=funnel.kept, dropped=funnel.dropped)
@@ -20,7 +20,9 @@ def account(stage: Stage, funnel: Funnel, dropped: pa.Table | None = None) -> No
             stage.metric(f"documents.{name or 'unknown'}", group["documents"])
             stage.metric(f"bytes.{name or 'unknown'}", group["bytes"])
     if not funnel.kept:
-        raise StageError(
-            f"{stage.node} kept no document", expected="at least one", found=f"dropped {funnel.dropped}",
+        raise ContractError(
+            f"{stage.node} kept no document",
+            expected="at least one",
+            found=f"dropped {funnel.dropped}",
             action="look at dropped_sample.jsonl for the reasons, add a source or relax a rule",
         )

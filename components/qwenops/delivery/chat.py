@@ -67,8 +67,10 @@ class Session:
             if len(self._messages) == 1:
                 self.forget()
                 raise RecipeError(
-                    "the message is too long", expected=f"fewer than {self._longest} tokens, the chat format included",
-                    found=length, action="shorten it, or start with --long-context dca",
+                    "the message is too long",
+                    expected=f"fewer than {self._longest} tokens, the chat format included",
+                    found=length,
+                    action="shorten it, or start with --long-context dca",
                 )
             del self._messages[:2]
 
@@ -106,8 +108,10 @@ def open_session(model_path: Path, long_context: LongContext) -> Session:
     """
     if not (model_path / "config.json").is_file():
         raise RecipeError(
-            f"no model at {model_path}", expected="a folder with config.json, weights and a tokenizer",
-            found="no config.json", action="give the folder of a finished run or of an exported model",
+            f"no model at {model_path}",
+            expected="a folder with config.json, weights and a tokenizer",
+            found="no config.json",
+            action="give the folder of a finished run or of an exported model",
         )
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -115,7 +119,9 @@ def open_session(model_path: Path, long_context: LongContext) -> Session:
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     if tokenizer.chat_template is None:
         raise RecipeError(
-            f"the tokenizer in {model_path} has no chat template", expected="a chat model", found="a base model",
+            f"the tokenizer in {model_path} has no chat template",
+            expected="a chat model",
+            found="a base model",
             action="give a checkpoint of sft, dpo or online, or the exported model",
         )
     trained = _trained_length(model_path)

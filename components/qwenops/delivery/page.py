@@ -32,9 +32,19 @@ def render(record: Mapping[str, Any], artifacts: Mapping[str, Path], base: Path 
     folder = base or next((path.parents[2] for path in artifacts.values()), Path())
     facts = RunFacts(record, artifacts, folder)
     sections = (
-        _header(facts), _failures(facts), _tiles(facts), _gate(facts), _dag(facts), data_section(facts),
-        pretraining_section(facts), long_context_section(facts), alignment_section(facts), safety_section(facts),
-        evaluation_section(facts), _warnings(facts), _footer(facts),
+        _header(facts),
+        _failures(facts),
+        _tiles(facts),
+        _gate(facts),
+        _dag(facts),
+        data_section(facts),
+        pretraining_section(facts),
+        long_context_section(facts),
+        alignment_section(facts),
+        safety_section(facts),
+        evaluation_section(facts),
+        _warnings(facts),
+        _footer(facts),
     )
     title = escape(f"{record.get('run_name', 'run')} - qwenops report")
     return (

@@ -18,9 +18,7 @@ _LEFT, _COLUMN, _BOX, _LANE, _TALL = 92, 124, 110, 74, 42
 _WORDS = {"succeeded": "", "skipped": "reused", "failed": "failed", "running": "drew this page", "absent": "not run"}
 
 
-def dag_picture(
-    status: Mapping[str, str], seconds: Mapping[str, float], edges: Sequence[tuple[str, str]]
-) -> str:
+def dag_picture(status: Mapping[str, str], seconds: Mapping[str, float], edges: Sequence[tuple[str, str]]) -> str:
     """Draw the DAG.
 
     Args:

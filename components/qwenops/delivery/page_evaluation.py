@@ -8,7 +8,10 @@ from qwenops.delivery.charts import Cell, heat_map, number, percent, table
 from qwenops.delivery.page_facts import RunFacts
 
 _MODES = {
-    "plain": "plain RoPE", "temperature": "temperature alone", "yarn": "YaRN", "dca_raw": "DCA alone",
+    "plain": "plain RoPE",
+    "temperature": "temperature alone",
+    "yarn": "YaRN",
+    "dca_raw": "DCA alone",
     "dca": "DCA with YaRN temperature",
 }
 _COUNTS = ("items", "too_long", "macro")
@@ -28,11 +31,10 @@ def long_context_section(facts: RunFacts) -> str:
     needles = max((value for name, value in cells.items() if name.endswith(".needles")), default=None)
     title = "Needles found by mode and length" + (f" ({number(needles)} needles a cell)" if needles else "")
     summary = heat_map(title, lengths, accuracy, "1x = trained length")
-    loss = f'<figure><figcaption>Text loss, nats per token</figcaption>{table(("Mode", *lengths), loss_rows)}</figure>'
+    loss = f"<figure><figcaption>Text loss, nats per token</figcaption>{table(('Mode', *lengths), loss_rows)}</figure>"
     maps = "".join(_grid_map(facts.json("long_context", "grid.json"), mode) for mode in modes)
-    return (
-        f'<h2>Long context</h2><div class="grid">{summary}{loss if losses else ""}</div>'
-        + (f'<div class="grid">{maps}</div>' if maps else "")
+    return f'<h2>Long context</h2><div class="grid">{summary}{loss if losses else ""}</div>' + (
+        f'<div class="grid">{maps}</div>' if maps else ""
     )
 
 
@@ -85,10 +87,7 @@ def _benchmarks(facts: RunFacts) -> str:
         if len(parts) > 1 and parts[1] not in _COUNTS and model in ("base", "moe", "chat"):
             found.setdefault(".".join(parts[:2]), {})[model] = value
     models = [model for model in ("base", "moe", "chat") if any(model in row for row in found.values())]
-    rows = [
-        [Cell(name), *(_score(name, row.get(model)) for model in models)]
-        for name, row in sorted(found.items())
-    ]
+    rows = [[Cell(name), *(_score(name, row.get(model)) for model in models)] for name, row in sorted(found.items())]
     return table(("Benchmark", *models), rows) if rows else ""
 
 

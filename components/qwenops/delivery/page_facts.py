@@ -86,9 +86,7 @@ class RunFacts:
     @property
     def edges(self) -> list[tuple[str, str]]:
         """(producer, consumer), from the manifests: an artifact lies in `<store>/<node>/<fingerprint>`."""
-        pairs = {
-            (Path(place).parent.name, node) for node, m in self.manifests.items() for place in m.inputs.values()
-        }
+        pairs = {(Path(place).parent.name, node) for node, m in self.manifests.items() for place in m.inputs.values()}
         return sorted(pairs)
 
 
@@ -98,14 +96,21 @@ def record_from(artifacts: Mapping[str, Path], run_name: str) -> dict[str, Any]:
     for node, path in artifacts.items():
         m = read_manifest(path)
         stages[node] = {
-            "status": "succeeded", "seconds": m.seconds, "fingerprint": m.fingerprint, "metrics": dict(m.metrics),
+            "status": "succeeded",
+            "seconds": m.seconds,
+            "fingerprint": m.fingerprint,
+            "metrics": dict(m.metrics),
             "warnings": list(m.warnings),
         }
     stages["report"] = {"status": "running", "seconds": 0.0, "metrics": {}, "warnings": []}
     versions = sorted({read_manifest(path).code_version.split("+")[0] for path in artifacts.values()})
     return {
-        "run_name": run_name, "code_version": ", ".join(versions), "status": "succeeded",
-        "seconds": sum(stage["seconds"] for stage in stages.values()), "stages": stages, "model": _model(artifacts),
+        "run_name": run_name,
+        "code_version": ", ".join(versions),
+        "status": "succeeded",
+        "seconds": sum(stage["seconds"] for stage in stages.values()),
+        "stages": stages,
+        "model": _model(artifacts),
     }
 
 
@@ -115,6 +120,8 @@ def _model(artifacts: Mapping[str, Path]) -> dict[str, Any]:
         return {}
     found = json.loads(path.read_text(encoding="utf-8"))
     return {
-        "path": str(artifacts.get("export", "")), "mlflow_uri": found["mlflow_uri"], "alias": found["alias"],
+        "path": str(artifacts.get("export", "")),
+        "mlflow_uri": found["mlflow_uri"],
+        "alias": found["alias"],
         "gate": {"passed": found["passed"], "reasons": found["reasons"]},
     }

@@ -8,8 +8,13 @@ from qwenops.delivery.page_facts import Points, RunFacts
 _PRETRAINING = ("pretrain", "extend", "upcycle")
 _ALIGNMENT = ("sft_seed", "sft", "reward", "dpo", "online")
 _TITLES = {
-    "pretrain": "Pre-training", "extend": "Long-context training", "upcycle": "Mixture of experts against dense",
-    "sft_seed": "First fine-tuning", "sft": "Fine-tuning", "reward": "Reward model", "dpo": "DPO",
+    "pretrain": "Pre-training",
+    "extend": "Long-context training",
+    "upcycle": "Mixture of experts against dense",
+    "sft_seed": "First fine-tuning",
+    "sft": "Fine-tuning",
+    "reward": "Reward model",
+    "dpo": "DPO",
     "online": "Online stage",
 }
 _CONTROLS = ("control", "dense", "adamw")
@@ -72,8 +77,12 @@ def _bits(facts: RunFacts) -> str:
 
 def _totals(facts: RunFacts) -> str:
     wanted = (
-        ("loss.first", "loss, first step"), ("loss.final", "loss, end"), ("needle.accuracy", "needle accuracy"),
-        ("needle.count", "needles"), ("tokens_per_second", "tokens per second"), ("parameters.total", "parameters"),
+        ("loss.first", "loss, first step"),
+        ("loss.final", "loss, end"),
+        ("needle.accuracy", "needle accuracy"),
+        ("needle.count", "needles"),
+        ("tokens_per_second", "tokens per second"),
+        ("parameters.total", "parameters"),
     )
     nodes = [node for node in ("pretrain", "extend") if facts.metrics(node)]
     rows = [
@@ -86,9 +95,12 @@ def _totals(facts: RunFacts) -> str:
 
 def _experts(facts: RunFacts) -> str:
     names = (
-        ("loss.moe.first", "MoE loss after upcycling"), ("loss.moe", "MoE loss, end"),
-        ("loss.dense", "dense, same tokens"), ("experts.dead", "dead experts"),
-        ("parameters.total", "parameters"), ("parameters.active", "active parameters"),
+        ("loss.moe.first", "MoE loss after upcycling"),
+        ("loss.moe", "MoE loss, end"),
+        ("loss.dense", "dense, same tokens"),
+        ("experts.dead", "dead experts"),
+        ("parameters.total", "parameters"),
+        ("parameters.active", "active parameters"),
     )
     rows = [
         [Cell(text), Cell(number(facts.figure("upcycle", name), 4))]
@@ -116,7 +128,7 @@ def _gains(facts: RunFacts) -> str:
     prompts = next((count for count in counts if count), None)
     note = f"{number(prompts)} held-out prompts. " if prompts else ""
     return (
-        f'<figure><figcaption>Verified answers by stage <small>{note}The dashed mark is the control: same steps on the '
+        f"<figure><figcaption>Verified answers by stage <small>{note}The dashed mark is the control: same steps on the "
         f"old data (sft, dpo), plain AdamW (online).</small></figcaption>{''.join(rows)}</figure>"
     )
 

@@ -196,9 +196,17 @@ def summarise(model: str, exam: Exam, answered: Sequence[Answered]) -> dict[str,
         subjects.setdefault(row.subject, []).append(float(row.score or 0.0))
     share = wilson(sum(float(row.score or 0.0) for row in scored), len(scored))
     return {
-        "task": exam.task.name, "model": model, "metric": exam.task.metric, "method": exam.task.method,
-        "shots": exam.shots, "chance": chance(exam.items), "bits_per_byte": _bits_per_byte(exam, scored),
-        "score": share.value, "low": share.low, "high": share.high, "items": len(scored),
+        "task": exam.task.name,
+        "model": model,
+        "metric": exam.task.metric,
+        "method": exam.task.method,
+        "shots": exam.shots,
+        "chance": chance(exam.items),
+        "bits_per_byte": _bits_per_byte(exam, scored),
+        "score": share.value,
+        "low": share.low,
+        "high": share.high,
+        "items": len(scored),
         "too_long": len(answered) - len(scored),
         "macro": fmean(fmean(scores) for scores in subjects.values()) if subjects else 0.0,
         "subjects": {name: {"score": fmean(scores), "items": len(scores)} for name, scores in sorted(subjects.items())},
@@ -228,6 +236,4 @@ def _bits_per_byte(exam: Exam, scored: Sequence[Answered]) -> float | None:
 
 
 def _answered(candidate: Candidate, item: EvalItem, prompt: str, output: list[Any], score: float | None) -> Answered:
-    return Answered(
-        item.task, candidate.name, item.id, item.subject, prompt, output, item.gold, score, item.text
-    )
+    return Answered(item.task, candidate.name, item.id, item.subject, prompt, output, item.gold, score, item.text)

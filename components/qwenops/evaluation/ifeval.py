@@ -44,7 +44,9 @@ def follows(name: str, kwargs: Mapping[str, Any], prompt: str, response: str) ->
         return RULES[name](response, {"prompt": prompt} | {k: v for k, v in kwargs.items() if v is not None})
     except KeyError as error:
         raise ContractError(
-            f"IFEval instruction {name} lacks a parameter", expected=str(error), found=dict(kwargs),
+            f"IFEval instruction {name} lacks a parameter",
+            expected=str(error),
+            found=dict(kwargs),
             action="use the official input_data.jsonl",
         ) from None
 
@@ -148,9 +150,7 @@ RULES: dict[str, Rule] = {
     "detectable_format:json_format": _json,
     "detectable_format:title": lambda r, _: any(t.strip("<> ") for t in re.findall(r"<<[^\n]+>>", r)),
     "combination:two_responses": _two_responses,
-    "combination:repeat_prompt": lambda r, k: (
-        r.strip().lower().startswith(k["prompt_to_repeat"].strip().lower())
-    ),
+    "combination:repeat_prompt": lambda r, k: r.strip().lower().startswith(k["prompt_to_repeat"].strip().lower()),
     "startend:end_checker": lambda r, k: r.strip().strip('"').lower().endswith(k["end_phrase"].strip().lower()),
     "startend:quotation": lambda r, _: len(r.strip()) > 1 and r.strip().startswith('"') and r.strip().endswith('"'),
     "change_case:capital_word_frequency": _capital_words,

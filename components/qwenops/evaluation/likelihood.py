@@ -40,8 +40,10 @@ def split_continuation(tokenizer: PreTrainedTokenizerBase, context: str, continu
     whole = tokenizer.encode(context + continuation, add_special_tokens=False)
     before = len(tokenizer.encode(context, add_special_tokens=False))
     # A token may span the border; it then counts as part of the continuation.
-    while before > 1 and tokenizer.decode(whole[:before]) != context and len(tokenizer.decode(whole[:before])) >= len(
-        context
+    while (
+        before > 1
+        and tokenizer.decode(whole[:before]) != context
+        and len(tokenizer.decode(whole[:before])) >= len(context)
     ):
         before -= 1
     return Continuation(tuple(whole), max(1, min(before, len(whole) - 1)))

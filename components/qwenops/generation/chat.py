@@ -32,8 +32,10 @@ def render(messages: Sequence[Message], *, for_generation: bool = True) -> str:
     for message in messages:
         if _CONTROL.search(message["content"]):
             raise ContractError(
-                "a message holds a control token", expected="text without <|im_start|>, <|im_end|>, <|endoftext|>",
-                found=message["content"][:80], action="pass the text through `defuse` first",
+                "a message holds a control token",
+                expected="text without <|im_start|>, <|im_end|>, <|endoftext|>",
+                found=message["content"][:80],
+                action="pass the text through `defuse` first",
             )
     text = "".join(f"{START}{message['role']}\n{message['content']}{END}\n" for message in messages)
     return text + (f"{START}assistant\n" if for_generation else "")

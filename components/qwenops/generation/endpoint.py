@@ -38,15 +38,25 @@ class EndpointEngine:
     """
 
     def __init__(
-        self, url: str, model: str, *, api: Literal["completions", "chat"] = "completions", api_key: str = "",
-        timeout_seconds: float = 120.0, max_retries: int = 4, concurrency: int = 16,
+        self,
+        url: str,
+        model: str,
+        *,
+        api: Literal["completions", "chat"] = "completions",
+        api_key: str = "",
+        timeout_seconds: float = 120.0,
+        max_retries: int = 4,
+        concurrency: int = 16,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise RecipeError("an endpoint needs a URL", expected="http://host:port/v1", found=url or "none")
         self._url, self._model, self._api, self._key = url.rstrip("/"), model, api, api_key
         self._timeout, self._retries, self._concurrency, self._sleep = (
-            timeout_seconds, max_retries, concurrency, sleep,
+            timeout_seconds,
+            max_retries,
+            concurrency,
+            sleep,
         )
 
     @property
@@ -66,8 +76,13 @@ class EndpointEngine:
 
     def _complete(self, prompt: str, index: int, sampling: Sampling) -> list[str]:
         body: dict[str, Any] = {
-            "model": self._model, "n": sampling.n, "temperature": sampling.temperature, "top_p": sampling.top_p,
-            "max_tokens": sampling.max_new_tokens, "stop": [END], "seed": sampling.seed + index,
+            "model": self._model,
+            "n": sampling.n,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_new_tokens,
+            "stop": [END],
+            "seed": sampling.seed + index,
         }
         if self._api == "chat":
             answer = self._post("/chat/completions", body | {"messages": parse(prompt)})
@@ -101,12 +116,16 @@ class EndpointEngine:
                 fault = f"{error.code} {error.read(300).decode(errors='replace')}"
                 if error.code not in _BUSY:
                     raise RecipeError(
-                        f"{self._url}{route} refused the request", expected="status 200", found=fault,
+                        f"{self._url}{route} refused the request",
+                        expected="status 200",
+                        found=fault,
                         action="check the model name, the key and the engine's settings in the recipe",
                     ) from None
             except (OSError, http.client.HTTPException, ValueError) as error:
                 fault = f"{type(error).__name__}: {error}"
         raise PlatformError(
-            f"{self._url}{route} did not answer", expected=f"an answer within {self._retries + 1} attempts",
-            found=fault, action="check that the endpoint is up and reachable from here, then run again",
+            f"{self._url}{route} did not answer",
+            expected=f"an answer within {self._retries + 1} attempts",
+            found=fault,
+            action="check that the endpoint is up and reachable from here, then run again",
         )

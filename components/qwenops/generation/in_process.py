@@ -32,8 +32,12 @@ class InProcessEngine:
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "in_process",
-        batch_tokens: int = 65536, precision: Literal["fp32", "bf16"] = "fp32",
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str = "in_process",
+        batch_tokens: int = 65536,
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self._model, self._tokenizer, self._name = model, tokenizer, name
         self._batch_tokens, self._precision = batch_tokens, precision
@@ -113,7 +117,11 @@ class InProcessEngine:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         cache = DynamicCache(config=self._model.config)
         out = self._model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
             logits_to_keep=1,
         )
         logits, next_position = out.logits[:, -1].float(), positions[:, -1] + 1
@@ -127,8 +135,12 @@ class InProcessEngine:
     def _advance(self, state: "_State", chosen: Tensor) -> None:
         state.mask = torch.cat([state.mask, state.mask.new_ones(len(chosen), 1)], dim=1)
         out = self._model(
-            input_ids=chosen[:, None], attention_mask=state.mask, position_ids=state.position[:, None],
-            past_key_values=state.cache, use_cache=True, logits_to_keep=1,
+            input_ids=chosen[:, None],
+            attention_mask=state.mask,
+            position_ids=state.position[:, None],
+            past_key_values=state.cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
         state.logits, state.position = out.logits[:, -1].float(), state.position + 1
 

@@ -29,16 +29,24 @@ def open_engine(config: EngineConfig, checkpoint: Path | None = None, api_key: s
         raise RecipeError("the engine has no model", expected="engine.model, or a stage with a model", found="none")
     if config.kind == "endpoint":
         return EndpointEngine(
-            config.url, model, api=config.api, api_key=api_key, timeout_seconds=config.timeout_seconds,
-            max_retries=config.max_retries, concurrency=config.concurrency,
+            config.url,
+            model,
+            api=config.api,
+            api_key=api_key,
+            timeout_seconds=config.timeout_seconds,
+            max_retries=config.max_retries,
+            concurrency=config.concurrency,
         )
     if config.kind == "vllm":
         return VllmEngine(model, "bfloat16" if config.precision == "bf16" else "float32")
     folder = Path(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return InProcessEngine(
-        load_model(folder).to(device), load_tokenizer(folder), name=_short_name(folder),
-        batch_tokens=config.batch_tokens, precision=config.precision,
+        load_model(folder).to(device),
+        load_tokenizer(folder),
+        name=_short_name(folder),
+        batch_tokens=config.batch_tokens,
+        precision=config.precision,
     )
 
 

@@ -27,7 +27,9 @@ class VllmEngine:
             import vllm
         except ImportError as error:
             raise PlatformError(
-                "vLLM is not installed here", expected="an image with vLLM", found=error,
+                "vLLM is not installed here",
+                expected="an image with vLLM",
+                found=error,
                 action="set engine.kind to in_process or endpoint, or use the GPU image",
             ) from None
         self._name = model
@@ -42,8 +44,12 @@ class VllmEngine:
     def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
         """See `Engine.generate`."""
         parameters = self._parameters(
-            n=sampling.n, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_new_tokens,
-            stop=[END], seed=sampling.seed,
+            n=sampling.n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_new_tokens,
+            stop=[END],
+            seed=sampling.seed,
         )
         results = self._llm.generate(list(prompts), parameters, use_tqdm=False)
         return [[output.text for output in result.outputs] for result in results]

@@ -18,18 +18,39 @@ def make_demonstration(
 ) -> Conversation:
     """The instruction of `row` answered with `text`."""
     return replace(
-        row, id=conversation_id(strategy, row.id, text), messages=answer(row.prompt, text), strategy=strategy,
-        score=score, parent_id=row.id, provenance={**(row.provenance or {}), **provenance},
+        row,
+        id=conversation_id(strategy, row.id, text),
+        messages=answer(row.prompt, text),
+        strategy=strategy,
+        score=score,
+        parent_id=row.id,
+        provenance={**(row.provenance or {}), **provenance},
     )
 
 
 def make_pair(
-    row: Conversation, chosen: str, rejected: str, *, strategy: str, judge: str, split: Split,
-    provenance: Mapping[str, Any], margin: float = 1.0,
+    row: Conversation,
+    chosen: str,
+    rejected: str,
+    *,
+    strategy: str,
+    judge: str,
+    split: Split,
+    provenance: Mapping[str, Any],
+    margin: float = 1.0,
 ) -> Preference:
     """A comparison of two answers to the instruction of `row`."""
     return Preference(
-        id=conversation_id(strategy, row.id, chosen, rejected), prompt=row.prompt, chosen=chosen, rejected=rejected,
-        source=row.source, strategy=strategy, judge=judge, margin=margin, lang=row.lang, split=split,
-        verifier=row.verifier, provenance=provenance,
+        id=conversation_id(strategy, row.id, chosen, rejected),
+        prompt=row.prompt,
+        chosen=chosen,
+        rejected=rejected,
+        source=row.source,
+        strategy=strategy,
+        judge=judge,
+        margin=margin,
+        lang=row.lang,
+        split=split,
+        verifier=row.verifier,
+        provenance=provenance,
     )

@@ -19,10 +19,15 @@ def model_config(
         initializer_range: Standard deviation of fresh weights.
     """
     common: dict[str, Any] = {
-        "vocab_size": size.vocab_rows, "hidden_size": size.hidden_size, "num_hidden_layers": size.num_layers,
-        "num_attention_heads": size.num_query_heads, "num_key_value_heads": size.num_kv_heads,
-        "intermediate_size": size.intermediate_size, "tie_word_embeddings": size.tied_embeddings,
-        "rms_norm_eps": size.rms_norm_epsilon, "initializer_range": initializer_range,
+        "vocab_size": size.vocab_rows,
+        "hidden_size": size.hidden_size,
+        "num_hidden_layers": size.num_layers,
+        "num_attention_heads": size.num_query_heads,
+        "num_key_value_heads": size.num_kv_heads,
+        "intermediate_size": size.intermediate_size,
+        "tie_word_embeddings": size.tied_embeddings,
+        "rms_norm_eps": size.rms_norm_epsilon,
+        "initializer_range": initializer_range,
         "max_position_embeddings": max_position_embeddings,
         "rope_parameters": {"rope_type": "default", "rope_theta": float(rope_theta)},
         "use_sliding_window": False,
@@ -31,7 +36,10 @@ def model_config(
         return Qwen2Config(**common)
     # Probabilities are taken before the top k are chosen and not renormalised, as in the released model.
     return Qwen2MoeConfig(
-        **common, num_experts=size.experts.num_experts, num_experts_per_tok=size.experts.num_active,
-        moe_intermediate_size=size.experts.expert_width, shared_expert_intermediate_size=size.experts.shared_width,
+        **common,
+        num_experts=size.experts.num_experts,
+        num_experts_per_tok=size.experts.num_active,
+        moe_intermediate_size=size.experts.expert_width,
+        shared_expert_intermediate_size=size.experts.shared_width,
         norm_topk_prob=False,
     )

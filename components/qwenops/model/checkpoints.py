@@ -40,7 +40,9 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """
     if not (path / "tokenizer.json").is_file():
         raise ContractError(
-            f"no tokenizer in {path}", expected="tokenizer.json", found="no such file",
+            f"no tokenizer in {path}",
+            expected="tokenizer.json",
+            found="no such file",
             action="run the tokenizer stage again",
         )
     return AutoTokenizer.from_pretrained(path)
@@ -91,7 +93,12 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase, kind: Literal["base",
         return GenerationConfig(eos_token_id=end, pad_token_id=end, do_sample=False)
     # The published settings of the instruct models.
     return GenerationConfig(
-        eos_token_id=[turn, end], pad_token_id=end, do_sample=True, temperature=0.7, top_p=0.8, top_k=20,
+        eos_token_id=[turn, end],
+        pad_token_id=end,
+        do_sample=True,
+        temperature=0.7,
+        top_p=0.8,
+        top_k=20,
         repetition_penalty=1.05,
     )
 

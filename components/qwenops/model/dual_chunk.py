@@ -45,7 +45,8 @@ class DualChunk:
         if not 1 <= self.local_size < self.chunk_length:
             raise RecipeError(
                 "dual chunk attention's local window does not fit its chunks",
-                expected="1 <= local_size < chunk_size - local_size", found=f"{self.local_size} of {self.chunk_size}",
+                expected="1 <= local_size < chunk_size - local_size",
+                found=f"{self.local_size} of {self.chunk_size}",
                 action="choose a local_size below half of chunk_size",
             )
 
@@ -103,8 +104,10 @@ def dual_chunk_attention(
     """
     if dropout or sliding_window:
         raise RecipeError(
-            "dual chunk attention has neither dropout nor a sliding window", expected="both off",
-            found=f"dropout {dropout}, window {sliding_window}", action="switch them off in the model's config",
+            "dual chunk attention has neither dropout nor a sliding window",
+            expected="both off",
+            found=f"dropout {dropout}, window {sliding_window}",
+            action="switch them off in the model's config",
         )
     settings = module.config.dual_chunk_attention_config
     scheme = DualChunk(settings["chunk_size"], settings["local_size"])
@@ -169,8 +172,14 @@ def merge(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
 
 
 def padding_mask(
-    batch_size: int, q_length: int, kv_length: int, *, mask_function: Any = causal_mask_function,
-    attention_mask: torch.Tensor | None = None, local_size: int | None = None, **_: Any,
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    *,
+    mask_function: Any = causal_mask_function,
+    attention_mask: torch.Tensor | None = None,
+    local_size: int | None = None,
+    **_: Any,
 ) -> torch.Tensor | None:
     """Mask function of transformers' interface: keep the 2-D padding mask, never form a square one.
 
@@ -180,8 +189,10 @@ def padding_mask(
     # The MoE model asks for a sliding-window mask (local_size) too and uses it in no layer.
     if local_size is None and mask_function is not causal_mask_function:
         raise StageError(
-            "dual chunk attention got a packed row", expected="one document per row, causal",
-            found="position_ids that start again, or a custom mask", action="give each document its own row",
+            "dual chunk attention got a packed row",
+            expected="one document per row, causal",
+            found="position_ids that start again, or a custom mask",
+            action="give each document its own row",
         )
     if attention_mask is None or bool(attention_mask.all()):
         return None
@@ -193,8 +204,10 @@ def _left_padding(mask: torch.Tensor) -> list[int]:
     mask = mask.int()
     if bool(((mask[:, 1:] > mask[:, :-1]).sum(1) + mask[:, 0] > 1).any()):
         raise StageError(
-            "dual chunk attention got a mask with holes", expected="padding at the ends of a row",
-            found="padding between tokens", action="pad on the left",
+            "dual chunk attention got a mask with holes",
+            expected="padding at the ends of a row",
+            found="padding between tokens",
+            action="pad on the left",
         )
     return mask.argmax(dim=1).tolist()
 

@@ -36,7 +36,11 @@ def default_dual_chunk(trained_length: int) -> DualChunk:
 
 
 def apply_mode(
-    model: PreTrainedModel, mode: Mode, length: int, *, trained_length: int | None = None,
+    model: PreTrainedModel,
+    mode: Mode,
+    length: int,
+    *,
+    trained_length: int | None = None,
     scheme: DualChunk | None = None,
 ) -> None:
     """Set `model` to read sequences of `length` tokens in `mode`, whatever its mode was before.
@@ -65,7 +69,8 @@ def apply_mode(
     if mode in ("dca_raw", "dca"):
         chunks = scheme or default_dual_chunk(trained)
         config.dual_chunk_attention_config = {
-            "chunk_size": chunks.chunk_size, "local_size": chunks.local_size,
+            "chunk_size": chunks.chunk_size,
+            "local_size": chunks.local_size,
             "original_max_position_embeddings": trained,
         }
         body.rotary_emb = IdentityRotary()
@@ -81,7 +86,11 @@ def apply_mode(
 
 @contextmanager
 def long_context_mode(
-    model: PreTrainedModel, mode: Mode, length: int, *, trained_length: int | None = None,
+    model: PreTrainedModel,
+    mode: Mode,
+    length: int,
+    *,
+    trained_length: int | None = None,
     scheme: DualChunk | None = None,
 ) -> Iterator[PreTrainedModel]:
     """Apply a mode (see `apply_mode`) and return to plain afterwards."""

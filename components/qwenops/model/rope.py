@@ -38,16 +38,24 @@ def with_yarn(config: PretrainedConfig, factor: float, original_length_tokens: i
     """
     if factor < 1:
         raise RecipeError(
-            "YaRN cannot shorten a context", expected="a factor of at least 1", found=factor,
+            "YaRN cannot shorten a context",
+            expected="a factor of at least 1",
+            found=factor,
             action="use plain RoPE up to the trained length",
         )
     edited = copy.deepcopy(config)
     edited.max_position_embeddings = original_length_tokens
     theta = config.rope_parameters["rope_theta"]
-    edited.rope_parameters = {"rope_type": "default", "rope_theta": theta} if factor == 1 else {
-        "rope_type": "yarn", "rope_theta": theta, "factor": float(factor),
-        "original_max_position_embeddings": original_length_tokens,
-    }
+    edited.rope_parameters = (
+        {"rope_type": "default", "rope_theta": theta}
+        if factor == 1
+        else {
+            "rope_type": "yarn",
+            "rope_theta": theta,
+            "factor": float(factor),
+            "original_max_position_embeddings": original_length_tokens,
+        }
+    )
     return edited
 
 

@@ -49,7 +49,12 @@ class Parameters(NamedTuple):
 def qwen2_0_5b() -> Size:
     """Qwen2-0.5B: 494 M parameters, of which 358 M are not embeddings."""
     return Size(
-        hidden_size=896, num_layers=24, num_query_heads=14, num_kv_heads=2, intermediate_size=4864, vocab_rows=151_936,
+        hidden_size=896,
+        num_layers=24,
+        num_query_heads=14,
+        num_kv_heads=2,
+        intermediate_size=4864,
+        vocab_rows=151_936,
         tied_embeddings=True,
     )
 
@@ -57,24 +62,40 @@ def qwen2_0_5b() -> Size:
 def qwen2_1_5b() -> Size:
     """Qwen2-1.5B: 1.54 billion parameters."""
     return Size(
-        hidden_size=1536, num_layers=28, num_query_heads=12, num_kv_heads=2, intermediate_size=8960,
-        vocab_rows=151_936, tied_embeddings=True,
+        hidden_size=1536,
+        num_layers=28,
+        num_query_heads=12,
+        num_kv_heads=2,
+        intermediate_size=8960,
+        vocab_rows=151_936,
+        tied_embeddings=True,
     )
 
 
 def qwen2_7b() -> Size:
     """Qwen2-7B: 7.62 billion parameters."""
     return Size(
-        hidden_size=3584, num_layers=28, num_query_heads=28, num_kv_heads=4, intermediate_size=18_944,
-        vocab_rows=152_064, tied_embeddings=False,
+        hidden_size=3584,
+        num_layers=28,
+        num_query_heads=28,
+        num_kv_heads=4,
+        intermediate_size=18_944,
+        vocab_rows=152_064,
+        tied_embeddings=False,
     )
 
 
 def qwen2_72b() -> Size:
     """Qwen2-72B: 72.7 billion parameters; the base model's epsilon is 1e-5."""
     return Size(
-        hidden_size=8192, num_layers=80, num_query_heads=64, num_kv_heads=8, intermediate_size=29_568,
-        vocab_rows=152_064, tied_embeddings=False, rms_norm_epsilon=1e-5,
+        hidden_size=8192,
+        num_layers=80,
+        num_query_heads=64,
+        num_kv_heads=8,
+        intermediate_size=29_568,
+        vocab_rows=152_064,
+        tied_embeddings=False,
+        rms_norm_epsilon=1e-5,
     )
 
 
@@ -84,7 +105,10 @@ def qwen2_57b_a14b() -> Size:
 
 
 SIZES = {
-    "qwen2_0_5b": qwen2_0_5b, "qwen2_1_5b": qwen2_1_5b, "qwen2_7b": qwen2_7b, "qwen2_72b": qwen2_72b,
+    "qwen2_0_5b": qwen2_0_5b,
+    "qwen2_1_5b": qwen2_1_5b,
+    "qwen2_7b": qwen2_7b,
+    "qwen2_72b": qwen2_72b,
     "qwen2_57b_a14b": qwen2_57b_a14b,
 }
 

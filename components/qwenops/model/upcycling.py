@@ -58,7 +58,8 @@ def slice_experts(dense: FeedForward, num_experts: int, expert_width: int, *, se
     chosen = torch.cat(orders)[: num_experts * expert_width].to(dense.gate.device)
     shape = (num_experts, expert_width, -1)
     return FeedForward(
-        dense.gate[chosen].view(shape), dense.up[chosen].view(shape),
+        dense.gate[chosen].view(shape),
+        dense.up[chosen].view(shape),
         dense.down.T[chosen].view(shape).transpose(1, 2).contiguous(),
     )
 
@@ -97,7 +98,11 @@ def reinitialize(
 
 @torch.no_grad()
 def upcycle(
-    dense: PreTrainedModel, experts: Experts, *, reinit_ratio: float = 0.5, granularity: Granularity = "neuron",
+    dense: PreTrainedModel,
+    experts: Experts,
+    *,
+    reinit_ratio: float = 0.5,
+    granularity: Granularity = "neuron",
     seed: int,
 ) -> Qwen2MoeForCausalLM:
     """Make a Qwen2-MoE model from a dense Qwen2 model, on the CPU and in its dtype.
@@ -111,16 +116,19 @@ def upcycle(
     """
     if not 0 <= reinit_ratio <= 1 or experts.shared_width < 1:
         raise RecipeError(
-            "these experts cannot be upcycled", expected="a ratio from 0 to 1 and a shared width of at least 1",
-            found=f"ratio {reinit_ratio}, shared width {experts.shared_width}", action="mend the upcycle config",
+            "these experts cannot be upcycled",
+            expected="a ratio from 0 to 1 and a shared width of at least 1",
+            found=f"ratio {reinit_ratio}, shared width {experts.shared_width}",
+            action="mend the upcycle config",
         )
     state = dense.state_dict()
     for layer in range(dense.config.num_hidden_layers):
         prefix = f"model.layers.{layer}.mlp."
         source = FeedForward(*(state.pop(f"{prefix}{name}_proj.weight") for name in ("gate", "up", "down")))
-        state |= {prefix + name: value for name, value in _sparse_layer(
-            source, experts, reinit_ratio, granularity, seed, layer
-        ).items()}
+        state |= {
+            prefix + name: value
+            for name, value in _sparse_layer(source, experts, reinit_ratio, granularity, seed, layer).items()
+        }
     with torch.device("meta"):
         model = Qwen2MoeForCausalLM(_moe_config(dense, experts))
     model = model.to_empty(device="cpu").to(dense.dtype)
@@ -153,14 +161,31 @@ def _sparse_layer(
 
 def _moe_config(dense: PreTrainedModel, experts: Experts) -> Qwen2MoeConfig:
     kept = (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
-        "tie_word_embeddings", "rope_parameters", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id",
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "hidden_act",
+        "max_position_embeddings",
+        "initializer_range",
+        "rms_norm_eps",
+        "tie_word_embeddings",
+        "rope_parameters",
+        "attention_dropout",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
     )
     return Qwen2MoeConfig(
-        **{name: getattr(dense.config, name) for name in kept}, num_experts=experts.num_experts,
-        num_experts_per_tok=experts.num_active, moe_intermediate_size=experts.expert_width,
-        shared_expert_intermediate_size=experts.shared_width, norm_topk_prob=False, decoder_sparse_step=1,
+        **{name: getattr(dense.config, name) for name in kept},
+        num_experts=experts.num_experts,
+        num_experts_per_tok=experts.num_active,
+        moe_intermediate_size=experts.expert_width,
+        shared_expert_intermediate_size=experts.shared_width,
+        norm_topk_prob=False,
+        decoder_sparse_step=1,
         attn_implementation="sdpa",
     )
 

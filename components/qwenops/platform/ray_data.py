@@ -154,7 +154,9 @@ def _run(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
         # The cause is the last line of the first traceback in Ray's text.
         first = str(error).split("\nThe above exception", maxsplit=1)[0].strip()
         raise StageError(
-            "a Ray task failed", expected="every part to be processed", found=first.rpartition("\n")[2],
+            "a Ray task failed",
+            expected="every part to be processed",
+            found=first.rpartition("\n")[2],
             action="run again; finished parts are kept. With --debug the traceback is shown",
         ) from error
 

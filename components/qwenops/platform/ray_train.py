@@ -52,7 +52,9 @@ def launch(
         raise _first_failure(error, name) from error
     except ray.train.ControllerError as error:
         raise PlatformError(
-            f"Ray Train could not run {name}", expected=f"{context.num_workers} workers", found=error,
+            f"Ray Train could not run {name}",
+            expected=f"{context.num_workers} workers",
+            found=error,
             action="look at the Ray cluster's free resources and its dashboard",
         ) from error
     return result.return_value

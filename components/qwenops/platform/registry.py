@@ -77,8 +77,12 @@ def register(
         if not client.search_registered_models(filter_string=f"name = '{model_name}'", max_results=1):
             client.create_registered_model(model_name)
         version = client.create_model_version(
-            model_name, source=folder.resolve().as_uri(), run_id=run_id or None, description=description,
-            tags={**tags, _FIGURES_TAG: json.dumps(dict(figures), sort_keys=True)}, await_creation_for=0,
+            model_name,
+            source=folder.resolve().as_uri(),
+            run_id=run_id or None,
+            description=description,
+            tags={**tags, _FIGURES_TAG: json.dumps(dict(figures), sort_keys=True)},
+            await_creation_for=0,
         )
         client.set_registered_model_alias(model_name, CANDIDATE, version.version)
     except MlflowException as error:
@@ -100,6 +104,8 @@ def promote(tracking_uri: str, model_name: str, version: Version) -> None:
 
 def _unusable(tracking_uri: str, error: MlflowException) -> PlatformError:
     return PlatformError(
-        "the model registry cannot be used", expected=f"a writable MLflow registry at {tracking_uri}", found=error,
+        "the model registry cannot be used",
+        expected=f"a writable MLflow registry at {tracking_uri}",
+        found=error,
         action="correct the tracking URI or its permissions; the exported model itself is complete",
     )

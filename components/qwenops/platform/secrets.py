@@ -15,7 +15,9 @@ def read_secret(variable: str) -> str:
         return ""
     if variable not in os.environ:
         raise PlatformError(
-            f"the secret {variable} is not set", expected=f"an environment variable {variable}", found="unset",
+            f"the secret {variable} is not set",
+            expected=f"an environment variable {variable}",
+            found="unset",
             action="set it for this process, or mount the Kubernetes secret that holds it",
         )
     return os.environ[variable]

@@ -85,15 +85,15 @@ def open_run(
         client.log_dict(run_id, dict(params), "recipe.json")
     except (MlflowException, OSError) as error:
         raise PlatformError(
-            "MLflow cannot be used", expected=f"a writable tracking store at {tracking_uri}", found=error,
+            "MLflow cannot be used",
+            expected=f"a writable tracking store at {tracking_uri}",
+            found=error,
             action="correct the tracking URI, upgrade the database (mlflow db upgrade), or run without tracking",
         ) from error
     return run_id
 
 
-def close_run(
-    tracking_uri: str, run_id: str, status: str, run_record: Mapping[str, Any], report: Path | None
-) -> None:
+def close_run(tracking_uri: str, run_id: str, status: str, run_record: Mapping[str, Any], report: Path | None) -> None:
     """End the parent run: its status, every stage's figures as `stage/metric`, the record and the report page.
 
     The figures are repeated here because a reused stage has no nested run in this run; so parent runs can always
@@ -109,8 +109,11 @@ def close_run(
     try:
         client = MlflowClient(tracking_uri)
         stages: Mapping[str, Any] = run_record.get("stages", {})
-        figures = {f"{stage}/{name}": value for stage, facts in stages.items()
-                   for name, value in facts.get("metrics", {}).items()}
+        figures = {
+            f"{stage}/{name}": value
+            for stage, facts in stages.items()
+            for name, value in facts.get("metrics", {}).items()
+        }
         figures |= {f"{stage}/seconds": facts["seconds"] for stage, facts in stages.items() if "seconds" in facts}
         figures |= {name: run_record[name] for name in ("seconds", "overhead_seconds") if name in run_record}
         gate = (run_record.get("model") or {}).get("gate") or {}
@@ -138,7 +141,9 @@ def log_stage(context: RunContext, manifest: Manifest, path: Path) -> None:
         injected = os.environ.get(INJECTED_RUN, "")
         run_id = injected or _nested_run(client, context, manifest.node)
         _log(
-            client, run_id, params=flatten(manifest.config),
+            client,
+            run_id,
+            params=flatten(manifest.config),
             metrics=[*_stage_metrics(manifest), *read_curves(path / CURVES, _milliseconds(manifest))],
             tags=_stage_tags(manifest, path),
         )
@@ -190,9 +195,10 @@ def _create_run(client: MlflowClient, artifact_root: str, run_name: str) -> str:
 def _usable(experiment: Experiment) -> Experiment:
     if experiment.lifecycle_stage != "active":
         raise PlatformError(
-            f"MLflow's experiment {EXPERIMENT} was deleted", expected="an active experiment",
-            found=experiment.lifecycle_stage, action="restore it: mlflow experiments restore --experiment-id "
-            + experiment.experiment_id,
+            f"MLflow's experiment {EXPERIMENT} was deleted",
+            expected="an active experiment",
+            found=experiment.lifecycle_stage,
+            action="restore it: mlflow experiments restore --experiment-id " + experiment.experiment_id,
         )
     return experiment
 
@@ -221,9 +227,7 @@ def _log(
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
 
 
-def _log_lineage(
-    client: MlflowClient, experiment_id: str, run_id: str, manifest: Manifest, path: Path
-) -> None:
+def _log_lineage(client: MlflowClient, experiment_id: str, run_id: str, manifest: Manifest, path: Path) -> None:
     parents = {name: Path(place) for name, place in manifest.inputs.items()}
     datasets = [_dataset(name, place) for name, place in parents.items()]
     used = [
@@ -248,12 +252,13 @@ def kept_checkpoints(path: Path) -> list[Path]:
     return [file.parent for file in sorted(path.rglob("config.json")) if any(file.parent.glob("*.safetensors"))]
 
 
-def _logged_model(
-    client: MlflowClient, experiment_id: str, run_id: str, manifest: Manifest, folder: Path
-) -> str:
+def _logged_model(client: MlflowClient, experiment_id: str, run_id: str, manifest: Manifest, folder: Path) -> str:
     tags = {
-        "mlflow.model.isExternal": "true", "path": str(folder), "digest": manifest.digest,
-        "artifact_id": manifest.artifact_id, "fingerprint": manifest.fingerprint,
+        "mlflow.model.isExternal": "true",
+        "path": str(folder),
+        "digest": manifest.digest,
+        "artifact_id": manifest.artifact_id,
+        "fingerprint": manifest.fingerprint,
     }
     name = manifest.node if (folder / "checkpoint.json").exists() else f"{manifest.node}-{folder.name}"
     settings = dict(list(flatten(manifest.config).items())[:_PARAMS_PER_BATCH])
@@ -268,8 +273,11 @@ def _logged_model(
 def _dataset(name: str, place: Path) -> DatasetInput:
     manifest = read_manifest(place)
     dataset = Dataset(
-        name=manifest.node, digest=manifest.digest[:_DIGEST_LENGTH], source_type="local",
-        source=json.dumps({"uri": str(place)}), profile=json.dumps({"records": manifest.records}),
+        name=manifest.node,
+        digest=manifest.digest[:_DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"uri": str(place)}),
+        profile=json.dumps({"records": manifest.records}),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
 
@@ -282,9 +290,13 @@ def _stage_metrics(manifest: Manifest, model_id: str | None = None) -> Iterator[
 
 def _stage_tags(manifest: Manifest, path: Path) -> dict[str, str]:
     return {
-        "qwenops.node": manifest.node, "qwenops.fingerprint": manifest.fingerprint, "qwenops.path": str(path),
-        "qwenops.digest": manifest.digest, "qwenops.code_version": manifest.code_version,
-        "qwenops.warnings": "\n".join(manifest.warnings), "qwenops.counts": json.dumps(manifest.counts),
+        "qwenops.node": manifest.node,
+        "qwenops.fingerprint": manifest.fingerprint,
+        "qwenops.path": str(path),
+        "qwenops.digest": manifest.digest,
+        "qwenops.code_version": manifest.code_version,
+        "qwenops.warnings": "\n".join(manifest.warnings),
+        "qwenops.counts": json.dumps(manifest.counts),
     }
 
 

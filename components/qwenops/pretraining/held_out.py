@@ -50,9 +50,7 @@ def language_metrics(values: Mapping[str, float]) -> dict[str, float]:
     return {f"bits_per_byte.{language}": value for language, value in values.items()}
 
 
-def _bits_per_byte(
-    model: nn.Module, documents: Sequence[Ids], bytes_of_text: int, length: int, most: int
-) -> float:
+def _bits_per_byte(model: nn.Module, documents: Sequence[Ids], bytes_of_text: int, length: int, most: int) -> float:
     tokens = np.concatenate([np.asarray(document, dtype=np.int64) for document in documents])
     bytes_per_token = bytes_of_text / len(tokens)
     tokens = tokens[:most]

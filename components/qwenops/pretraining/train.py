@@ -46,7 +46,12 @@ def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: St
 
         hooks = FitHooks(on_step=on_step, on_resume=on_resume) if leader else FitHooks()
         result = fit(
-            model, language_modelling, batches, config, hooks=hooks, state_dir=stage.scratch / "state",
+            model,
+            language_modelling,
+            batches,
+            config,
+            hooks=hooks,
+            state_dir=stage.scratch / "state",
             seed=stage.seed,
         )
     if leader:

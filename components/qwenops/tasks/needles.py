@@ -112,8 +112,10 @@ def needle_rows(
         filler = length + 1 - len(needle) - len(question)
         if filler < 0 or len(text) <= filler:
             raise ContractError(
-                "no room for a needle", expected=f"rows above {len(needle) + len(question)} tokens and longer text",
-                found=f"rows of {length} tokens, {len(text)} tokens of text", action="use longer rows or more text",
+                "no room for a needle",
+                expected=f"rows above {len(needle) + len(question)} tokens and longer text",
+                found=f"rows of {length} tokens, {len(text)} tokens of text",
+                action="use longer rows or more text",
             )
         start = rng.integers(len(text) - filler)
         window, cut = text[start : start + filler], round(places[row] * filler)
@@ -163,7 +165,9 @@ def evaluate_needles(model: nn.Module, rows: NeedleRows, max_batch_tokens: int =
     digits_right = torch.cat(right).numpy()
     exact = digits_right.all(axis=1)
     return NeedleScore(
-        accuracy=float(exact.mean()), digit_accuracy=float(digits_right.mean()), count=len(exact),
+        accuracy=float(exact.mean()),
+        digit_accuracy=float(digits_right.mean()),
+        count=len(exact),
         by_depth=_by_depth(exact, rows.depths),
     )
 
@@ -185,7 +189,9 @@ def _digit_tokens(tokenizer: Any) -> np.ndarray:
     encoded = _encode(tokenizer, list("0123456789"))
     if any(len(ids) != 1 for ids in encoded):
         raise ContractError(
-            "the tokenizer does not encode a digit as one token", expected="10 single tokens",
-            found=[ids.tolist() for ids in encoded], action="train the tokenizer with digit splitting",
+            "the tokenizer does not encode a digit as one token",
+            expected="10 single tokens",
+            found=[ids.tolist() for ids in encoded],
+            action="train the tokenizer with digit splitting",
         )
     return np.concatenate(encoded)

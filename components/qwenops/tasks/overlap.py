@@ -97,8 +97,13 @@ class OverlapIndex:
     """
 
     def __init__(
-        self, items: Iterable[tuple[str, str, str]], *, length: int = 13, min_share: float = 0.6,
-        rule: Rule = "subsequence", short_items: Literal["ignore", "contain"] = "ignore",
+        self,
+        items: Iterable[tuple[str, str, str]],
+        *,
+        length: int = 13,
+        min_share: float = 0.6,
+        rule: Rule = "subsequence",
+        short_items: Literal["ignore", "contain"] = "ignore",
     ) -> None:
         self._length, self._min_share, self._rule = length, min_share, rule
         self._items = [(task, item, words(text)) for task, item, text in items]

@@ -33,8 +33,15 @@ def verifiable_items(
     """`per_kind` prompts of each task family as items; from the held-out half unless `split` says otherwise."""
     return [
         EvalItem(
-            id=f"verifiable/{row.id}", task="verifiable", subject=kind, prompt=row.instruction, text=row.instruction,
-            scorer="verifier", gold=row.response, target="\n" + row.response, facts={"verifier": row.verifier},
+            id=f"verifiable/{row.id}",
+            task="verifiable",
+            subject=kind,
+            prompt=row.instruction,
+            text=row.instruction,
+            scorer="verifier",
+            gold=row.response,
+            target="\n" + row.response,
+            facts={"verifier": row.verifier},
         )
         for kind in kinds
         for row in generate(kind, per_kind, seed, split, min_digits=digits[0], max_digits=digits[1])
@@ -47,7 +54,14 @@ def _continuation(group: list[dict[str, str]], number: int) -> EvalItem:
     place = number % (_DISTRACTORS + 1)
     options = [*others[:place], row["ending"], *others[place:]]
     return EvalItem(
-        id=f"continuation/{row['subject']}/{number}", task="continuation", subject=row["subject"],
-        prompt=row["context"], text=row["context"] + row["ending"], scorer="choice", gold=str(place),
-        target=row["ending"], options=tuple(options), lang=row["lang"],
+        id=f"continuation/{row['subject']}/{number}",
+        task="continuation",
+        subject=row["subject"],
+        prompt=row["context"],
+        text=row["context"] + row["ending"],
+        scorer="choice",
+        gold=str(place),
+        target=row["ending"],
+        options=tuple(options),
+        lang=row["lang"],
     )

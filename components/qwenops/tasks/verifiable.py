@@ -92,7 +92,9 @@ def generate(
         if split_of(prompt) == split and prompt not in rows:
             rows[prompt] = task_row(kind, steps, items, prompt)
     raise RecipeError(
-        f"cannot make {n} different {split} prompts of kind {kind}", expected=f"at most about {len(rows)}", found=n,
+        f"cannot make {n} different {split} prompts of kind {kind}",
+        expected=f"at most about {len(rows)}",
+        found=n,
         action="ask for fewer or allow longer strings",
     )
 
@@ -101,8 +103,12 @@ def task_row(kind: str, steps: Sequence[str], items: str, prompt: str) -> Conver
     """The answered row of one task; its split follows from the prompt."""
     verifier = {"kind": kind, "steps": list(steps), "items": items}
     return Conversation(
-        id=conversation_id("verifiable", prompt), messages=answer(ask(prompt), expected_answer(verifier)),
-        tags=(kind,), source="verifiable", verifier=verifier, split=split_of(prompt),
+        id=conversation_id("verifiable", prompt),
+        messages=answer(ask(prompt), expected_answer(verifier)),
+        tags=(kind,),
+        source="verifiable",
+        verifier=verifier,
+        split=split_of(prompt),
     )
 
 
@@ -132,7 +138,9 @@ def expected_answer(verifier: Mapping[str, Any]) -> str:
             text = STEPS[name].apply(text)
     except (KeyError, TypeError, ValueError) as error:
         raise ContractError(
-            "not the verifier of a verifiable task", expected='{"kind", "steps", "items"}', found=dict(verifier),
+            "not the verifier of a verifiable task",
+            expected='{"kind", "steps", "items"}',
+            found=dict(verifier),
             action="run the stage that wrote the row again",
         ) from error
     return text

@@ -47,7 +47,9 @@ def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
         temporary = folder / (_FILE + ".tmp")
         torch.save(
             {
-                "model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": asdict(state),
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "state": asdict(state),
                 "random": torch.get_rng_state(),
             },
             temporary,

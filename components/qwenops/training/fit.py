@@ -121,8 +121,10 @@ def fit(
         batch = next(stream, None)
         if batch is None:
             raise StageError(
-                f"the batches ended at step {state.step}", expected=f"{config.steps} steps of batches",
-                found=state.step, action="give the loop an iterator that repeats its data",
+                f"the batches ended at step {state.step}",
+                expected=f"{config.steps} steps of batches",
+                found=state.step,
+                action="give the loop an iterator that repeats its data",
             )
         micro = [batch] if isinstance(batch, dict) else list(batch)
         report = _train_step(model, objective, micro, config, optimizer, state.step)
@@ -135,9 +137,13 @@ def fit(
             save_state(state_dir, model, optimizer, state)
     seconds = time.perf_counter() - began
     return FitResult(
-        steps=state.step, tokens=state.tokens, seconds=seconds,
+        steps=state.step,
+        tokens=state.tokens,
+        seconds=seconds,
         tokens_per_second=(state.tokens - tokens_before) / max(seconds, 1e-9),
-        first_loss=_mean(state.losses[:_WINDOW]), final_loss=_mean(state.losses[-_WINDOW:]), curve=tuple(state.losses),
+        first_loss=_mean(state.losses[:_WINDOW]),
+        final_loss=_mean(state.losses[-_WINDOW:]),
+        curve=tuple(state.losses),
     )
 
 
@@ -149,8 +155,12 @@ def autocast(model: nn.Module, precision: str) -> AbstractContextManager[Any]:
 
 
 def _train_step(
-    model: nn.Module, objective: Objective, micro: Sequence[Batch], config: TrainingConfig,
-    optimizer: torch.optim.Optimizer, step: int,
+    model: nn.Module,
+    objective: Objective,
+    micro: Sequence[Batch],
+    config: TrainingConfig,
+    optimizer: torch.optim.Optimizer,
+    step: int,
 ) -> StepReport:
     rate = learning_rate(config, step)
     for group in optimizer.param_groups:
@@ -173,7 +183,8 @@ def _train_step(
     norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
     if not (math.isfinite(loss_sum) and math.isfinite(norm)):
         raise StageError(
-            f"training broke at step {step}", expected="a finite loss and gradient",
+            f"training broke at step {step}",
+            expected="a finite loss and gradient",
             found=f"loss {loss_sum}, gradient norm {norm}",
             action="lower the learning rate or look at this step's data",
         )
@@ -191,7 +202,8 @@ def _refuse_divergence(state: LoopState, config: TrainingConfig) -> None:
         raise StageError(
             f"training diverged at step {state.step}",
             expected=f"loss below {config.spike_ratio} times its start of {first:.3f}",
-            found=f"{recent:.3f} over the last {_WINDOW} steps", action="lower the learning rate or raise warmup_steps",
+            found=f"{recent:.3f} over the last {_WINDOW} steps",
+            action="lower the learning rate or raise warmup_steps",
         )
 
 

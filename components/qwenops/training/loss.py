@@ -147,7 +147,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return (
             None if grad_hidden is None else grad_hidden * slope,
             None if grad_weight is None else grad_weight * slope,
-            None, None, None,
+            None,
+            None,
+            None,
         )
 
 

@@ -39,8 +39,10 @@ def direction_from(
             if name not in weights or weights[name].shape != parameter.shape:
                 found = tuple(weights[name].shape) if name in weights else "nothing"
                 raise RecipeError(
-                    f"the {role} model does not fit the policy at {name}", expected=str(tuple(parameter.shape)),
-                    found=found, action="give models of one architecture and vocabulary",
+                    f"the {role} model does not fit the policy at {name}",
+                    expected=str(tuple(parameter.shape)),
+                    found=found,
+                    action="give models of one architecture and vocabulary",
                 )
         directions[parameter] = (reference[name] - base[name]).detach().to(parameter.device, parameter.dtype)
     return directions
@@ -88,8 +90,10 @@ class OnlineMergingOptimizer(torch.optim.Optimizer):
     ) -> None:
         if not 0.0 <= merge_weight <= 1.0 or not 0.0 < keep <= 1.0 or merge_every < 1:
             raise RecipeError(
-                "the merging optimizer cannot use these numbers", expected="0 <= alpha <= 1, 0 < p <= 1, K >= 1",
-                found=f"alpha={merge_weight} p={keep} K={merge_every}", action="change them in the recipe",
+                "the merging optimizer cannot use these numbers",
+                expected="0 <= alpha <= 1, 0 < p <= 1, K >= 1",
+                found=f"alpha={merge_weight} p={keep} K={merge_every}",
+                action="change them in the recipe",
             )
         defaults = {"lr": learning_rate, "betas": betas, "eps": epsilon, "weight_decay": weight_decay}
         super().__init__(parameters, defaults)
@@ -118,7 +122,8 @@ class OnlineMergingOptimizer(torch.optim.Optimizer):
     def _start(self, parameter: nn.Parameter, directions: Mapping[nn.Parameter, Tensor]) -> None:
         if parameter not in directions or directions[parameter].shape != parameter.shape:
             raise RecipeError(
-                "a parameter has no merging direction", expected=f"a direction of shape {tuple(parameter.shape)}",
+                "a parameter has no merging direction",
+                expected=f"a direction of shape {tuple(parameter.shape)}",
                 action="build the directions with direction_from(model, base, reference)",
             )
         state = self.state[parameter]

@@ -84,5 +84,8 @@ def _adamw(named: Iterable[tuple[str, nn.Parameter]], config: TrainingConfig) ->
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True,
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+        fused=True,
     )

@@ -24,7 +24,9 @@ def dpo(
     from qwenops.platform.stage import execute
 
     inputs = {
-        "checkpoint": checkpoint.uri, "ranked": ranked.uri, "synthesized": synthesized.uri,
+        "checkpoint": checkpoint.uri,
+        "ranked": ranked.uri,
+        "synthesized": synthesized.uri,
         "demonstrations": demonstrations.uri,
     }
     execute("alignment.dpo", config, inputs, output)

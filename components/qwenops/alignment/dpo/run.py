@@ -38,7 +38,11 @@ def run(
         stage: Where to report and write.
     """
     on_workers(
-        stage, learn_preferences, config=config, checkpoint=checkpoint, folders=(ranked, synthesized),
+        stage,
+        learn_preferences,
+        config=config,
+        checkpoint=checkpoint,
+        folders=(ranked, synthesized),
         demonstrations=demonstrations,
     )
 
@@ -54,7 +58,9 @@ def learn_preferences(
     stage.count(read=len(rows), kept=len(kept), dropped={"too_long": too_long} if too_long else {})
     if not pairs:
         raise ContractError(
-            "no preference pairs to train on", expected="pairs that fit", found=f"{too_long} too long",
+            "no preference pairs to train on",
+            expected="pairs that fit",
+            found=f"{too_long} too long",
             action="look at the pairs that rank and synthesize wrote, or raise max_length_tokens",
         )
     questions = choose_questions(read_conversations(demonstrations), config.measure, stage.seed)
@@ -68,7 +74,12 @@ def learn_preferences(
     after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     facts = read_facts(checkpoint)
     save_checkpoint(
-        model, tokenizer, stage.out, facts.context_length_tokens, facts.tokens_seen + result.tokens, checkpoint.name,
+        model,
+        tokenizer,
+        stage.out,
+        facts.context_length_tokens,
+        facts.tokens_seen + result.tokens,
+        checkpoint.name,
         kind="chat",
     )
     control = None
@@ -90,11 +101,20 @@ def _loop(config: DpoConfig, num_pairs: int) -> TrainingConfig:
 
 
 def _train(
-    stage: Stage, name: str, model: PreTrainedModel, objective: Objective, pairs: Sequence[Pair],
-    tokenizer: PreTrainedTokenizerBase, loop: TrainingConfig, config: DpoConfig,
+    stage: Stage,
+    name: str,
+    model: PreTrainedModel,
+    objective: Objective,
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    loop: TrainingConfig,
+    config: DpoConfig,
 ) -> FitResult:
     return train(
-        stage, name, model, objective,
+        stage,
+        name,
+        model,
+        objective,
         lambda start: pair_stream(
             own_share(pairs), per_worker(config.pairs_per_step), pad_id_of(tokenizer), stage.seed, start
         ),
@@ -103,8 +123,13 @@ def _train(
 
 
 def _control(
-    stage: Stage, checkpoint: Path, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, loop: TrainingConfig,
-    config: DpoConfig, questions: Sequence[Conversation],
+    stage: Stage,
+    checkpoint: Path,
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    loop: TrainingConfig,
+    config: DpoConfig,
+    questions: Sequence[Conversation],
 ) -> PassRate:
     """The same start, steps, order and optimiser, learning the chosen responses alone."""
     model = load_model(checkpoint).to(place().kind)
@@ -113,7 +138,11 @@ def _control(
 
 
 def _report(
-    stage: Stage, result: FitResult, rows: Sequence[Preference], before: PassRate, after: PassRate,
+    stage: Stage,
+    result: FitResult,
+    rows: Sequence[Preference],
+    before: PassRate,
+    after: PassRate,
     control: PassRate | None,
 ) -> None:
     stage.metric("loss.first", result.first_loss)
@@ -128,7 +157,9 @@ def _report(
         stage.metric("control.pass_rate", control.greedy)
         stage.metric("control.pass_rate.sampled", control.sampled)
     figures = {
-        "before": asdict(before), "after": asdict(after), "control": asdict(control) if control else None,
+        "before": asdict(before),
+        "after": asdict(after),
+        "control": asdict(control) if control else None,
         "training_pairs": dict(sorted(Counter(row.strategy for row in rows).items())),
     }
     (stage.out / "pass_rate.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
@@ -139,7 +170,8 @@ def _summary(figures: dict) -> str:
     lines = ["# dpo", "", "| policy | greedy | sampled |", "|---|---|---|"]
     lines += [
         f"| {name} | {figures[name]['greedy']:.3f} | {figures[name]['sampled']:.3f} |"
-        for name in ("before", "after", "control") if figures[name]
+        for name in ("before", "after", "control")
+        if figures[name]
     ]
     lines += ["", "## Pairs trained on", ""] + [f"- {name}: {n}" for name, n in figures["training_pairs"].items()]
     return "\n".join(lines) + "\n"

@@ -26,7 +26,10 @@ def online(
     from qwenops.platform.stage import execute
 
     inputs = {
-        "checkpoint": checkpoint.uri, "base": base.uri, "sft": sft.uri, "reward": reward.uri,
+        "checkpoint": checkpoint.uri,
+        "base": base.uri,
+        "sft": sft.uri,
+        "reward": reward.uri,
         "demonstrations": demonstrations.uri,
     }
     execute("alignment.online", config, inputs, output)

@@ -66,8 +66,12 @@ class DpoLearner:
         loop = _at_rate(self._config, steps, self.rate_scale * warm)
         objective = dpo_objective(self._config.beta, self._config.nll_weight)
         result = fit(
-            self.policy, objective, lambda start: pair_stream(pairs, per_step, self._pad_id, seed, start), loop,
-            optimizer=self._optimizer, seed=seed,
+            self.policy,
+            objective,
+            lambda start: pair_stream(pairs, per_step, self._pad_id, seed, start),
+            loop,
+            optimizer=self._optimizer,
+            seed=seed,
         )
         self.policy.eval()
         self._steps += steps
@@ -76,7 +80,9 @@ class DpoLearner:
     def state(self) -> dict[str, Any]:
         """See `Learner.state`."""
         return {
-            "policy": self.policy.state_dict(), "optimizer": self._optimizer.state_dict(), "rate": self.rate_scale,
+            "policy": self.policy.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "rate": self.rate_scale,
             "steps": self._steps,
         }
 
@@ -88,7 +94,9 @@ class DpoLearner:
 
 
 def merging_optimizer(
-    policy: nn.Module, directions: Callable[[nn.Module], dict[nn.Parameter, torch.Tensor]], config: OnlineConfig,
+    policy: nn.Module,
+    directions: Callable[[nn.Module], dict[nn.Parameter, torch.Tensor]],
+    config: OnlineConfig,
     seed: int,
 ) -> OnlineMergingOptimizer:
     """The Online Merging Optimizer over `policy`; matrices decay, vectors do not."""
@@ -99,9 +107,17 @@ def merging_optimizer(
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return OnlineMergingOptimizer(
-        groups, directions(policy), learning_rate=training.learning_rate, betas=(training.beta1, training.beta2),
-        epsilon=training.epsilon, merge=merging.merge, merge_weight=merging.weight, keep=merging.keep,
-        rescale=merging.rescale, merge_every=merging.every_steps, seed=seed,
+        groups,
+        directions(policy),
+        learning_rate=training.learning_rate,
+        betas=(training.beta1, training.beta2),
+        epsilon=training.epsilon,
+        merge=merging.merge,
+        merge_weight=merging.weight,
+        keep=merging.keep,
+        rescale=merging.rescale,
+        merge_every=merging.every_steps,
+        seed=seed,
     )
 
 

@@ -106,13 +106,21 @@ class Loop:
         self, guard: Guard, learner: Learner, rollouts: Sequence[Rollout], episode: int, outcome: Outcome
     ) -> str:
         facts = Facts(
-            episode=episode, reward=mean_reward(rollouts), kl=divergence(rollouts),
-            pass_rate=self.measure(learner.policy), characters=mean_characters(rollouts),
+            episode=episode,
+            reward=mean_reward(rollouts),
+            kl=divergence(rollouts),
+            pass_rate=self.measure(learner.policy),
+            characters=mean_characters(rollouts),
         )
         outcome.history.append(facts)
         outcome.samples += [
-            {"episode": episode, "version": item.version, "prompt": item.row.instruction, "response": item.response,
-             "reward": round(item.reward, 4)}
+            {
+                "episode": episode,
+                "version": item.version,
+                "prompt": item.row.instruction,
+                "response": item.response,
+                "reward": round(item.reward, 4),
+            }
             for item in rollouts[:_SAMPLES_KEPT]
         ]
         self.on_episode(facts)
@@ -123,12 +131,15 @@ def _save(
     file: Path, learner: Learner, guard: Guard, outcome: Outcome, reference: PreTrainedModel, episode: int
 ) -> None:
     judged = {
-        "best": asdict(guard.best) if guard.best else None, "first": asdict(guard.first) if guard.first else None,
+        "best": asdict(guard.best) if guard.best else None,
+        "first": asdict(guard.first) if guard.first else None,
         "rollbacks": guard.rollbacks,
     }
     saved = {
-        "plain": json.dumps(asdict(outcome) | {"guard": judged, "episode": episode}), "learner": learner.state(),
-        "best": guard.weights, "reference": reference.state_dict(),
+        "plain": json.dumps(asdict(outcome) | {"guard": judged, "episode": episode}),
+        "learner": learner.state(),
+        "best": guard.weights,
+        "reference": reference.state_dict(),
     }
     temporary = file.with_suffix(".tmp")
     torch.save(saved, temporary)
@@ -146,8 +157,10 @@ def _resume(
     best, first = Facts(**kept["best"]), Facts(**kept["first"])
     guard = Guard(config.guard, best=best, weights=saved["best"], first=first, rollbacks=kept["rollbacks"])
     outcome = Outcome(
-        history=[Facts(**facts) for facts in plain["history"]], learned=plain["learned"],
-        verdicts={int(episode): reason for episode, reason in plain["verdicts"].items()}, samples=plain["samples"],
+        history=[Facts(**facts) for facts in plain["history"]],
+        learned=plain["learned"],
+        verdicts={int(episode): reason for episode, reason in plain["verdicts"].items()},
+        samples=plain["samples"],
         tokens=plain["tokens"],
     )
     return guard, outcome, int(plain["episode"])

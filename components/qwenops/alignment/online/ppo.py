@@ -58,7 +58,11 @@ class PpoLearner:
     """
 
     def __init__(
-        self, policy: PreTrainedModel, value: RewardModel, config: OnlineConfig, demonstrations: Sequence[Example],
+        self,
+        policy: PreTrainedModel,
+        value: RewardModel,
+        config: OnlineConfig,
+        demonstrations: Sequence[Example],
         pad_id: int,
     ) -> None:
         self.policy, self.rate_scale = policy, 1.0
@@ -73,7 +77,9 @@ class PpoLearner:
                 {"params": list(policy.parameters()), "lr_scale": 1.0},
                 {"params": list(value.parameters()), "lr_scale": ratio},
             ],
-            lr=self._ppo.policy_learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.epsilon,
+            lr=self._ppo.policy_learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.epsilon,
             weight_decay=settings.weight_decay,
         )
 
@@ -82,8 +88,12 @@ class PpoLearner:
         batches = self._batches(rollouts) * self._ppo.passes
         loop = self._loop(len(batches))
         result = fit(
-            self._models, self._objective, lambda start: iter(self._with_text(batches, seed)[start:]), loop,
-            optimizer=self._optimizer, seed=seed,
+            self._models,
+            self._objective,
+            lambda start: iter(self._with_text(batches, seed)[start:]),
+            loop,
+            optimizer=self._optimizer,
+            seed=seed,
         )
         self._models.eval()
         return {"loss": result.final_loss, "tokens": float(result.tokens), "reward_mean": self._mean.value}
@@ -91,8 +101,11 @@ class PpoLearner:
     def state(self) -> dict[str, Any]:
         """See `Learner.state`."""
         return {
-            "models": self._models.state_dict(), "optimizer": self._optimizer.state_dict(), "rate": self.rate_scale,
-            "steps": self.steps, "mean": (self._mean.total, self._mean.count),
+            "models": self._models.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "rate": self.rate_scale,
+            "steps": self.steps,
+            "mean": (self._mean.total, self._mean.count),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -106,8 +119,12 @@ class PpoLearner:
         rate = self._ppo.policy_learning_rate * self.rate_scale
         return self._config.training.model_copy(
             update={
-                "steps": steps, "learning_rate": rate, "final_learning_rate": rate, "schedule": "constant",
-                "warmup_steps": 0, "spike_ratio": _NEVER,
+                "steps": steps,
+                "learning_rate": rate,
+                "final_learning_rate": rate,
+                "schedule": "constant",
+                "warmup_steps": 0,
+                "spike_ratio": _NEVER,
             }
         )
 

@@ -59,13 +59,13 @@ class SumReward:
         return [sum(values) for values in zip(*(source.rate(rows, responses) for source in self.sources), strict=True)]
 
 
-def build_reward(
-    config: RewardSourceConfig, model: RewardModel, tokenizer: PreTrainedTokenizerBase
-) -> RewardSource:
+def build_reward(config: RewardSourceConfig, model: RewardModel, tokenizer: PreTrainedTokenizerBase) -> RewardSource:
     """The configured source."""
     from_model = ModelReward(model, tokenizer, config.model_weight)
     from_verifier = VerifierReward(config.verifier_weight)
     sources: dict[str, RewardSource] = {
-        "model": from_model, "verifier": from_verifier, "sum": SumReward((from_model, from_verifier)),
+        "model": from_model,
+        "verifier": from_verifier,
+        "sum": SumReward((from_model, from_verifier)),
     }
     return sources[config.kind]

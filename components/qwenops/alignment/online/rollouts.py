@@ -69,9 +69,7 @@ class Sampler:
         examples = [encode_response(self.tokenizer, row.prompt, text) for row, text in zip(repeated, flat, strict=True)]
         pad_id = pad_id_of(self.tokenizer)
         own, fixed = (log_probs_of(model, examples, pad_id) for model in (policy, reference))
-        return [
-            Rollout(*fields, version) for fields in zip(repeated, flat, rewards, examples, own, fixed, strict=True)
-        ]
+        return [Rollout(*fields, version) for fields in zip(repeated, flat, rewards, examples, own, fixed, strict=True)]
 
 
 def best_and_worst(rollouts: Sequence[Rollout], samples: int, min_margin: float) -> list[tuple[Rollout, Rollout]]:

@@ -72,8 +72,13 @@ def align(
     after = measure_pass_rate(learner.policy, tokenizer, questions, config.measure, stage.seed)
     facts = read_facts(checkpoint)
     save_checkpoint(
-        learner.policy, tokenizer, stage.out, facts.context_length_tokens, facts.tokens_seen + outcome.tokens,
-        checkpoint.name, kind="chat",
+        learner.policy,
+        tokenizer,
+        stage.out,
+        facts.context_length_tokens,
+        facts.tokens_seen + outcome.tokens,
+        checkpoint.name,
+        kind="chat",
     )
     stage.records = len(outcome.learned)
     _report(stage, outcome, before, after)
@@ -81,9 +86,7 @@ def align(
         policy = load_model(checkpoint).to(place().kind)
         twin = DpoLearner(policy, config, plain_optimizer(policy, config), pad_id_of(tokenizer))
         twin_outcome = _improve(stage, loop, twin, "adamw")
-        _report_twin(
-            stage, twin_outcome, measure_pass_rate(policy, tokenizer, questions, config.measure, stage.seed)
-        )
+        _report_twin(stage, twin_outcome, measure_pass_rate(policy, tokenizer, questions, config.measure, stage.seed))
 
 
 def _read_prompts(demonstrations: Path, config: OnlineConfig) -> list[Conversation]:
@@ -93,14 +96,19 @@ def _read_prompts(demonstrations: Path, config: OnlineConfig) -> list[Conversati
     prompts = [row for row in rows if config.prompts == "all" or row.verifier]
     if not prompts:
         raise ContractError(
-            "no prompts to sample from", expected=f"{config.prompts} prompts of the train split", found=len(rows),
+            "no prompts to sample from",
+            expected=f"{config.prompts} prompts of the train split",
+            found=len(rows),
             action="look at the instruction stages' rows, or set online.prompts to all",
         )
     return prompts
 
 
 def _build_loop(
-    config: OnlineConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Conversation],
+    config: OnlineConfig,
+    inputs: Inputs,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Conversation],
     stage: Stage,
 ) -> Loop:
     guarded = config.measure.model_copy(update={"prompts": config.guard.prompts})
@@ -111,7 +119,10 @@ def _build_loop(
 
     source = build_reward(config.reward, load_reward_model(inputs.reward).to(place().kind), tokenizer)
     sampling = Sampling(
-        n=config.samples, temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens,
+        n=config.samples,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_new_tokens=config.max_new_tokens,
         seed=stage.seed,
     )
     sampler = Sampler(tokenizer, source, sampling, config.measure.batch_tokens)
@@ -160,8 +171,11 @@ def _report(stage: Stage, outcome: Outcome, before: PassRate, after: PassRate) -
     stage.metric("pass_rate.prompts", after.prompts)
     stage.metric("rollbacks", outcome.rollbacks)
     figures = {
-        "before": asdict(before), "after": asdict(after), "best": asdict(best),
-        "history": [asdict(facts) for facts in outcome.history], "learned": outcome.learned,
+        "before": asdict(before),
+        "after": asdict(after),
+        "best": asdict(best),
+        "history": [asdict(facts) for facts in outcome.history],
+        "learned": outcome.learned,
         "rollbacks": outcome.verdicts,
     }
     (stage.out / "online.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

@@ -61,7 +61,12 @@ def learn_preferences(config: RewardConfig, checkpoint: Path, folders: Sequence[
     model.scale = RewardScale(float(rewards.mean()), float(max(rewards.std(), 1e-6)))
     facts = read_facts(checkpoint)
     save_checkpoint(
-        model.policy, tokenizer, stage.out, facts.context_length_tokens, facts.tokens_seen + tokens, checkpoint.name,
+        model.policy,
+        tokenizer,
+        stage.out,
+        facts.context_length_tokens,
+        facts.tokens_seen + tokens,
+        checkpoint.name,
         kind="chat",
     )
     save_reward_head(model, stage.out)
@@ -74,8 +79,10 @@ def _phases(config: RewardConfig, rows: Sequence[Preference]) -> list[tuple[str,
     best = [i for i in everything if not config.quality_strategies or rows[i].strategy in config.quality_strategies]
     if not best:
         raise ContractError(
-            "no pairs of the quality strategies", expected=", ".join(config.quality_strategies),
-            found=", ".join(sorted({row.strategy for row in rows})), action="change reward.quality_strategies",
+            "no pairs of the quality strategies",
+            expected=", ".join(config.quality_strategies),
+            found=", ".join(sorted({row.strategy for row in rows})),
+            action="change reward.quality_strategies",
         )
     phases = [("finetuning", best, config.pairs)]
     if config.pretraining == "run":
@@ -84,8 +91,14 @@ def _phases(config: RewardConfig, rows: Sequence[Preference]) -> list[tuple[str,
 
 
 def _train_phase(
-    stage: Stage, name: str, model: RewardModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair],
-    tags: Sequence[Sequence[str]], wanted: int, config: RewardConfig,
+    stage: Stage,
+    name: str,
+    model: RewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[Pair],
+    tags: Sequence[Sequence[str]],
+    wanted: int,
+    config: RewardConfig,
 ) -> int:
     """Train on `wanted` pairs drawn from `pairs`; returns the tokens trained."""
     pairs, tags = own_share(pairs), own_share(tags)
@@ -95,7 +108,10 @@ def _train_phase(
     (stage.out / f"tags.{name}.json").write_text(json.dumps(drawn, indent=1), encoding="utf-8")
     loop = config.training.model_copy(update={"steps": max(1, -(-wanted // config.pairs_per_step))})
     result = train(
-        stage, name, model, reward_objective,
+        stage,
+        name,
+        model,
+        reward_objective,
         lambda start: pair_stream(
             pairs, per_worker(config.pairs_per_step), pad_id_of(tokenizer), stage.seed, start, shares
         ),
@@ -151,6 +167,8 @@ def _sample(rows: list[Preference], most: int, seed: int) -> list[Preference]:
 def _refuse_none(pairs: Sequence[Pair], split: str) -> None:
     if not pairs:
         raise ContractError(
-            f"no {split} preference pairs", expected="at least one that fits max_length_tokens", found=0,
+            f"no {split} preference pairs",
+            expected="at least one that fits max_length_tokens",
+            found=0,
             action="look at the pairs that rank and synthesize wrote, or raise max_length_tokens",
         )

@@ -43,7 +43,9 @@ def sft(
     from qwenops.platform.stage import execute
 
     inputs = {
-        "checkpoint": checkpoint.uri, "demonstrations": demonstrations.uri, "ranked": ranked.uri,
+        "checkpoint": checkpoint.uri,
+        "demonstrations": demonstrations.uri,
+        "ranked": ranked.uri,
         "synthesized": synthesized.uri,
     }
     execute("alignment.sft", config, inputs, output)

@@ -14,7 +14,11 @@ class SftConfig(Config):
 
     training: TrainingConfig = Field(
         TrainingConfig(
-            learning_rate=7e-6, final_learning_rate=7e-7, warmup_steps=0, schedule="linear", batch_tokens=1_048_576,
+            learning_rate=7e-6,
+            final_learning_rate=7e-7,
+            warmup_steps=0,
+            schedule="linear",
+            batch_tokens=1_048_576,
         ),
         description="Rate from 7e-6 to 7e-7, decay 0.1, clip 1.0, §4.2; the shape and the batch are house choices.",
     )
@@ -24,7 +28,9 @@ class SftConfig(Config):
     epochs: int = Field(2, ge=1, description="Passes over the demonstrations, §4.2.")
     max_length_tokens: int = Field(32_768, ge=16, description="Longest training sequence, §4.2.")
     verifiable_share: float = Field(
-        0.0, ge=0, le=1,
+        0.0,
+        ge=0,
+        le=1,
         description="Least share of answered tokens from verifiable tasks; house choice: repeats them until reached.",
     )
     control: Literal["seed_data", "none"] = Field(
@@ -38,8 +44,17 @@ def qwen1_sft() -> SftConfig:
     """Qwen1's published values (Qwen Technical Report, section 3.1.2), for comparison runs."""
     return SftConfig(
         training=TrainingConfig(
-            steps=4000, warmup_steps=1430, learning_rate=2e-6, final_learning_rate=2e-6, schedule="constant",
-            batch_tokens=128 * 2048, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
+            steps=4000,
+            warmup_steps=1430,
+            learning_rate=2e-6,
+            final_learning_rate=2e-6,
+            schedule="constant",
+            batch_tokens=128 * 2048,
+            beta1=0.9,
+            beta2=0.95,
+            epsilon=1e-8,
+            weight_decay=0.1,
+            clip_norm=1.0,
         ),
         budget="steps",
         max_length_tokens=2048,

@@ -63,7 +63,9 @@ def build_training_set(
         (verifiable if row.verifier else others).append(example)
     if not verifiable and not others:
         raise ContractError(
-            "no demonstrations to train on", expected="answered rows of the train split", found=dict(dropped),
+            "no demonstrations to train on",
+            expected="answered rows of the train split",
+            found=dict(dropped),
             action="look at the instruction stages' rows, or raise max_length_tokens",
         )
     repeats = _repeats(_targets(verifiable), _targets(others), config.verifiable_share)
@@ -89,8 +91,12 @@ def batches_of(
 ) -> Batches:
     """Packed batches from any step on."""
     return lambda start: packed_epochs(
-        own_share(examples), length=config.max_length_tokens, rows_per_batch=per_worker(rows_per_batch(config)),
-        pad_id=pad_id_of(tokenizer), seed=seed, start_step=start,
+        own_share(examples),
+        length=config.max_length_tokens,
+        rows_per_batch=per_worker(rows_per_batch(config)),
+        pad_id=pad_id_of(tokenizer),
+        seed=seed,
+        start_step=start,
     )
 
 

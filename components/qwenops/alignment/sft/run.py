@@ -68,8 +68,13 @@ def fine_tune(
     after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     facts = read_facts(checkpoint)
     save_checkpoint(
-        model, tokenizer, stage.out, max(facts.context_length_tokens, config.max_length_tokens),
-        facts.tokens_seen + result.tokens, str(checkpoint.name), kind="chat",
+        model,
+        tokenizer,
+        stage.out,
+        max(facts.context_length_tokens, config.max_length_tokens),
+        facts.tokens_seen + result.tokens,
+        str(checkpoint.name),
+        kind="chat",
     )
     control = None
     if config.control == "seed_data":
@@ -78,8 +83,13 @@ def fine_tune(
 
 
 def _control(
-    stage: Stage, checkpoint: Path, tokenizer: PreTrainedTokenizerBase, seed_rows: Sequence[Conversation],
-    loop: TrainingConfig, config: SftConfig, questions: Sequence[Conversation],
+    stage: Stage,
+    checkpoint: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    seed_rows: Sequence[Conversation],
+    loop: TrainingConfig,
+    config: SftConfig,
+    questions: Sequence[Conversation],
 ) -> PassRate:
     """The same start, steps and optimiser on the seed demonstrations alone."""
     model = load_model(checkpoint).to(place().kind)
@@ -88,8 +98,13 @@ def _control(
 
 
 def _train(
-    stage: Stage, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: TrainingSet,
-    loop: TrainingConfig, config: SftConfig,
+    stage: Stage,
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TrainingSet,
+    loop: TrainingConfig,
+    config: SftConfig,
 ) -> FitResult:
     batches = batches_of(tokenizer, data.examples, config, stage.seed)
     return train(stage, name, model, language_modelling, batches, loop)
@@ -124,7 +139,8 @@ def _summary(node: str, figures: dict[str, dict], after: PassRate) -> str:
     lines = [f"# {node}", "", "| policy | greedy | sampled |", "|---|---|---|"]
     lines += [
         f"| {name} | {figures[name]['greedy']:.3f} | {figures[name]['sampled']:.3f} |"
-        for name in ("before", "after", "control") if figures[name]
+        for name in ("before", "after", "control")
+        if figures[name]
     ]
     lines += ["", "## Rows trained on", ""] + [f"- {name}: {n}" for name, n in figures["training_rows"].items()]
     lines += ["", "## Answers", "", "| question | answer | right |", "|---|---|---|"]

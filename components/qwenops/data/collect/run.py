@@ -31,8 +31,8 @@ def run(config: CollectConfig, *, stage: Stage) -> None:
     """Write `pages/part-*.parquet`, `sources.json`, the funnel and the gate's page.
 
     Raises:
-        StageError: no source could be reached, or nothing usable was in them.
-        ContractError: the gate refused the pages.
+        StageError: no source could be reached.
+        ContractError: nothing usable was in the sources, or the gate refused the pages.
     """
     cache = stage.context.cache_folder("downloads")
     writer = PartWriter(stage.out / "pages", config.part_bytes, Funnel(stage.node))

@@ -12,10 +12,21 @@ class DecontaminateConfig(Config):
 
     sets: tuple[str, ...] = Field(
         (
-            "mmlu", "ceval", "cmmlu", "mmmlu", "gsm8k", "mgsm", "math", "humaneval", "mbpp", "bbh", "ifeval",
+            "mmlu",
+            "ceval",
+            "cmmlu",
+            "mmmlu",
+            "gsm8k",
+            "mgsm",
+            "math",
+            "humaneval",
+            "mbpp",
+            "bbh",
+            "ifeval",
             "continuation",
         ),
-        min_length=1, description="Evaluation sets; one whose files are not there is left out with a warning, §5.2.6.",
+        min_length=1,
+        description="Evaluation sets; one whose files are not there is left out with a warning, §5.2.6.",
     )
     folder: str = Field(
         "", description="Folder with one sub-folder of official files per set; house choice: the one of `benchmarks`."

@@ -13,7 +13,11 @@ _PASSAGE_CHARACTERS = 1500
 
 
 def planted_removed(
-    index: OverlapIndex, items: Sequence[tuple[str, str, str]], passages: Sequence[str], count: int, least_words: int,
+    index: OverlapIndex,
+    items: Sequence[tuple[str, str, str]],
+    passages: Sequence[str],
+    count: int,
+    least_words: int,
     seed: int,
 ) -> tuple[int, int]:
     """Hide up to `count` items in passages.

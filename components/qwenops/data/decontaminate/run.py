@@ -44,9 +44,7 @@ def run(config: DecontaminateConfig, *, documents: Path, stage: Stage) -> None:
     parts = part_paths(documents)
     function = partial(_matches_of_part, config=config, items=items)
     with stage.progress(len(parts), "parts") as progress:
-        map_parts(
-            stage.context, parts, function, stage.scratch / "matches", progress=progress, columns=["id", "text"]
-        )
+        map_parts(stage.context, parts, function, stage.scratch / "matches", progress=progress, columns=["id", "text"])
     found = pa.concat_tables(pq.read_table(path) for path in part_paths(stage.scratch / "matches", "matches"))
     found = found.sort_by([(name, "ascending") for name in ("id", "task", "item")])
     pq.write_table(found, stage.out / "matches.parquet")
@@ -92,8 +90,10 @@ def _measure(config: DecontaminateConfig, items: list[Item], documents: Path, st
     stage.metric("planted.removed", found / planted)
     if found / planted < _REMOVED_BAR:
         raise StageError(
-            "planted evaluation items get through", expected=f"at least {_REMOVED_BAR:.0%} of {planted} found",
-            found=found, action="lower decontaminate.min_share or decontaminate.ngram_words",
+            "planted evaluation items get through",
+            expected=f"at least {_REMOVED_BAR:.0%} of {planted} found",
+            found=found,
+            action="lower decontaminate.min_share or decontaminate.ngram_words",
         )
 
 
@@ -112,8 +112,12 @@ def _report(stage: Stage, items: list[Item], found: pa.Table) -> None:
         stage.metric(f"contaminated.{task}", values["documents_removed"])
     (stage.out / "contamination.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     lines = [
-        "# Decontamination", "", f"{stage.counts['read']} documents read, {stage.counts['kept']} kept.", "",
-        "| evaluation set | items | items found | documents removed |", "|---|---|---|---|",
+        "# Decontamination",
+        "",
+        f"{stage.counts['read']} documents read, {stage.counts['kept']} kept.",
+        "",
+        "| evaluation set | items | items found | documents removed |",
+        "|---|---|---|---|",
         *(f"| {task} | {v['items']} | {v['items_found']} | {v['documents_removed']} |" for task, v in facts.items()),
     ]
     (stage.out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -46,7 +46,8 @@ def find_duplicates(config: DedupConfig, documents: Path, parts: list[Path]) -> 
     of_exact, of_all = survivors(len(ids), exact, rank), survivors(len(ids), exact | near, rank)
     rows = [
         {"id": ids[i], "reason": "near" if of_exact[i] == i else "exact", "survivor": ids[int(of_all[i])]}
-        for i in range(len(ids)) if of_all[i] != i
+        for i in range(len(ids))
+        if of_all[i] != i
     ]
     schema = pa.schema([("id", pa.string()), ("reason", pa.string()), ("survivor", pa.string())])
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), schema=schema)
@@ -68,6 +69,7 @@ def _verified(candidates: set[Pair], ids: list[str], documents: Path, config: De
     wanted = {ids[number]: number for pair in candidates for number in pair}
     found = {
         wanted[row["id"]]: shingles(row["text"], config)
-        for row in iter_documents(documents, ["id", "text"]) if row["id"] in wanted
+        for row in iter_documents(documents, ["id", "text"])
+        if row["id"] in wanted
     }
     return {pair for pair in candidates if jaccard(found[pair[0]], found[pair[1]]) >= config.jaccard}

@@ -54,8 +54,11 @@ def plant_and_score(texts: Sequence[str], config: DedupConfig, seed: int) -> Pla
     candidate = [(2 * number, 2 * number + 1) in candidates for number in range(len(pairs))]
     found = [flag and value >= config.jaccard for flag, value in zip(candidate, similar, strict=True)]
     return PlantedScore(
-        copies=sum(is_copy), misses=len(pairs) - sum(is_copy), recall=_share(found, is_copy),
-        precision=_share(is_copy, found), candidate_precision=_share(is_copy, candidate),
+        copies=sum(is_copy),
+        misses=len(pairs) - sum(is_copy),
+        recall=_share(found, is_copy),
+        precision=_share(is_copy, found),
+        candidate_precision=_share(is_copy, candidate),
     )
 
 

@@ -60,7 +60,8 @@ def _measure(config: DedupConfig, documents: Path, stage: Stage) -> PlantedScore
     stage.metric("planted.precision", score.precision)
     if score.recall < _RECALL_BAR:
         raise StageError(
-            "near duplicates are missed", expected=f"recall of at least {_RECALL_BAR} at Jaccard {config.jaccard}",
+            "near duplicates are missed",
+            expected=f"recall of at least {_RECALL_BAR} at Jaccard {config.jaccard}",
             found=f"{score.recall:.3f} of {score.copies} planted copies",
             action="raise dedup.bands or lower dedup.rows: a pair is found with probability 1 - (1 - s^rows)^bands",
         )
@@ -70,11 +71,15 @@ def _measure(config: DedupConfig, documents: Path, stage: Stage) -> PlantedScore
 def _page(summary: pd.DataFrame, score: PlantedScore, stage: Stage) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in stage.counts["dropped"].items()) or "none"
     lines = [
-        "# Deduplication", "",
-        f"{stage.counts['read']} documents read, {stage.counts['kept']} kept; removed: {reasons}.", "",
+        "# Deduplication",
+        "",
+        f"{stage.counts['read']} documents read, {stage.counts['kept']} kept; removed: {reasons}.",
+        "",
         f"Planted near copies found: {score.recall:.1%} of {score.copies}; found pairs that are copies:"
         f" {score.precision:.1%} (bands alone: {score.candidate_precision:.1%}, {score.misses} near misses planted).",
-        "", "| domain | documents | bytes | dropped |", "|---|---|---|---|",
+        "",
+        "| domain | documents | bytes | dropped |",
+        "|---|---|---|---|",
         *(f"| {r.domain} | {r.documents} | {r.bytes} | {r.dropped_share:.1%} |" for r in summary.itertuples()),
     ]
     return "\n".join(lines) + "\n"

@@ -21,7 +21,7 @@ def run(config: IngestConfig, *, pages: Path, stage: Stage) -> None:
     """Write `documents/part-*.parquet`, the funnel and `languages.json` (agreement with the declared languages).
 
     Raises:
-        StageError: no document is left.
+        ContractError: no document is left.
     """
     parts = part_paths(pages, "pages")
     work = stage.scratch / "parts"

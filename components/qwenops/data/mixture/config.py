@@ -24,7 +24,11 @@ class MixtureConfig(Config):
     context_length_tokens: int = Field(512, ge=8, description="Row length of a proxy; house choice: fast.")
     training: TrainingConfig = Field(
         TrainingConfig(
-            steps=1000, batch_tokens=65_536, learning_rate=4e-3, final_learning_rate=4e-4, warmup_steps=50,
+            steps=1000,
+            batch_tokens=65_536,
+            learning_rate=4e-3,
+            final_learning_rate=4e-4,
+            warmup_steps=50,
             precision="bf16",
         ),
         description="One proxy's training, the same for all of them; house choice: far beyond the noise of a start.",
@@ -44,7 +48,9 @@ class MixtureConfig(Config):
     strength_low: float = Field(0.1, gt=0, description="Least Dirichlet concentration; house choice: RegMix's.")
     strength_high: float = Field(5.0, gt=0, description="Largest Dirichlet concentration; house choice: RegMix's.")
     prior_share: float = Field(
-        0.25, ge=0, lt=1,
+        0.25,
+        ge=0,
+        lt=1,
         description="Part of every mixture that is the prior; house choice: no proxy can prove a bucket useless.",
     )
     simulated: int = Field(100_000, ge=100, description="Mixtures simulated; house choice: RegMix's order.")

@@ -43,9 +43,13 @@ def proxy_losses(tokens: Path, weights: Mapping[str, float], *, config: MixtureC
 def proxy_size(config: MixtureConfig, vocabulary: int) -> Size:
     """Dimensions of a proxy."""
     return Size(
-        hidden_size=config.hidden_size, num_layers=config.num_layers, num_query_heads=config.num_heads,
-        num_kv_heads=config.num_heads, intermediate_size=config.hidden_size * 8 // 3,
-        vocab_rows=-(-vocabulary // _ROW_MULTIPLE) * _ROW_MULTIPLE, tied_embeddings=True,
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_query_heads=config.num_heads,
+        num_kv_heads=config.num_heads,
+        intermediate_size=config.hidden_size * 8 // 3,
+        vocab_rows=-(-vocabulary // _ROW_MULTIPLE) * _ROW_MULTIPLE,
+        tied_embeddings=True,
     )
 
 

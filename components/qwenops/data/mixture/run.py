@@ -25,7 +25,11 @@ def run(config: MixtureConfig, *, documents: Path, tokenizer: Path, stage: Stage
     encoder = AutoTokenizer.from_pretrained(tokenizer)
     shards = stage.scratch / "sample"
     buckets = write_sample(
-        documents, encoder, shards, sample_bytes=config.sample_bytes, measured_share=config.measured_share,
+        documents,
+        encoder,
+        shards,
+        sample_bytes=config.sample_bytes,
+        measured_share=config.measured_share,
         seed=stage.seed,
     )
     prior = np.array([buckets.prior[name] for name in buckets.names])
@@ -89,7 +93,11 @@ def _search_and_publish(
 
 
 def _publish(
-    stage: Stage, buckets: Buckets, weights: np.ndarray, outcome: Outcome | None, proxies: list[Proxy],
+    stage: Stage,
+    buckets: Buckets,
+    weights: np.ndarray,
+    outcome: Outcome | None,
+    proxies: list[Proxy],
     config: MixtureConfig,
 ) -> None:
     shares = dict(zip(buckets.names, (weights / weights.sum()).tolist(), strict=True))
@@ -103,8 +111,12 @@ def _publish(
         stage.metric(f"mixture.{name}", share)
     stage.records = len(proxies)
     lines = [
-        "# Mixture", "", f"{len(proxies)} proxies trained.", "",
-        "| bucket | tokens | prior | chosen | epochs |", "|---|---|---|---|---|",
+        "# Mixture",
+        "",
+        f"{len(proxies)} proxies trained.",
+        "",
+        "| bucket | tokens | prior | chosen | epochs |",
+        "|---|---|---|---|---|",
         *(
             f"| {name} | {buckets.tokens[name]} | {buckets.prior[name]:.3f} | {share:.3f} | {epochs[name]:.2f} |"
             for name, share in shares.items()

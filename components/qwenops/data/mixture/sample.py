@@ -80,8 +80,12 @@ def _write_bucket(
     splits = {"heldout": slice(0, held), "train": slice(held if len(texts) > 1 else 0, len(texts))}
     return {
         f"{split}-{bucket}": write_shard(
-            out, f"{split}-{bucket}", encoded[part], [""] * len(encoded[part]),
-            sum(len(text.encode()) for text in texts[part]), dtype_of(len(tokenizer)),
+            out,
+            f"{split}-{bucket}",
+            encoded[part],
+            [""] * len(encoded[part]),
+            sum(len(text.encode()) for text in texts[part]),
+            dtype_of(len(tokenizer)),
         )
         for split, part in splits.items()
     }

@@ -135,8 +135,15 @@ def _ridge() -> Any:
 
 def _boosted() -> Any:
     return LGBMRegressor(
-        n_estimators=200, learning_rate=0.05, num_leaves=7, min_child_samples=4, n_jobs=1, random_state=0, verbosity=-1,
-        deterministic=True, force_col_wise=True,
+        n_estimators=200,
+        learning_rate=0.05,
+        num_leaves=7,
+        min_child_samples=4,
+        n_jobs=1,
+        random_state=0,
+        verbosity=-1,
+        deterministic=True,
+        force_col_wise=True,
     )
 
 

@@ -39,7 +39,7 @@ def run(config: QualityConfig, *, documents: Path, stage: Stage) -> None:
 
     Raises:
         ContractError: too few documents pass the rules to train the classifier.
-        StageError: no document is left.
+        ContractError: no document is left.
     """
     parts = part_paths(documents)
     ruled, scored = stage.scratch / "ruled", stage.scratch / "scored"

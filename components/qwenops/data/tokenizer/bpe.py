@@ -40,14 +40,22 @@ def train(texts: Iterable[str], vocabulary: int, least_frequency: int) -> PreTra
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - len(CONTROL_TOKENS), min_frequency=least_frequency, show_progress=False,
+        vocab_size=vocabulary - len(CONTROL_TOKENS),
+        min_frequency=least_frequency,
+        show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT, bos_token=None, unk_token=None,
-        additional_special_tokens=list(CONTROL_TOKENS[1:]), chat_template=CHAT_TEMPLATE, model_max_length=_LONGEST,
+        tokenizer_object=tokenizer,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        bos_token=None,
+        unk_token=None,
+        additional_special_tokens=list(CONTROL_TOKENS[1:]),
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=_LONGEST,
         clean_up_tokenization_spaces=False,
     )
 

@@ -8,11 +8,10 @@ from qwenops.recipe.config import Config
 class TokenizerConfig(Config):
     """Size and training sample of the byte-level BPE vocabulary."""
 
-    vocabulary: int = Field(
-        151_646, ge=260, description="Tokens in all, the three control tokens included, §2.1."
-    )
+    vocabulary: int = Field(151_646, ge=260, description="Tokens in all, the three control tokens included, §2.1.")
     sample_bytes: int = Field(
-        20_000_000_000, ge=10_000,
+        20_000_000_000,
+        ge=10_000,
         description="UTF-8 bytes to train on, shared evenly by languages; house choice: fits a large machine's memory.",
     )
     least_frequency: int = Field(

@@ -70,7 +70,9 @@ def _compression(
         for text, ids in zip(texts, encoded, strict=True):
             if tokenizer.decode(ids) != unicodedata.normalize("NFC", text):
                 raise StageError(
-                    "the tokenizer loses text", expected=repr(text[:80]), found=repr(tokenizer.decode(ids)[:80]),
+                    "the tokenizer loses text",
+                    expected=repr(text[:80]),
+                    found=repr(tokenizer.decode(ids)[:80]),
                     action="report this; a byte-level tokenizer gives back every text",
                 )
         counts[language] = [sum(len(text.encode()) for text in texts), sum(map(len, encoded))]
@@ -85,8 +87,12 @@ def _write(
     (stage.out / "compression.json").write_text(json.dumps(compression, indent=1), encoding="utf-8")
     controls = ", ".join(f"`{token}` {tokenizer.convert_tokens_to_ids(token)}" for token in CONTROL_TOKENS)
     lines = [
-        "# Tokenizer", "", f"{len(tokenizer)} tokens; {controls}.", "",
-        "| language | bytes trained on | bytes per token, held out |", "|---|---|---|",
+        "# Tokenizer",
+        "",
+        f"{len(tokenizer)} tokens; {controls}.",
+        "",
+        "| language | bytes trained on | bytes per token, held out |",
+        "|---|---|---|",
         *(f"| {name} | {size} | {compression.get(name, float('nan')):.2f} |" for name, size in sorted(shares.items())),
     ]
     (stage.out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -34,7 +34,9 @@ def load_encoder(folder: Path) -> Tokenizer:
     encoder = Tokenizer.from_file(str(folder / "tokenizer.json"))
     if encoder.token_to_id(END_OF_TEXT) is None:
         raise ContractError(
-            f"the tokenizer at {folder} cannot end a document", expected=END_OF_TEXT, found="no such token",
+            f"the tokenizer at {folder} cannot end a document",
+            expected=END_OF_TEXT,
+            found="no such token",
             action="use a tokenizer with Qwen's control tokens",
         )
     encoder.encode_special_tokens = True

@@ -57,10 +57,16 @@ def _report(stage: Stage, index: TokenIndex) -> None:
         stage.metric(f"tokens.{name}", facts.tokens)
     table = _summary(index)
     lines = [
-        "# Tokens", "", f"{stage.records} tokens, {read} documents, ids of {index.dtype}.", "",
-        "| shard | tokens | documents | bytes per token | weight |", "|---|---|---|---|---|",
-        *(f"| {r.shard} | {r.tokens} | {r.documents} | {r.bytes_per_token:.2f} | {r.weight:.3f} |"
-          for r in table.itertuples()),
+        "# Tokens",
+        "",
+        f"{stage.records} tokens, {read} documents, ids of {index.dtype}.",
+        "",
+        "| shard | tokens | documents | bytes per token | weight |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {r.shard} | {r.tokens} | {r.documents} | {r.bytes_per_token:.2f} | {r.weight:.3f} |"
+            for r in table.itertuples()
+        ),
     ]
     (stage.out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -71,8 +77,12 @@ def _summary(index: TokenIndex) -> pd.DataFrame:
         split, bucket = name.split("-", 1)
         rows.append(
             {
-                "shard": name, "split": split, "tokens": facts.tokens, "documents": facts.documents,
-                "bytes_per_token": facts.bytes_of_text / facts.tokens, "weight": index.weights.get(bucket, 0.0),
+                "shard": name,
+                "split": split,
+                "tokens": facts.tokens,
+                "documents": facts.documents,
+                "bytes_per_token": facts.bytes_of_text / facts.tokens,
+                "weight": index.weights.get(bucket, 0.0),
             }
         )
     return pd.DataFrame(rows)

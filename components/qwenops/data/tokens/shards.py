@@ -35,8 +35,10 @@ def write_shards(
     buckets = {name.split("-", 1)[1] for name in names if name.startswith("train-")}
     if buckets != set(weights):
         raise ContractError(
-            "the mixture was made for other documents", expected=f"weights of {sorted(buckets)}",
-            found=f"weights of {sorted(weights)}", action="run mixture again",
+            "the mixture was made for other documents",
+            expected=f"weights of {sorted(buckets)}",
+            found=f"weights of {sorted(weights)}",
+            action="run mixture again",
         )
     shards: dict[str, ShardFacts] = {}
     heldout: dict[str, dict[str, int]] = {}

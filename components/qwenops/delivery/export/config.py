@@ -11,7 +11,8 @@ class ExportConfig(Config):
     """Settings of the exported folder: its number type, its default sampling, its card and its checks."""
 
     model_name: str = Field(
-        "qwenops-chat", min_length=1,
+        "qwenops-chat",
+        min_length=1,
         description="Name in the model card. house choice: the folder's own name is a fingerprint.",
     )
     license: str = Field("apache-2.0", description="SPDX id in the card; most released sizes use Apache-2.0. §1.")
@@ -34,7 +35,8 @@ class ExportConfig(Config):
         1.05, ge=1, description="Default repetition penalty. house choice: generation_config of the released models."
     )
     logit_tolerance: float = Field(
-        1e-4, gt=0,
+        1e-4,
+        gt=0,
         description="Largest logit difference allowed between the trained model and the folder, both in float32. "
         "house choice: float32 rounding of a few layers stays below it.",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qwenops.errors import StageError
 
-SCRIPT = '''from transformers import AutoModelForCausalLM, AutoTokenizer
+SCRIPT = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model_name = {name}
 model = AutoModelForCausalLM.from_pretrained(model_name, torch_dtype="auto", device_map="auto")
@@ -31,7 +31,7 @@ generated_ids = [
     output_ids[len(input_ids):] for input_ids, output_ids in zip(model_inputs.input_ids, generated_ids)
 ]
 response = tokenizer.batch_decode(generated_ids, skip_special_tokens=True)[0]
-'''
+"""
 
 # `None` in sys.modules makes an import fail: the project may be installed in this very environment.
 _BORDER = "import sys, json, warnings; sys.modules['qwenops'] = sys.modules['qwenops_pipelines'] = None\n"
@@ -67,7 +67,11 @@ def run_quickstart(folder: Path, prompt: str, new_tokens: int, timeout_seconds: 
     code = _BORDER + script(str(folder), prompt, new_tokens) + _ANSWER
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=timeout_seconds, check=False,
+            [sys.executable, "-I", "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
         )
     except subprocess.TimeoutExpired as error:
@@ -79,6 +83,8 @@ def run_quickstart(folder: Path, prompt: str, new_tokens: int, timeout_seconds: 
 
 def _failed(folder: Path, found: str) -> StageError:
     return StageError(
-        "the transformers quickstart does not run on the exported model", expected="an answer", found=found,
+        "the transformers quickstart does not run on the exported model",
+        expected="an answer",
+        found=found,
         action=f"load {folder} by hand; `pip install accelerate` if that is what is missing",
     )

@@ -30,8 +30,13 @@ def run(config: ExportConfig, *, checkpoint: Path, tokenizer: Path, tokens: Path
     facts = read_facts(checkpoint)
     model = load_model(checkpoint, getattr(torch, config.dtype))
     save_checkpoint(
-        model, load_tokenizer(tokenizer), stage.out, facts.context_length_tokens, facts.tokens_seen,
-        parent=read_manifest(checkpoint).node, kind="chat",
+        model,
+        load_tokenizer(tokenizer),
+        stage.out,
+        facts.context_length_tokens,
+        facts.tokens_seen,
+        parent=read_manifest(checkpoint).node,
+        kind="chat",
     )
     _write_generation_config(config, stage.out)
     shards = TokenShards(tokens)
@@ -40,8 +45,10 @@ def run(config: ExportConfig, *, checkpoint: Path, tokenizer: Path, tokens: Path
     stage.metric("export.max_logit_difference", difference)
     if difference > config.logit_tolerance:
         raise StageError(
-            "the exported folder is not the trained model", expected=f"logits within {config.logit_tolerance}",
-            found=difference, action="compare config.json of the two folders; the RoPE keys are the usual cause",
+            "the exported folder is not the trained model",
+            expected=f"logits within {config.logit_tolerance}",
+            found=difference,
+            action="compare config.json of the two folders; the RoPE keys are the usual cause",
         )
     checks: dict[str, object] = {"max_logit_difference": difference}
     if config.quickstart == "run":
@@ -84,9 +91,7 @@ def _write_generation_config(config: ExportConfig, out: Path) -> None:
     written = GenerationConfig.from_pretrained(out)
     settings = {"eos_token_id": written.eos_token_id, "pad_token_id": written.pad_token_id}
     if config.decoding == "sample":
-        settings |= {
-            "do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k
-        }
+        settings |= {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
     GenerationConfig(**settings, repetition_penalty=config.repetition_penalty).save_pretrained(out)
 
 
@@ -95,10 +100,14 @@ def _write_card(
 ) -> None:
     facts = read_facts(checkpoint)
     card = CardFacts(
-        architecture=model.config.architectures[0], parameters=sum(p.numel() for p in model.parameters()),
-        vocabulary=model.config.vocab_size, checkpoint=facts,
+        architecture=model.config.architectures[0],
+        parameters=sum(p.numel() for p in model.parameters()),
+        vocabulary=model.config.vocab_size,
+        checkpoint=facts,
         local_size=default_dual_chunk(facts.context_length_tokens).local_size,
-        languages=sorted(shards.index.heldout_languages), domains=shards.weights,
-        data_digest=read_manifest(tokens).digest, metrics=read_manifest(checkpoint).metrics,
+        languages=sorted(shards.index.heldout_languages),
+        domains=shards.weights,
+        data_digest=read_manifest(tokens).digest,
+        metrics=read_manifest(checkpoint).metrics,
     )
     (out / "README.md").write_text(model_card(config, card), encoding="utf-8")

@@ -45,8 +45,15 @@ def register(
     from qwenops.platform.stage import execute
 
     inputs = {
-        "model": model.uri, "upcycle": upcycle.uri, "reward": reward.uri, "dpo": dpo.uri, "online": online.uri,
-        "benchmarks": benchmarks.uri, "long_context": long_context.uri, "safety": safety.uri,
-        "multilingual": multilingual.uri, "contamination": contamination.uri,
+        "model": model.uri,
+        "upcycle": upcycle.uri,
+        "reward": reward.uri,
+        "dpo": dpo.uri,
+        "online": online.uri,
+        "benchmarks": benchmarks.uri,
+        "long_context": long_context.uri,
+        "safety": safety.uri,
+        "multilingual": multilingual.uri,
+        "contamination": contamination.uri,
     }
     execute("delivery.register", config, inputs, output)

@@ -76,8 +76,13 @@ def _register(
         return Entry(str(model), "", None)
     present = registry.champion(uri, config.model_name)
     version = registry.register(
-        uri, config.model_name, model, run_id=stage.context.parent_run_id, figures=_kept(config, figures),
-        tags=_tags(manifests, findings), description=_description(findings, figures),
+        uri,
+        config.model_name,
+        model,
+        run_id=stage.context.parent_run_id,
+        figures=_kept(config, figures),
+        tags=_tags(manifests, findings),
+        description=_description(findings, figures),
     )
     entry = Entry(str(model), f"models:/{config.model_name}/{version.number}", registry.CANDIDATE)
     if present is not None:

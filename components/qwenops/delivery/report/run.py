@@ -21,7 +21,9 @@ def run(config: ReportConfig, *, stage: Stage, **artifacts: Path) -> None:
     found = len(page.encode())
     if found > config.most_bytes:
         raise StageError(
-            "the report page is too large", expected=f"at most {config.most_bytes} bytes", found=found,
+            "the report page is too large",
+            expected=f"at most {config.most_bytes} bytes",
+            found=found,
             action="raise report.most_bytes, or record fewer curves",
         )
     (stage.out / REPORT).write_text(page, encoding="utf-8")

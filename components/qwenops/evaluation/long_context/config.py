@@ -28,7 +28,9 @@ class LongContextConfig(Config):
         65_536, ge=1, description="Held-out tokens scored per length and mode; house choice: an error near 0.01."
     )
     local_share: float = Field(
-        1 / 8, gt=0, lt=0.5,
+        1 / 8,
+        gt=0,
+        lt=0.5,
         description="DCA's local window over the trained length; house choice: the report gives no value.",
     )
     precision: Literal["bf16", "fp32"] = Field(

@@ -81,8 +81,10 @@ def text_rows(text: np.ndarray, trained: int, longest: int, num_tokens: int) -> 
     count = -(-num_tokens // trained)
     if len(text) < longest + 1 + (count - 1) * trained:
         raise ContractError(
-            "too little held-out text to score", expected=f"{longest + 1 + (count - 1) * trained} tokens",
-            found=len(text), action="score fewer tokens, evaluate at smaller multiples or hold out more text",
+            "too little held-out text to score",
+            expected=f"{longest + 1 + (count - 1) * trained} tokens",
+            found=len(text),
+            action="score fewer tokens, evaluate at smaller multiples or hold out more text",
         )
     starts = np.linspace(0, len(text) - longest - 1, count).astype(int)
     return np.stack([text[start : start + longest + 1] for start in starts])

@@ -56,7 +56,11 @@ def _probe(model: PreTrainedModel, row: torch.Tensor) -> None:
 
 
 def _evaluate(
-    config: LongContextConfig, model: PreTrainedModel, tokenizer: object, shards: TokenShards, trained: int,
+    config: LongContextConfig,
+    model: PreTrainedModel,
+    tokenizer: object,
+    shards: TokenShards,
+    trained: int,
     stage: Stage,
 ) -> tuple[list[Cell], list[TextLoss]]:
     longest = max(config.multiples) * trained
@@ -83,13 +87,19 @@ def _evaluate(
 
 def _write(config: LongContextConfig, cells: list[Cell], losses: list[TextLoss], trained: int, stage: Stage) -> None:
     grid = {
-        "context_length_tokens": trained, "modes": config.modes, "multiples": config.multiples,
-        "depths": config.depths, "cells": [asdict(cell) for cell in cells], "text": [asdict(loss) for loss in losses],
+        "context_length_tokens": trained,
+        "modes": config.modes,
+        "multiples": config.multiples,
+        "depths": config.depths,
+        "cells": [asdict(cell) for cell in cells],
+        "text": [asdict(loss) for loss in losses],
     }
     (stage.out / "grid.json").write_text(json.dumps(grid, indent=1), encoding="utf-8")
     lines = [
-        "# Long context", "",
-        f"Trained at {trained} tokens. Needle accuracy, and loss (nats per token) on the same held-out tokens.", "",
+        "# Long context",
+        "",
+        f"Trained at {trained} tokens. Needle accuracy, and loss (nats per token) on the same held-out tokens.",
+        "",
         "| mode | " + " | ".join(f"{multiple}x needles / loss" for multiple in config.multiples) + " |",
         "|---|" + "---|" * len(config.multiples),
     ]

@@ -12,9 +12,7 @@ class MultilingualConfig(Config):
     tokens_per_language: int = Field(
         default=200_000, gt=0, description="Held-out tokens scored per language; house choice: an error below 1 %."
     )
-    batch_tokens: int = Field(
-        default=16384, gt=0, description="Tokens of one forward pass; house choice: memory only."
-    )
+    batch_tokens: int = Field(default=16384, gt=0, description="Tokens of one forward pass; house choice: memory only.")
     prompts_file: str = Field(
         default="",
         description="JSON lines {prompt, language, group} for the language check and the rating form; house choice: "
@@ -41,6 +39,4 @@ class MultilingualConfig(Config):
     limit_items: int = Field(
         default=0, ge=0, description="Items of M-MMLU and of MGSM, even over languages; house choice: 0 takes all."
     )
-    max_shots: int = Field(
-        default=25, ge=0, description="Cap on worked examples; §5.1 gives 5 for M-MMLU, 8 for MGSM."
-    )
+    max_shots: int = Field(default=25, ge=0, description="Cap on worked examples; §5.1 gives 5 for M-MMLU, 8 for MGSM.")

@@ -11,9 +11,19 @@ import unicodedata
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 _SCRIPTS: dict[str, tuple[str, ...]] = {
-    "zh": ("CJK",), "ja": ("CJK", "HIRAGANA", "KATAKANA"), "ko": ("HANGUL",), "ru": ("CYRILLIC",), "uk": ("CYRILLIC",),
-    "bg": ("CYRILLIC",), "ar": ("ARABIC",), "fa": ("ARABIC",), "he": ("HEBREW",), "th": ("THAI",), "el": ("GREEK",),
-    "hi": ("DEVANAGARI",), "bn": ("BENGALI",),
+    "zh": ("CJK",),
+    "ja": ("CJK", "HIRAGANA", "KATAKANA"),
+    "ko": ("HANGUL",),
+    "ru": ("CYRILLIC",),
+    "uk": ("CYRILLIC",),
+    "bg": ("CYRILLIC",),
+    "ar": ("ARABIC",),
+    "fa": ("ARABIC",),
+    "he": ("HEBREW",),
+    "th": ("THAI",),
+    "el": ("GREEK",),
+    "hi": ("DEVANAGARI",),
+    "bn": ("BENGALI",),
 }
 _LATIN = ("LATIN",)
 # Below this many letters a language identifier guesses.

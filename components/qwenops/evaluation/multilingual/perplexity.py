@@ -29,8 +29,13 @@ class LanguageLoss:
 
 
 def language_loss(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[Ids], end_of_text: int,
-    context_tokens: int, token_budget: int, batch_tokens: int,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Sequence[Ids],
+    end_of_text: int,
+    context_tokens: int,
+    token_budget: int,
+    batch_tokens: int,
 ) -> LanguageLoss | None:
     """Loss over the first `token_budget` tokens of `documents`; None when they hold no text.
 

@@ -48,14 +48,18 @@ def read_form(path: Path) -> list[Rated]:
             rows = [Rated(**{field.name: row[field.name] for field in fields(Rated)}) for row in csv.DictReader(stream)]
     except (OSError, KeyError) as error:
         raise ContractError(
-            f"{path} is not a rating form", expected=", ".join(field.name for field in fields(Rated)), found=error,
+            f"{path} is not a rating form",
+            expected=", ".join(field.name for field in fields(Rated)),
+            found=error,
             action="fill in the rating_form.csv that this stage wrote",
         ) from None
     for number, row in enumerate(rows, start=2):
         if row.rating.strip() not in _GRADES or not row.annotator.strip():
             raise ContractError(
-                f"{path} line {number}", expected="a rating of 1, 2, 3, 4 or 5 and the annotator's name",
-                found=f"rating {row.rating!r}, annotator {row.annotator!r}", action="complete the line or remove it",
+                f"{path} line {number}",
+                expected="a rating of 1, 2, 3, 4 or 5 and the annotator's name",
+                found=f"rating {row.rating!r}, annotator {row.annotator!r}",
+                action="complete the line or remove it",
             )
     _check_annotators(path, rows)
     return rows
@@ -79,6 +83,8 @@ def _check_annotators(path: Path, rows: Sequence[Rated]) -> None:
         names = {row.annotator.strip() for row in rows if row.language == language}
         if len(names) > 1:
             raise ContractError(
-                f"{path}: several annotators for {language}", expected="one annotator per language",
-                found=", ".join(sorted(names)), action="keep the lines of one annotator",
+                f"{path}: several annotators for {language}",
+                expected="one annotator per language",
+                found=", ".join(sorted(names)),
+                action="keep the lines of one annotator",
             )

@@ -59,8 +59,12 @@ def _losses(config: MultilingualConfig, path: Path, tokens: Path) -> dict[str, L
     shards = TokenShards(tokens)
     model, tokenizer = load_scorer(path), load_tokenizer(path)
     measure = partial(
-        language_loss, model, tokenizer, end_of_text=shards.end_of_text,
-        context_tokens=read_facts(path).context_length_tokens, token_budget=config.tokens_per_language,
+        language_loss,
+        model,
+        tokenizer,
+        end_of_text=shards.end_of_text,
+        context_tokens=read_facts(path).context_length_tokens,
+        token_budget=config.tokens_per_language,
         batch_tokens=config.batch_tokens,
     )
     found = {language: measure(documents) for language, (documents, _) in shards.heldout_by_language().items()}
@@ -134,8 +138,11 @@ def _examine(config: MultilingualConfig, models: Mapping[str, Path], stage: Stag
 
 
 def _report(
-    stage: Stage, losses: Mapping[str, Mapping[str, LanguageLoss]], same: Mapping[str, float],
-    figures: Sequence[Mapping[str, Any]], ratings: Mapping[str, Mapping[str, float]],
+    stage: Stage,
+    losses: Mapping[str, Mapping[str, LanguageLoss]],
+    same: Mapping[str, float],
+    figures: Sequence[Mapping[str, Any]],
+    ratings: Mapping[str, Mapping[str, float]],
 ) -> None:
     for name, own in losses.items():
         suffix = "" if name == "chat" else f".{name}"
@@ -156,9 +163,7 @@ def _report(
         stage.metric(f"human_rating.{language}", mean)
 
 
-def _write_summary(
-    path: Path, losses: Mapping[str, Mapping[str, LanguageLoss]], same: Mapping[str, float]
-) -> None:
+def _write_summary(path: Path, losses: Mapping[str, Mapping[str, LanguageLoss]], same: Mapping[str, float]) -> None:
     lines = ["# Languages", "", "| language | bytes | bits per byte, base | chat | responses in the language |"]
     lines.append("|---|---|---|---|---|")
     for language in sorted({*losses["chat"], *same}):

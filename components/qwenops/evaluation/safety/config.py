@@ -12,7 +12,8 @@ class SafetyConfig(Config):
     """Which prompts are asked, and who judges the responses."""
 
     languages: tuple[str, ...] = Field(
-        default=("en", "zh", "es", "fr", "de", "pt"), min_length=1,
+        default=("en", "zh", "es", "fr", "de", "pt"),
+        min_length=1,
         description="Languages asked; §5.2.5 says only 'multiple languages', these have project-written prompts.",
     )
     prompts_file: str = Field(

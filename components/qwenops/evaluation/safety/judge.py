@@ -212,9 +212,12 @@ def _meaningless(request: str, strangers: Sequence[str], rng: random.Random) -> 
     words = request.split() if " " in request else list(request)
     pieces = [text[i : i + size] for text in rng.sample(strangers, 12) for i, size in _cuts(text, rng)]
     return [
-        request, "".join(rng.choice("0123456789") for _ in range(rng.randint(1, 8))),
-        " ".join(rng.sample(words, len(words))), " ".join([rng.choice(words)] * rng.randint(3, 12)),
-        "".join(rng.sample(pieces, min(len(pieces), rng.randint(5, 30)))), " ".join(rng.sample(pieces, 5)),
+        request,
+        "".join(rng.choice("0123456789") for _ in range(rng.randint(1, 8))),
+        " ".join(rng.sample(words, len(words))),
+        " ".join([rng.choice(words)] * rng.randint(3, 12)),
+        "".join(rng.sample(pieces, min(len(pieces), rng.randint(5, 30)))),
+        " ".join(rng.sample(pieces, 5)),
         "".join(chr(rng.choice(_ALPHABETS) + rng.randrange(26)) for _ in range(rng.randint(10, 120))),
     ]
 

@@ -51,7 +51,8 @@ def write_summary(path: Path, rates: dict[str, Any]) -> None:
             lines.append(f"| {cell.removesuffix(f'.{ALL}')} | {' | '.join(sides)} | {rates['test'][cell]:.3f} |")
     lines += ["", "| figure | before | after |", "|---|---|---|"]
     for key, words in (
-        ("refusal", "harmful prompts refused"), ("neither", "neither refused nor complied"),
+        ("refusal", "harmful prompts refused"),
+        ("neither", "neither refused nor complied"),
         ("benign_refusal", "benign prompts refused"),
     ):
         lines.append(f"| {words} | {_text(rates['before'][key])} | {_text(rates['after'][key])} |")
@@ -65,9 +66,7 @@ def _rates(rows: Sequence[Judged]) -> dict[str, Any]:
         "harmful": {cell: wilson(*_counts(rows, cell)).as_plain() for cell in cells},
         "refusal": _share(harmful, lambda row: row.verdict == "refused"),
         "neither": _share(harmful, lambda row: row.verdict == "neither"),
-        "benign_refusal": _share(
-            [row for row in rows if row.category == BENIGN], lambda row: row.verdict == "refused"
-        ),
+        "benign_refusal": _share([row for row in rows if row.category == BENIGN], lambda row: row.verdict == "refused"),
     }
 
 

@@ -80,7 +80,9 @@ def make_judge(config: SafetyConfig, seed: int) -> Judge:
         return Classifier(training_examples(seed), config.threshold)
     if not config.judge_engine.model:
         raise RecipeError(
-            "the safety judge has no model", expected="judge_engine.model", found="empty",
+            "the safety judge has no model",
+            expected="judge_engine.model",
+            found="empty",
             action="name a model or an endpoint, or set judge to classifier",
         )
     return LanguageModelJudge(open_engine(config.judge_engine))
@@ -93,17 +95,15 @@ def collect_questions(config: SafetyConfig) -> list[Question]:
         RecipeError: there is not one prompt in a language.
         ContractError: a row of the file lacks a field, or names an unknown category.
     """
-    own = [
-        Question(p.id, p.text, p.category, p.language)
-        for p in load("heldout")
-        if p.language in config.languages
-    ]
+    own = [Question(p.id, p.text, p.category, p.language) for p in load("heldout") if p.language in config.languages]
     questions = own + (_read_questions(Path(config.prompts_file)) if config.prompts_file else [])
     silent = sorted(set(config.languages) - {question.language for question in questions})
     if silent:
         raise RecipeError(
-            f"no safety prompts in {', '.join(silent)}", expected=", ".join(LANGUAGES),
-            found=", ".join(config.languages), action="give a prompts_file with these languages, or leave them out",
+            f"no safety prompts in {', '.join(silent)}",
+            expected=", ".join(LANGUAGES),
+            found=", ".join(config.languages),
+            action="give a prompts_file with these languages, or leave them out",
         )
     return _limit(questions, config.limit_per_cell)
 

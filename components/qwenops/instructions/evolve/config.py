@@ -33,7 +33,8 @@ class EvolveConfig(Config):
         default=0.9, gt=0, le=1, description="A child nearer to its parent is dropped. house choice: near-duplicates."
     )
     demonstrations_per_source: int = Field(
-        default=20000, ge=0,
+        default=20000,
+        ge=0,
         description="Answered training rows per source that the first SFT may see; the rest become prompts. house "
         "choice: a model must exist before it can be sampled from.",
     )

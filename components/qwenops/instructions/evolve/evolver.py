@@ -47,8 +47,12 @@ def evolve_answered(row: Conversation, rng: random.Random) -> Conversation | Non
     added = rng.sample(met, min(len(met), rng.randint(1, 2)))
     text = " ".join([*(constraint.text for constraint in added), row.instruction])
     return replace(
-        row, id=conversation_id("evolved", row.id, text), messages=answer(ask(text), row.response), strategy="evolved",
-        tags=(*row.tags, *(constraint.name for constraint in added)), parent_id=row.id,
+        row,
+        id=conversation_id("evolved", row.id, text),
+        messages=answer(ask(text), row.response),
+        strategy="evolved",
+        tags=(*row.tags, *(constraint.name for constraint in added)),
+        parent_id=row.id,
         provenance={**(row.provenance or {}), "added": [c.text for c in added], "depth": _depth(row) + 1},
     )
 
@@ -67,8 +71,12 @@ def llm_children(
     texts = [defuse(group[0]).strip() for group in engine.generate(prompts, sampling)]
     return [
         replace(
-            row, id=conversation_id("evolved", row.id, text), messages=ask(text or "."), strategy="evolved",
-            verifier=None, parent_id=row.id,
+            row,
+            id=conversation_id("evolved", row.id, text),
+            messages=ask(text or "."),
+            strategy="evolved",
+            verifier=None,
+            parent_id=row.id,
             provenance={"added": n, "depth": _depth(row) + 1, "model": engine.name, "sampling": sampling.label},
         )
         for row, n, text in zip(rows, drawn, texts, strict=True)

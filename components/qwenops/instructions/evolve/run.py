@@ -102,6 +102,7 @@ def _part(
 
 def _write_difficulty(before: list[Conversation], after: list[Conversation], out: Path) -> None:
     """Histograms of the number of tags before and after, for the spread of difficulty."""
+
     def histogram(rows: Iterable[Conversation]) -> dict[int, int]:
         return dict(sorted(Counter(len(row.tags) for row in rows).items()))
 

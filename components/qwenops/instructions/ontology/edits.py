@@ -23,10 +23,13 @@ def read_edits(table: Path) -> tuple[Edit, ...]:
     try:
         return tuple(
             Edit(action=row["action"].strip(), tag=row["tag"], into=row["into"].strip())
-            for row in rows if row["action"].strip()
+            for row in rows
+            if row["action"].strip()
         )
     except (KeyError, AttributeError, ValidationError) as error:
         raise RecipeError(
-            f"cannot read the edits in {table}", expected="columns tag, action (rename, merge, drop), into",
-            found=error, action="start from the ontology.csv that the stage wrote",
+            f"cannot read the edits in {table}",
+            expected="columns tag, action (rename, merge, drop), into",
+            found=error,
+            action="start from the ontology.csv that the stage wrote",
         ) from None

@@ -17,7 +17,11 @@ from qwenops.tasks.verifiable import generate
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s*")
 _MIN_CHARACTERS = 12
 _LEADS = {
-    "en": "Continue: {}", "zh": "续写：{}", "es": "Continúa: {}", "fr": "Continue : {}", "de": "Setze fort: {}",
+    "en": "Continue: {}",
+    "zh": "续写：{}",
+    "es": "Continúa: {}",
+    "fr": "Continue : {}",
+    "de": "Setze fort: {}",
     "pt": "Continue: {}",
 }
 
@@ -47,7 +51,11 @@ def safety_instructions() -> list[Conversation]:
     """The training safety prompts, unanswered; the held-out ones never enter the pipeline's data."""
     return [
         Conversation(
-            id=prompt.id, messages=ask(prompt.text), tags=(prompt.category,), source="safety", lang=prompt.language,
+            id=prompt.id,
+            messages=ask(prompt.text),
+            tags=(prompt.category,),
+            source="safety",
+            lang=prompt.language,
             provenance={"category": prompt.category},
         )
         for prompt in load_safety_prompts("train")
@@ -66,7 +74,10 @@ def _continuation(document: Mapping[str, Any], max_characters: int) -> Conversat
         return None
     lead = _LEADS.get(document["lang"], _LEADS["en"])
     return Conversation(
-        id=conversation_id("document", document["id"]), messages=answer(ask(lead.format(first)), second),
-        tags=(document["domain"],), source="documents", lang=document["lang"],
+        id=conversation_id("document", document["id"]),
+        messages=answer(ask(lead.format(first)), second),
+        tags=(document["domain"],),
+        source="documents",
+        lang=document["lang"],
         provenance={"document": document["id"], "license": document["license"]},
     )

@@ -56,9 +56,10 @@ def build_ontology(raw: Rows, config: OntologyConfig) -> Ontology:
         ("frequent", lambda now: {tag: tag for tag, n in _count(now).items() if n >= config.min_frequency}),
         ("rules", merge_by_rules),
         ("semantic", lambda now: merge_by_meaning(_count(now), config.semantic_distance)),
-        ("association", partial(
-            merge_by_association, support=config.association_support, confidence=config.association_confidence
-        )),
+        (
+            "association",
+            partial(merge_by_association, support=config.association_support, confidence=config.association_confidence),
+        ),
     )
     for _ in range(_MAX_PASSES):
         before = rows
@@ -135,7 +136,8 @@ def _decide_edit(edit: Edit, counts: Mapping[str, int]) -> dict[str, str]:
     if edit.tag not in counts or (edit.action == "merge" and edit.into not in counts):
         raise RecipeError(
             f"an ontology edit names a tag that does not exist: {edit.tag} {edit.into}",
-            expected="tags of ontology.json", found=edit.tag,
+            expected="tags of ontology.json",
+            found=edit.tag,
             action="read the table again; earlier edits may have renamed the tag",
         )
     if edit.action != "drop" and not edit.into:

@@ -78,6 +78,4 @@ def _write_ontology(ontology: Ontology, tagger: str, rows: list[Conversation], o
     (out / "ontology.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     steps = " -> ".join(f"{name} {number}" for name, number in ontology.steps.items())
     top = "\n".join(f"- {t['tag']}: {t['count']}" for t in tags[:20])
-    (out / "summary.md").write_text(
-        f"# Ontology\n\nTagger: {tagger}. Tags: {steps}.\n\n{top}\n", encoding="utf-8"
-    )
+    (out / "summary.md").write_text(f"# Ontology\n\nTagger: {tagger}. Tags: {steps}.\n\n{top}\n", encoding="utf-8")

@@ -32,8 +32,18 @@ _STOP_TEXT = (
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
 _LONG_WORDS = 24
 _LANGUAGE_NAMES = {
-    "en": "English", "zh": "Chinese", "es": "Spanish", "fr": "French", "de": "German", "pt": "Portuguese",
-    "ru": "Russian", "ja": "Japanese", "it": "Italian", "ar": "Arabic", "ko": "Korean", "nl": "Dutch",
+    "en": "English",
+    "zh": "Chinese",
+    "es": "Spanish",
+    "fr": "French",
+    "de": "German",
+    "pt": "Portuguese",
+    "ru": "Russian",
+    "ja": "Japanese",
+    "it": "Italian",
+    "ar": "Arabic",
+    "ko": "Korean",
+    "nl": "Dutch",
 }
 
 

@@ -60,7 +60,9 @@ def read_rankings(path: Path, sizes: Mapping[str, int], seed: int) -> dict[str, 
         task, annotator = line.get("task"), str(line.get("annotator"))
         if task not in sizes:
             raise ContractError(
-                f"{where} ranks a task of another run", expected="a task of annotation_tasks.jsonl", found=task,
+                f"{where} ranks a task of another run",
+                expected="a task of annotation_tasks.jsonl",
+                found=task,
                 action="export the tasks again and rank those",
             )
         order = shown_order(task, annotator, sizes[task], seed)

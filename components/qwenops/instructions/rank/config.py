@@ -17,7 +17,9 @@ class RankConfig(Config):
     )
     strategies: tuple[Sampling, ...] = Field(
         default=(
-            Sampling(), Sampling(temperature=0.7, top_p=0.8, seed=1), Sampling(temperature=1.0, seed=2),
+            Sampling(),
+            Sampling(temperature=0.7, top_p=0.8, seed=1),
+            Sampling(temperature=1.0, seed=2),
             Sampling(temperature=1.2, top_p=0.95, seed=3),
         ),
         description="Decoding strategies, one group of responses each; diverse strategies, §4.1.1.",

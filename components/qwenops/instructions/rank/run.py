@@ -46,8 +46,8 @@ def run(config: RankConfig, *, instructions: Path, checkpoint: Path, stage: Stag
     rows = random.Random(stage.seed).sample(pool, min(config.prompts, len(pool)))
     engine = open_engine(config.engine, checkpoint, read_secret(config.engine.api_key_variable))
     candidates = [c for c in _draw(rows, config, engine) if len(c.texts) > 1]
-    ranked, tau = _rank_by_people(candidates, config, stage) if config.judge == "people" else _rank_by_machine(
-        candidates, config
+    ranked, tau = (
+        _rank_by_people(candidates, config, stage) if config.judge == "people" else _rank_by_machine(candidates, config)
     )
     demonstrations = [row for item in ranked for row in _demonstration(item, engine.name, config)]
     preferences = [pair for item in ranked for pair in _pairs(item, engine.name, config)]
@@ -76,9 +76,7 @@ def _draw(rows: Sequence[Conversation], config: RankConfig, engine: Engine) -> l
             for text in group:
                 if text.strip():
                     texts.setdefault(defuse(text).strip(), sampling.label)
-    return [
-        Candidates(row, tuple(texts), tuple(texts.values())) for row, texts in zip(rows, found, strict=True)
-    ]
+    return [Candidates(row, tuple(texts), tuple(texts.values())) for row, texts in zip(rows, found, strict=True)]
 
 
 def _rank_by_machine(candidates: list[Candidates], config: RankConfig) -> tuple[list[Ranked], float | None]:
@@ -135,7 +133,12 @@ def _pairs(item: Ranked, model: str, config: RankConfig) -> list[Preference]:
     row, texts, strategies = item.candidates.row, item.candidates.texts, item.candidates.strategies
     return [
         make_pair(
-            row, texts[i], texts[j], strategy="ranked", judge=item.judge, split=pair_split(row, config.heldout_share),
+            row,
+            texts[i],
+            texts[j],
+            strategy="ranked",
+            judge=item.judge,
+            split=pair_split(row, config.heldout_share),
             margin=item.ranks[j] - item.ranks[i],
             provenance={"model": model, "chosen": strategies[i], "rejected": strategies[j]},
         )

@@ -22,7 +22,9 @@ class SelectConfig(Config):
         default=(), description="Most rows per source; a source without one is bounded by size. house choice: balance."
     )
     min_completeness: float = Field(
-        default=1.0, ge=0, le=1,
+        default=1.0,
+        ge=0,
+        le=1,
         description="Share of the completeness rules an instruction must pass; intent completeness, §4.1.1.",
     )
     min_characters: int = Field(default=4, ge=1, description="Shortest instruction. house choice: a verb and a thing.")

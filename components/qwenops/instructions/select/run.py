@@ -39,7 +39,8 @@ def run(config: SelectConfig, *, instructions: Path, stage: Stage) -> None:
         stage.metric(f"rows.{source}", number)
     kept, incomplete = len(chosen) + len(heldout), len(pool) - len(complete)
     stage.count(
-        read=len(pool) + len(heldout), kept=kept,
+        read=len(pool) + len(heldout),
+        kept=kept,
         dropped={"incomplete": incomplete, "not_selected": len(complete) - len(chosen)},
     )
 

@@ -46,7 +46,9 @@ def score_instructions(rows: Sequence[Conversation], config: SelectConfig) -> li
             Scores(
                 diversity=sum(1 / counts[tag] for tag in row.tags),
                 richness=sum(math.log(len(rows) / counts[tag]) for tag in row.tags),
-                complexity=len(row.tags), completeness=1 - len(faults) / 4, faults=faults,
+                complexity=len(row.tags),
+                completeness=1 - len(faults) / 4,
+                faults=faults,
             )
         )
     return scores

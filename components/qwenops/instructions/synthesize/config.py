@@ -37,7 +37,8 @@ class SynthesizeConfig(Config):
         description="How answers are drawn. house choice: the 100 at 0.7 of the RFT paper.",
     )
     rejection_rounds: int = Field(
-        default=1, ge=1,
+        default=1,
+        ge=1,
         description="Times n answers are drawn; later rounds ask only what was not solved. house choice: RFT has one; "
         "rounds spend the samples on hard questions, which would else be missing among the demonstrations.",
     )
@@ -53,7 +54,9 @@ class SynthesizeConfig(Config):
         default=2000, ge=0, description="Instructions given checked constraints. house choice: seconds of sandbox each."
     )
     check_agreement: float = Field(
-        default=0.5, ge=0, lt=1,
+        default=0.5,
+        ge=0,
+        lt=1,
         description="Share of checks, and of cases, that must agree. house choice: AutoIF's cross-validation.",
     )
     repurposed_documents: int = Field(

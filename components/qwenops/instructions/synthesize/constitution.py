@@ -73,7 +73,10 @@ def apply_constitution(
             continue
         made.accepted += 1
         row = Conversation(
-            id=prompt.id, messages=ask(prompt.text), tags=("safety", prompt.category), source="safety",
+            id=prompt.id,
+            messages=ask(prompt.text),
+            tags=("safety", prompt.category),
+            source="safety",
             lang=prompt.language,
         )
         rule = principles[prompt.category]
@@ -83,7 +86,12 @@ def apply_constitution(
             made.demonstrations.append(make_demonstration(row, aligned, strategy=STRATEGY, provenance=provenance))
         made.preferences.append(
             make_pair(
-                row, aligned, deviated, strategy=STRATEGY, judge=f"machine:principle {rule.id}", split=split,
+                row,
+                aligned,
+                deviated,
+                strategy=STRATEGY,
+                judge=f"machine:principle {rule.id}",
+                split=split,
                 provenance={**provenance, "access": "restricted: deviated answer"},
             )
         )

@@ -96,8 +96,11 @@ def judge_programs(
         id=conversation_id("code", task.instruction), messages=ask(task.instruction), tags=("code",), source="code"
     )
     provenance = {
-        "model": model, "judge": "machine:tests", "task": task.name,
-        "tests": len(task.tests), "valid_tests": len(valid),
+        "model": model,
+        "judge": "machine:tests",
+        "task": task.name,
+        "tests": len(task.tests),
+        "valid_tests": len(valid),
     }
     split = pair_split(row, config.heldout_share)
     good = [program for program in rate if rate[program] == 1]
@@ -109,10 +112,17 @@ def judge_programs(
         ]
     made.preferences = [
         make_pair(
-            row, winner, loser, strategy=STRATEGY, judge="machine:tests", split=split, provenance=provenance,
+            row,
+            winner,
+            loser,
+            strategy=STRATEGY,
+            judge="machine:tests",
+            split=split,
+            provenance=provenance,
             margin=1 - rate[loser],
         )
-        for winner in good[:1] for loser in bad[: config.max_pairs_per_prompt]
+        for winner in good[:1]
+        for loser in bad[: config.max_pairs_per_prompt]
     ]
     return made
 

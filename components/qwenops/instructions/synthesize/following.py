@@ -79,7 +79,8 @@ def cross_validate(checks: Checks, agreement: float, execute: Execute) -> Checks
     says = [[verdict is label for verdict, (_, label) in zip(row, checks.cases, strict=True)] for row in verdicts]
     good_cases = [j for j in range(len(checks.cases)) if sum(row[j] for row in says) / len(says) > agreement]
     kept = [
-        source for source, row in zip(functions, says, strict=True)
+        source
+        for source, row in zip(functions, says, strict=True)
         if good_cases and sum(row[j] for j in good_cases) / len(good_cases) > agreement
     ]
     return Checks(tuple(kept), tuple(checks.cases[j] for j in good_cases))
@@ -92,7 +93,9 @@ def written_checks(constraint: Constraint, response: str) -> Checks:
     """
     right = constraint.source
     functions = (
-        right, right.replace("response.", "str(response)."), right.replace("return ", "return True and "),
+        right,
+        right.replace("response.", "str(response)."),
+        right.replace("return ", "return True and "),
         "def evaluate(response):\n    return len(response) > 3\n",
     )
     texts = dict.fromkeys([response, *transforms(response)])
@@ -119,26 +122,40 @@ def transforms(response: str) -> list[str]:
     """Changed versions of a response that break one constraint or another, in place of a model's samples."""
     words = response.split()
     return [
-        " ".join([*words, "and", *words]), " ".join(words[1:]) or "-", response + " 7", "\n\n".join(words),
+        " ".join([*words, "and", *words]),
+        " ".join(words[1:]) or "-",
+        response + " 7",
+        "\n\n".join(words),
         response.rstrip(".!?") + ",",
     ]
 
 
 def follow(
-    row: Conversation, checks: Checks, constraint: Constraint, responses: Sequence[str], model: str, execute: Execute,
+    row: Conversation,
+    checks: Checks,
+    constraint: Constraint,
+    responses: Sequence[str],
+    model: str,
+    execute: Execute,
     config: SynthesizeConfig,
 ) -> Made:
     """Judge responses to the instruction with the constraint added, by the functions that survived."""
     made = Made()
     text = f"{row.instruction} {constraint.text}"
     asked = replace(
-        row, id=conversation_id(STRATEGY, row.id, constraint.text), messages=ask(text), parent_id=row.id,
+        row,
+        id=conversation_id(STRATEGY, row.id, constraint.text),
+        messages=ask(text),
+        parent_id=row.id,
         tags=(*row.tags, constraint.name),
     )
     verdicts = run_functions(checks.functions, responses, execute)
     accuracy = [sum(r[j] is True for r in verdicts) / len(verdicts) for j in range(len(responses))]
     provenance = {
-        "model": model, "judge": "machine:checks", "functions": len(checks.functions), "added": constraint.text
+        "model": model,
+        "judge": "machine:checks",
+        "functions": len(checks.functions),
+        "added": constraint.text,
     }
     split = pair_split(asked, config.heldout_share)
     good = [response for response, share in zip(responses, accuracy, strict=True) if share > config.check_agreement]
@@ -147,10 +164,9 @@ def follow(
     if good and split == "train":
         made.demonstrations = [make_demonstration(asked, good[0], strategy=STRATEGY, provenance=provenance)]
     made.preferences = [
-        make_pair(
-            asked, good[0], loser, strategy=STRATEGY, judge="machine:checks", split=split, provenance=provenance
-        )
-        for loser in bad[: config.max_pairs_per_prompt] if good and loser != good[0]
+        make_pair(asked, good[0], loser, strategy=STRATEGY, judge="machine:checks", split=split, provenance=provenance)
+        for loser in bad[: config.max_pairs_per_prompt]
+        if good and loser != good[0]
     ]
     return made
 

@@ -4,8 +4,14 @@ import ast
 import copy
 
 _SWAPS: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Pow: ast.Mult, ast.Mod: ast.Add,
-    ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.Eq: ast.NotEq,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Add,
+    ast.Pow: ast.Mult,
+    ast.Mod: ast.Add,
+    ast.Gt: ast.Lt,
+    ast.Lt: ast.Gt,
+    ast.Eq: ast.NotEq,
 }
 _CALLS = {"max": "min", "sorted": "list", "sum": "len", "set": "list", "range": "list"}
 

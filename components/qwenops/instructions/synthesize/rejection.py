@@ -29,9 +29,7 @@ def sample_and_reject(rows: Sequence[Conversation], engine: Engine, config: Synt
     made = Made()
     sampling = config.rejection_sampling
     for row, answers in zip(rows, _answer_in_rounds(rows, engine, config), strict=True):
-        provenance = {
-            "model": engine.name, "sampling": sampling.label, "n": len(answers), "judge": "machine:verifier"
-        }
+        provenance = {"model": engine.name, "sampling": sampling.label, "n": len(answers), "judge": "machine:verifier"}
         is_right = {text: verify(row.verifier or {}, text) for text in answers}
         right = [text for text in is_right if is_right[text]]
         wrong = [text for text in is_right if text and not is_right[text]]
@@ -45,17 +43,13 @@ def sample_and_reject(rows: Sequence[Conversation], engine: Engine, config: Synt
             ]
         pairs = [(good, bad) for good in right for bad in wrong][: config.max_pairs_per_prompt]
         made.preferences += [
-            make_pair(
-                row, good, bad, strategy=STRATEGY, judge="machine:verifier", split=split, provenance=provenance
-            )
+            make_pair(row, good, bad, strategy=STRATEGY, judge="machine:verifier", split=split, provenance=provenance)
             for good, bad in pairs
         ]
     return made
 
 
-def _answer_in_rounds(
-    rows: Sequence[Conversation], engine: Engine, config: SynthesizeConfig
-) -> list[list[str]]:
+def _answer_in_rounds(rows: Sequence[Conversation], engine: Engine, config: SynthesizeConfig) -> list[list[str]]:
     """All answers of each row: n from the first round, n more from each later one while none was right."""
     answers: list[list[str]] = [[] for _ in rows]
     unsolved = list(range(len(rows)))

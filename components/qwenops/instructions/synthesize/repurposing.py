@@ -42,9 +42,11 @@ def find_passages(documents: Iterable[Mapping[str, Any]], number: int, max_chara
             break
         passage = next(
             (
-                part.strip() for part in document["text"].split("\n\n")
+                part.strip()
+                for part in document["text"].split("\n\n")
                 if _MIN_CHARACTERS <= len(part.strip()) <= max_characters and _reads_as_prose(part)
-            ), None,
+            ),
+            None,
         )
         if passage is not None:
             found.append({**document, "text": passage})
@@ -63,8 +65,12 @@ def repurpose(passages: Sequence[Mapping[str, Any]], engine: Engine | None, conf
             provenance = {"document": passage["id"], "license": passage["license"], "model": model, "level": level}
             made.demonstrations.append(
                 Conversation(
-                    id=conversation_id(STRATEGY, passage["id"], level), tags=("writing", level), source="documents",
-                    messages=answer(ask(instruction), passage["text"]), strategy=STRATEGY, lang=passage["lang"],
+                    id=conversation_id(STRATEGY, passage["id"], level),
+                    tags=("writing", level),
+                    source="documents",
+                    messages=answer(ask(instruction), passage["text"]),
+                    strategy=STRATEGY,
+                    lang=passage["lang"],
                     provenance=provenance,
                 )
             )

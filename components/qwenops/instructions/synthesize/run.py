@@ -52,9 +52,7 @@ class Synthesis:
         """Right answers to verifiable questions, sampled from the checkpoint."""
         rows = [row for row in read_conversations(self._instructions, "train", PROMPTS) if row.verifier is not None]
         rows = self._rng.sample(rows, min(self._config.rejection_prompts, len(rows)))
-        engine = open_engine(
-            self._config.engine, self._checkpoint, read_secret(self._config.engine.api_key_variable)
-        )
+        engine = open_engine(self._config.engine, self._checkpoint, read_secret(self._config.engine.api_key_variable))
         return rejection.sample_and_reject(rows, engine, self._config)
 
     def code_execution(self) -> Made:
@@ -73,7 +71,8 @@ class Synthesis:
         """Responses that meet a constraint, by checks that were checked."""
         total = Made()
         rows = [
-            row for row in read_conversations(self._instructions, "train")
+            row
+            for row in read_conversations(self._instructions, "train")
             if row.source == "documents" and row.strategy == "seed"
         ][: self._config.following_instructions]
         valid = 0
@@ -125,8 +124,10 @@ def run(config: SynthesizeConfig, *, instructions: Path, checkpoint: Path, docum
         raise RecipeError("synthesize has no strategy", expected="at least one", found="none")
     synthesis = Synthesis(config, instructions, checkpoint, documents, stage.seed)
     run_strategy: dict[str, Callable[[], Made]] = {
-        "rejection_sampling": synthesis.rejection_sampling, "code_execution": synthesis.code_execution,
-        "instruction_following": synthesis.instruction_following, "repurposing": synthesis.repurposing,
+        "rejection_sampling": synthesis.rejection_sampling,
+        "code_execution": synthesis.code_execution,
+        "instruction_following": synthesis.instruction_following,
+        "repurposing": synthesis.repurposing,
         "constitution": synthesis.constitution,
     }
     with stage.progress(len(config.strategies), "strategies") as progress:
@@ -150,8 +151,11 @@ def _write(made: dict[str, Made], stage: Stage) -> None:
             stage.warn(failure)
     summary = {
         name: {
-            "demonstrations": len(part.demonstrations), "preferences": len(part.preferences), "judged": part.judged,
-            "accepted": part.accepted, "notes": part.notes,
+            "demonstrations": len(part.demonstrations),
+            "preferences": len(part.preferences),
+            "judged": part.judged,
+            "accepted": part.accepted,
+            "notes": part.notes,
         }
         for name, part in made.items()
     }

@@ -23,6 +23,8 @@ def extend(
     from qwenops.platform.stage import execute
 
     execute(
-        "pretraining.extend", config,
-        {"tokens": tokens.uri, "tokenizer": tokenizer.uri, "checkpoint": checkpoint.uri}, output,
+        "pretraining.extend",
+        config,
+        {"tokens": tokens.uri, "tokenizer": tokenizer.uri, "checkpoint": checkpoint.uri},
+        output,
     )

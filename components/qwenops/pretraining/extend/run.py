@@ -27,7 +27,9 @@ def run(config: ExtendConfig, *, tokens: Path, tokenizer: Path, checkpoint: Path
     report = launch(
         extend_loop,
         {"config": config, "tokens": tokens, "tokenizer": tokenizer, "checkpoint": checkpoint, "stage": stage},
-        stage.context, stage.node, stage.scratch / "ray",
+        stage.context,
+        stage.node,
+        stage.scratch / "ray",
     )
     for name, value in report["metrics"].items():
         stage.metric(name, value)
@@ -44,7 +46,9 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
     short, length = facts.context_length_tokens, config.phases[-1].length
     if length <= short:
         raise RecipeError(
-            "the extension does not extend", expected=f"extend.phases to end above {short} tokens", found=length,
+            "the extension does not extend",
+            expected=f"extend.phases to end above {short} tokens",
+            found=length,
             action="raise extend.phases or shorten pretrain.phases",
         )
     text, short_text = (text_rows(shards, tokens, config.evaluation_tokens) for tokens in (length, short))
@@ -56,13 +60,21 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
     shard(model)
     metrics["loss.first"] = mean_loss(model, text)
     source = RowSource(
-        shards, tokenizer, config.phases, config.practice, config.training.batch_tokens, stage.seed,
-        device.rank, device.world_size,
+        shards,
+        tokenizer,
+        config.phases,
+        config.practice,
+        config.training.batch_tokens,
+        stage.seed,
+        device.rank,
+        device.world_size,
     )
     trained = train(model, source, config.training, stage)
     metrics |= {
-        "loss.final": mean_loss(model, text), "loss.short.final": mean_loss(model, short_text),
-        "threads": trained.threads, "tokens_per_second": trained.fit.tokens_per_second * device.world_size,
+        "loss.final": mean_loss(model, text),
+        "loss.short.final": mean_loss(model, short_text),
+        "threads": trained.threads,
+        "tokens_per_second": trained.fit.tokens_per_second * device.world_size,
     }
     metrics |= language_metrics(bits_per_byte(model, shards, length, config.evaluation_tokens))
     by_depth = {}

@@ -20,7 +20,8 @@ class PretrainConfig(Config):
         0.02, gt=0, description="Standard deviation of fresh weights; house choice: the published configs' value."
     )
     phases: tuple[Phase, ...] = Field(
-        (Phase(length=4096, steps=1000),), min_length=1,
+        (Phase(length=4096, steps=1000),),
+        min_length=1,
         description="Lengths in the order they are trained, §3.2 has 4,096 only; a tiny model needs a curriculum.",
     )
     practice: Practice = Field(Practice(), description="Retrieval rows; house choice: none at report scale.")

@@ -29,7 +29,9 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, stage: Stage) 
     report = launch(
         pretrain_loop,
         {"config": config, "tokens": tokens, "tokenizer": tokenizer, "stage": stage},
-        stage.context, stage.node, stage.scratch / "ray",
+        stage.context,
+        stage.node,
+        stage.scratch / "ray",
     )
     counted = count_parameters(config.size)
     figures = report["metrics"] | {"parameters.total": counted.total, "parameters.non_embedding": counted.non_embedding}
@@ -50,12 +52,19 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
     text = text_rows(shards, length, config.evaluation_tokens)
     metrics = {"loss.first": mean_loss(model, text)}
     source = RowSource(
-        shards, tokenizer, config.phases, config.practice, config.training.batch_tokens, stage.seed,
-        device.rank, device.world_size,
+        shards,
+        tokenizer,
+        config.phases,
+        config.practice,
+        config.training.batch_tokens,
+        stage.seed,
+        device.rank,
+        device.world_size,
     )
     trained = train(model, source, config.training, stage)
     metrics |= {
-        "loss.final": mean_loss(model, text), "threads": trained.threads,
+        "loss.final": mean_loss(model, text),
+        "threads": trained.threads,
         "tokens_per_second": trained.fit.tokens_per_second * device.world_size,
     }
     metrics |= language_metrics(bits_per_byte(model, shards, length, config.evaluation_tokens))
@@ -83,16 +92,21 @@ def initial_model(config: PretrainConfig, vocabulary: int, seed: int) -> PreTrai
     else:
         model = AutoModelForCausalLM.from_config(
             model_config(
-                config.size, rope_theta=config.rope_theta, max_position_embeddings=config.phases[-1].length,
+                config.size,
+                rope_theta=config.rope_theta,
+                max_position_embeddings=config.phases[-1].length,
                 initializer_range=config.initializer_range,
             ),
-            attn_implementation="sdpa", dtype=torch.float32,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
         )
     rows = _embedding_rows(model)
     if rows < vocabulary:
         raise RecipeError(
-            "the embedding is smaller than the vocabulary", expected=f"pretrain.size.vocab_rows >= {vocabulary}",
-            found=rows, action="raise vocab_rows to the next multiple of 128, or train a smaller tokenizer",
+            "the embedding is smaller than the vocabulary",
+            expected=f"pretrain.size.vocab_rows >= {vocabulary}",
+            found=rows,
+            action="raise vocab_rows to the next multiple of 128, or train a smaller tokenizer",
         )
     return model
 

@@ -55,8 +55,16 @@ def spread_batches(shards: TokenShards, length: int, config: TrainingConfig, see
 
 
 def continue_training(
-    model: PreTrainedModel, objective: Objective, batches: Batches, text: Sequence[Batch], config: TrainingConfig, *,
-    name: str, stage: Stage, place: Place, progress: Progress,
+    model: PreTrainedModel,
+    objective: Objective,
+    batches: Batches,
+    text: Sequence[Batch],
+    config: TrainingConfig,
+    *,
+    name: str,
+    stage: Stage,
+    place: Place,
+    progress: Progress,
 ) -> Outcome:
     """Score `model` on `text`, train it with `fit` and score it again; rank 0 reports under `name`."""
 
@@ -68,6 +76,12 @@ def continue_training(
     before = mean_loss(model, text)
     hooks = FitHooks(on_step=on_step) if place.rank == 0 else FitHooks()
     result = fit(
-        model, objective, batches, config, hooks=hooks, state_dir=stage.scratch / name, seed=stage.seed,
+        model,
+        objective,
+        batches,
+        config,
+        hooks=hooks,
+        state_dir=stage.scratch / name,
+        seed=stage.seed,
     )
     return Outcome(before, mean_loss(model, text), result)

@@ -35,7 +35,9 @@ def run(config: UpcycleConfig, *, tokens: Path, tokenizer: Path, checkpoint: Pat
     report = launch(
         upcycle_loop,
         {"config": config, "tokens": tokens, "tokenizer": tokenizer, "checkpoint": checkpoint, "stage": stage},
-        stage.context, stage.node, stage.scratch / "ray",
+        stage.context,
+        stage.node,
+        stage.scratch / "ray",
     )
     figures = report["metrics"]
     for name, value in figures.items():
@@ -54,8 +56,10 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
     facts, dense = read_facts(job["checkpoint"]), load_model(job["checkpoint"])
     if shards.vocabulary > dense.config.vocab_size:
         raise ContractError(
-            "tokens and checkpoint do not fit together", expected=f"ids below {dense.config.vocab_size}",
-            found=shards.vocabulary, action="train the checkpoint on the tokens of this run",
+            "tokens and checkpoint do not fit together",
+            expected=f"ids below {dense.config.vocab_size}",
+            found=shards.vocabulary,
+            action="train the checkpoint on the tokens of this run",
         )
     moe = upcycle(
         dense, config.experts, reinit_ratio=config.reinit_ratio, granularity=config.granularity, seed=stage.seed
@@ -79,8 +83,14 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             dense.to(device.kind)
             shard(dense)
             control = continue_training(
-                dense, language_modelling, batches, text, config.training, name="dense",
-                progress=progress, **common,
+                dense,
+                language_modelling,
+                batches,
+                text,
+                config.training,
+                name="dense",
+                progress=progress,
+                **common,
             )
     finished = unsharded(moe)
     if device.rank == 0:
@@ -100,8 +110,12 @@ def _figures(
     unused = config.experts.num_experts - config.experts.num_active
     one_expert = 3 * moe.config.hidden_size * config.experts.expert_width
     figures = {
-        "loss.moe.first": mixture.before, "loss.moe": mixture.after, "experts.dead": log.num_dead(),
-        "experts.max_over_mean": log.max_over_mean(), "experts.entropy": log.entropy(), "parameters.total": total,
+        "loss.moe.first": mixture.before,
+        "loss.moe": mixture.after,
+        "experts.dead": log.num_dead(),
+        "experts.max_over_mean": log.max_over_mean(),
+        "experts.entropy": log.entropy(),
+        "parameters.total": total,
         "parameters.active": total - moe.config.num_hidden_layers * unused * one_expert,
         "tokens_per_second": mixture.fit.tokens_per_second,
     }
