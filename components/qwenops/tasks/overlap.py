@@ -48,7 +48,7 @@ class Match:
 
 
 def words(text: str) -> list[str]:
-    """Normalised words of a text: NFC, case-folded, no punctuation or symbols, one per character in unspaced scripts."""
+    """Normalised words: NFC, case-folded, no punctuation or symbols, one per character in unspaced scripts."""
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
     return _WORD.findall(unicodedata.normalize("NFC", text).casefold())
