@@ -10,8 +10,9 @@ from torch import nn
 from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batches, FitHooks, FitResult, Objective, StepReport, autocast, fit
+from qwenops.training.fit import Batches, FitHooks, FitResult, Objective, StepReport, fit
 from qwenops.training.parallel import place
+from qwenops.training.precision import autocast
 from qwenops.training.threads import remembered_threads
 
 Item = TypeVar("Item")

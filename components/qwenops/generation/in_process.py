@@ -6,7 +6,6 @@ and stops when none is left.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.generation.engine import Sampling
+from qwenops.training.precision import autocast
 
 _STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
 _NUCLEUS_FIRST_LOOK = 64
@@ -28,7 +28,7 @@ class InProcessEngine:
         tokenizer: Its tokenizer; `<|im_end|>` and `<|endoftext|>` end a response.
         name: For provenance.
         batch_tokens: Cached tokens (rows x length) per batch.
-        precision: "bf16" runs under autocast.
+        precision: "bf16" runs under autocast where the device has the instructions.
     """
 
     def __init__(
@@ -58,10 +58,9 @@ class InProcessEngine:
         self._model.eval()
         device = self._model.device
         generator = torch.Generator(device).manual_seed(sampling.seed)
-        autocast = torch.autocast(device.type, torch.bfloat16) if self._precision == "bf16" else nullcontext()
         responses: list[list[list[int]]] = [[] for _ in prompts]
         try:
-            with torch.inference_mode(), autocast:
+            with torch.inference_mode(), autocast(self._model, self._precision):
                 for batch in self._batches(ids, sampling):
                     tokens = self._decode([ids[i] for i in batch], sampling, generator)
                     for place, index in enumerate(batch):

@@ -9,9 +9,10 @@ from transformers import PreTrainedModel
 from qwenops.platform.stage import Stage
 from qwenops.pretraining.rows import RowSource
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, FitResult, StepReport, autocast, fit
+from qwenops.training.fit import FitHooks, FitResult, StepReport, fit
 from qwenops.training.objective import language_modelling
 from qwenops.training.parallel import is_distributed, is_sharded, whole_state
+from qwenops.training.precision import autocast
 from qwenops.training.threads import remembered_threads
 
 

@@ -36,7 +36,8 @@ class TrainingConfig(Config):
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second decay; house choice: Qwen1's.")
     epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon; house choice: Qwen1's.")
     precision: Literal["bf16", "fp32"] = Field(
-        "bf16", description="Autocast type of the forward pass, weights stay fp32; house choice: Qwen1 used bf16."
+        "bf16",
+        description="Autocast type, fp32 where the processor only emulates bf16; house choice: Qwen1 used bf16.",
     )
     spike_ratio: float = Field(
         3.0, gt=1, description="Stop when recent loss exceeds this many times the first; house choice: divergence."

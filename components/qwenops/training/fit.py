@@ -7,7 +7,6 @@ divergence, and a state to resume from that gives bitwise the weights of an unin
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from qwenops.training.checkpoint import LoopState, load_state, save_state
 from qwenops.training.config import TrainingConfig
 from qwenops.training.optimizer import build_optimizer
 from qwenops.training.parallel import global_sum, sum_gradients
+from qwenops.training.precision import autocast
 from qwenops.training.schedule import learning_rate
 
 Batch = dict[str, Any]
@@ -145,13 +145,6 @@ def fit(
         final_loss=_mean(state.losses[-_WINDOW:]),
         curve=tuple(state.losses),
     )
-
-
-def autocast(model: nn.Module, precision: str) -> AbstractContextManager[Any]:
-    """The autocast context of a precision on the model's device."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
 
 
 def _train_step(

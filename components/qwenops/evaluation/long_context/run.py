@@ -23,15 +23,16 @@ from qwenops.model.checkpoints import load_model, load_tokenizer
 from qwenops.model.dual_chunk import DualChunk
 from qwenops.model.modes import long_context_mode
 from qwenops.platform.stage import Stage
+from qwenops.training.precision import compute_dtype
 from qwenops.training.threads import choose_threads
 
 
 def run(config: LongContextConfig, *, checkpoint: Path, tokens: Path, stage: Stage) -> None:
     """Write `grid.json` (cells by mode, length and depth; text loss) and `summary.md` into `stage.out`."""
     trained = read_facts(checkpoint).context_length_tokens
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    model = load_model(checkpoint, dtype).to("cuda" if stage.context.use_gpu == "yes" else "cpu")
-    if model.device.type == "cpu":
+    device = torch.device("cuda" if stage.context.use_gpu == "yes" else "cpu")
+    model = load_model(checkpoint, compute_dtype(device, config.precision)).to(device)
+    if device.type == "cpu":
         row = torch.zeros((1, max(config.multiples) * trained), dtype=torch.long)
         choose_threads(lambda: _probe(model, row))
     cells, losses = _evaluate(config, model, load_tokenizer(checkpoint), TokenShards(tokens), trained, stage)

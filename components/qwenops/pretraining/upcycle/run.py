@@ -24,9 +24,9 @@ from qwenops.pretraining.upcycle.continued import (
     continue_training,
     spread_batches,
 )
-from qwenops.training.fit import autocast
 from qwenops.training.objective import language_modelling, mean_loss
 from qwenops.training.parallel import place, shard
+from qwenops.training.precision import autocast
 from qwenops.training.threads import remembered_threads
 
 
