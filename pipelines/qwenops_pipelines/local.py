@@ -51,6 +51,11 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # Loops that gain from more threads measure how many; elsewhere two on a shared core can be ten times slower.
     "OMP_NUM_THREADS": "1",
+    # A training step frees and takes the same large blocks again; returning their pages to the system in between cost a
+    # sixth of a step (0.44 s of processor time against 0.37 s, forward and backward of the tiny model, one core).
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(2**26),
     "PYTHONWARNINGS": "ignore",
 }
 
