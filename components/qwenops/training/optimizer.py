@@ -9,10 +9,29 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from qwenops.training.config import TrainingConfig
+from qwenops.training.precision import compute_dtype
 
 _MUON_MOMENTUM = 0.95
+
+
+class Muon(torch.optim.Muon):
+    """torch's Muon, whose Newton-Schulz iteration runs in fp32 where the device only emulates bf16.
+
+    torch fixes the iteration's type to bfloat16. Emulated, it was half of a step of the `tiny` model: 0.29 s of 0.60 s on
+    one core with AVX2.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update."""
+        device = self.param_groups[0]["params"][0].device
+        if compute_dtype(device, "bf16") == torch.bfloat16:
+            return super().step(closure)
+        with _Float32ForBfloat16():
+            return super().step(closure)
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -66,10 +85,19 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
         return _adamw(named, config)
     hidden = [p for name, p in named if _is_hidden_matrix(name, p)]
     rest = [(name, p) for name, p in named if not _is_hidden_matrix(name, p)]
-    muon = torch.optim.Muon(
+    muon = Muon(
         hidden, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=_MUON_MOMENTUM, nesterov=True
     )
     return MuonWithAdamW(muon, _adamw(rest, config))
+
+
+class _Float32ForBfloat16(TorchFunctionMode):
+    """Answers `tensor.bfloat16()` with a float32 copy (a copy, because the caller goes on to change it in place)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.bfloat16:
+            return args[0].to(torch.float32, copy=True)
+        return func(*args, **(kwargs or {}))
 
 
 def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
