@@ -20,8 +20,8 @@ _MUON_MOMENTUM = 0.95
 class Muon(torch.optim.Muon):
     """torch's Muon, whose Newton-Schulz iteration runs in fp32 where the device only emulates bf16.
 
-    torch fixes the iteration's type to bfloat16. Emulated, it was half of a step of the `tiny` model: 0.29 s of 0.60 s on
-    one core with AVX2.
+    torch fixes the iteration's type to bfloat16. Emulated, it was half of a step of the `tiny` model: 0.29 s of 0.60 s
+    on one core with AVX2.
     """
 
     @torch.no_grad()
