@@ -221,7 +221,7 @@ UPCYCLE = UpcycleConfig(
 )
 ONTOLOGY = OntologyConfig(
     task_kinds=("reverse", "sort", "copy", "last", "max", "passkey"),
-    tasks_per_kind=600,
+    tasks_per_kind=1200,
     heldout_per_kind=80,
     document_instructions=160,
     max_passage_characters=240,
@@ -230,7 +230,7 @@ ONTOLOGY = OntologyConfig(
     semantic_distance=0.2,
     association_support=8,
 )
-SELECT = SelectConfig(size=3600, quotas=(Quota(source="verifiable", rows=3100), Quota(source="documents", rows=80)))
+SELECT = SelectConfig(size=6600, quotas=(Quota(source="verifiable", rows=6000), Quota(source="documents", rows=80)))
 EVOLVE = EvolveConfig(
     evolver="rules",
     evolved_share=0.1,
@@ -241,7 +241,7 @@ EVOLVE = EvolveConfig(
 )
 SFT_SEED = SftConfig(
     training=TrainingConfig(
-        steps=200,
+        steps=240,
         batch_tokens=4096,
         learning_rate=2e-3,
         final_learning_rate=2e-4,
@@ -267,7 +267,7 @@ RANK = RankConfig(
 )
 SYNTHESIZE = SynthesizeConfig(
     writer="written",
-    rejection_prompts=2400,
+    rejection_prompts=4800,
     rejection_rounds=4,
     rejection_sampling=Sampling(temperature=1.0, n=6, max_new_tokens=16),
     max_right_per_prompt=1,
@@ -280,7 +280,7 @@ SYNTHESIZE = SynthesizeConfig(
 )
 SFT = SftConfig(
     training=TrainingConfig(
-        steps=100,
+        steps=160,
         batch_tokens=4096,
         learning_rate=1e-3,
         final_learning_rate=1e-4,
@@ -297,31 +297,32 @@ SFT = SftConfig(
 )
 REWARD = RewardConfig(
     pretraining="run",
-    pretraining_pairs=3200,
-    pairs=3200,
+    pretraining_pairs=6400,
+    pairs=6400,
     pairs_per_step=64,
     quality_strategies=(),
     training=TrainingConfig(
-        learning_rate=5e-4,
-        final_learning_rate=5e-4,
-        warmup_steps=0,
-        schedule="constant",
+        learning_rate=2e-3,
+        final_learning_rate=2e-4,
+        warmup_steps=5,
+        schedule="linear",
+        optimizer="muon",
         batch_tokens=8192,
         checkpoint_every_steps=50,
     ),
     max_length_tokens=256,
 )
 DPO = DpoConfig(
-    beta=0.3,
+    beta=0.1,
     nll_weight=1.0,
-    pairs_per_step=64,
+    pairs_per_step=32,
     budget="steps",
     control="chosen_only",
     max_length_tokens=256,
     training=TrainingConfig(
-        steps=60,
-        learning_rate=1e-4,
-        final_learning_rate=1e-5,
+        steps=160,
+        learning_rate=3e-4,
+        final_learning_rate=3e-5,
         warmup_steps=5,
         schedule="linear",
         batch_tokens=8192,
@@ -332,7 +333,7 @@ DPO = DpoConfig(
 ONLINE = OnlineConfig(
     episodes=8,
     prompts="verifiable",
-    prompts_per_episode=96,
+    prompts_per_episode=192,
     samples=4,
     temperature=1.0,
     top_p=1.0,
@@ -362,7 +363,7 @@ BENCHMARKS = BenchmarksConfig(
     max_new_tokens=64,
     verifiable_per_kind=30,
 )
-LONG_CONTEXT = LongContextConfig(multiples=(1, 2, 4, 8), text_tokens=8_192, local_share=0.45)
+LONG_CONTEXT = LongContextConfig(multiples=(1, 2, 4, 8), text_tokens=16_384, local_share=0.45)
 SAFETY = SafetyConfig(max_new_tokens=32)
 MULTILINGUAL = MultilingualConfig(tokens_per_language=8000, prompts_per_language=10, max_new_tokens=32)
 CONTAMINATION = ContaminationConfig()
