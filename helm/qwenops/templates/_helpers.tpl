@@ -246,6 +246,23 @@ matchExpressions:
 {{- end }}
 
 {{/* Egress rules that more than one policy has; each is a list, for nindent. */}}
+{{- define "qwenops.egressToDns" -}}
+{{- with .Values.networkPolicy.dns }}
+- to:
+    - namespaceSelector:
+        matchLabels:
+          {{- toYaml .namespaceLabels | nindent 10 }}
+    {{- range .cidrs }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  ports:
+    {{- range .ports }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "qwenops.egressToServices" -}}
 - to:
     - podSelector:
