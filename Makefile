@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint ui compile clean
+.PHONY: help demo test test-all test-chart lint ui compile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,10 @@ test: $(STAMP) ## the default test suite, with the smoke recipe end to end
 
 test-all: $(STAMP) ## the tests that need more workers or minutes as well
 	$(BIN)/python -m pytest -m ''
+
+test-chart: $(STAMP) ## the Helm chart with the real helm, Kubernetes' schemas, images and runbook; fetches its tools into a cache
+	$(BIN)/python infra/ci/fetch_tools.py
+	$(BIN)/python -m pytest tests/helm tests/infra
 
 lint: $(STAMP) ## ruff, pyright, import rules, spelling
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ helm install qwenops helm/qwenops --namespace research --create-namespace
 helm test qwenops --namespace research --logs
 ```
 
-The second command runs `qwenops doctor --cluster` inside the cluster, under the account of the pipeline steps, and, with
+The second command runs the prerequisites check inside the cluster, under the account of the pipeline steps, and, with
 `tests.smoke.enabled`, submits the smoke pipeline from the ConfigMap `tests.smoke.pipelinesConfigMap` and waits for its end:
 
 ```
@@ -30,7 +30,7 @@ kubectl --namespace research create configmap qwenops-pipelines --from-file=smok
 | NetworkPolicies | deny all, then what steps, Ray pods, submitters, MLflow and its services need of each other |
 | RuntimeClass | on request, for pods that execute generated code |
 | PodDisruptionBudgets | a node drain waits for Ray heads |
-| CronJob `trigger` | on request, `qwenops submit` on a schedule inside the cluster |
+| CronJob `trigger` | on request, submits a pipeline on a schedule, inside the cluster |
 | Grafana dashboard, PodMonitors, PrometheusRule | stalled step, loss that is no number, quota held after the end, cost over budget |
 
 Values files to start from: [kind](ci/kind-values.yaml) (one machine, single-user Kubeflow), [gpu](ci/gpu-values.yaml) (cloud services,

@@ -120,7 +120,7 @@ def test_schema_and_values_know_the_same_names():
         ({"podDisruptionBudgets__mlflow__enabled": False}, {"PodDisruptionBudget/qwenops-mlflow"}),
         ({"podDisruptionBudgets__rayHeads__enabled": False}, {"PodDisruptionBudget/qwenops-ray-heads"}),
         ({"monitoring__dashboard__enabled": False}, {"ConfigMap/qwenops-dashboard"}),
-        ({"tests__doctor": False}, {"Pod/qwenops-test-doctor"}),
+        ({"tests__doctor__enabled": False}, {"Pod/qwenops-test-doctor"}),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
