@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from mlflow.server.security_utils import is_allowed_host_header
 from tests.helm.chart import CHART, VALUES, Object, containers, names, of_kind, pod_specs
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
@@ -180,10 +181,23 @@ def test_scheduling_and_volumes_reach_every_pod(render):
         assert {"name": "ca", "mountPath": "/etc/ca"} in container["volumeMounts"], name
 
 
-def test_mlflow_answers_to_the_names_of_its_service(render):
-    environment = dict(containers(render(namespace="team-a")))[MLFLOW]["env"]
-    (hosts,) = (item["value"].split(",") for item in environment if item["name"] == "MLFLOW_SERVER_ALLOWED_HOSTS")
-    assert {"qwenops-mlflow:*", "qwenops-mlflow.team-a.svc:*", "localhost:*"} <= set(hosts)
+@pytest.mark.parametrize(
+    ("host", "answered"),
+    [
+        ("qwenops-mlflow:5000", True),
+        ("qwenops-mlflow.team-a:5000", True),
+        ("qwenops-mlflow.team-a.svc.cluster.local:5000", True),
+        ("localhost:5000", True),
+        ("mlflow.example.org", True),
+        ("qwenops-mlflow.team-b:5000", False),
+        ("evil.example.net", False),
+    ],
+)
+def test_mlflow_answers_to_its_own_names_alone(render, host, answered):
+    objects = render(namespace="team-a", mlflow__allowedHosts=["mlflow.example.org"])
+    environment = {item["name"]: item.get("value") for item in dict(containers(objects))[MLFLOW]["env"]}
+    allowed = environment["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert is_allowed_host_header(allowed, host) is answered
 
 
 def test_artifacts_pass_through_the_server_or_straight_to_the_bucket(render):
