@@ -94,4 +94,4 @@ def test_ray_images_hold_what_kuberay_calls(name):
     text = CONTAINERFILES[name].read_text(encoding="utf-8")
     assert re.search(r"apt-get install .*\bbash\b.*\bwget\b", text)
     assert "/etc/profile.d/" in text
-    assert "cluster" in VERSIONS["images"][name]["extras"]
+    assert "ray" in VERSIONS["images"][name]["extras"]
