@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -132,30 +133,17 @@ def test_restarted_step_adopts_the_running_job(counter, server, kube):
 
 
 def test_failed_job_of_an_earlier_step_is_removed_and_a_new_one_started(counter, server, kube):
-    with Operator(server, [INITIALIZING, RUNNING, APP_FAILED]) as operator:
-        launcher = RayJobLauncher(kube, RayCluster(deletion_seconds=5))
-        context = RunContext.from_environment(os.environ | {"QWENOPS_RUN_ID": "run-1"})
-        work = message(value=4)
-        # A step that was killed after it created its job.
-        from_before = _work(launcher, work, context)
-        launcher._create_or_adopt(from_before, 0)
-        while server.store.objects["rayjobs", operator.seen[0] if operator.seen else ""].get("status", {}).get(
-            "jobDeploymentStatus"
-        ) != "Failed" if operator.seen else True:
-            time.sleep(0.01)
-        operator.scripts.append(GOOD)
+    with Operator(server, GOOD) as operator:
+        shutil.rmtree(launch(kube, value=4).path)
+    manifest = next(body for method, _, _, body in server.requests if method == "POST")
+    server.store.add("rayjobs", {"metadata": manifest["metadata"], "spec": manifest["spec"]})
+    server.store.status(operator.seen[0], **APP_FAILED)
+    with Operator(server) as second:
+        second.seen, second.scripts = [operator.seen[0]], [GOOD]
         published = launch(kube, value=4)
     assert (published.path / "value.txt").read_text() == "4"
-    assert [name.rpartition("-")[2] for name in operator.seen] == ["0", "1"]
+    assert [name.rpartition("-")[2] for name in second.seen] == ["0", "1"]
     assert leftovers(server) == []
-
-
-def _work(launcher, sent, context):
-    from qwenops.platform import ray_job
-    from qwenops.platform.stage import read_task
-
-    task = read_task(sent)
-    return ray_job._Work(sent, task, context, launcher._identify(task, context))
 
 
 def test_create_whose_answer_was_lost_is_adopted_and_not_doubled(counter, server, kube):
