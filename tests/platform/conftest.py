@@ -1,5 +1,6 @@
 """A stage of a package of its own, an API server double, and the operator's part played to a script."""
 
+import contextlib
 import shlex
 import sys
 import threading
@@ -127,10 +128,8 @@ def drive(operator: Operator, name: str) -> None:
     """Run the job's own entrypoint to its end, as the submitter and the head would."""
     entrypoint = operator.server.store.objects["rayjobs", name]["spec"]["entrypoint"]
     assert shlex.split(entrypoint)[:3] == ["python", "-m", "qwenops.platform.run_stage"]
-    try:
+    with contextlib.suppress(QwenOpsError):
         run_stage.run(entrypoint.split()[3])
-    except QwenOpsError:
-        pass
 
 
 def admit(operator: Operator, name: str) -> None:

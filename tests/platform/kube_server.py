@@ -6,6 +6,7 @@ logs with time stamps. `fail` answers the next matching requests with a status; 
 connection and the port, and opens it again.
 """
 
+import contextlib
 import copy
 import json
 import re
@@ -99,7 +100,7 @@ class Store:
         return body
 
     def quota_holders(self) -> list[str]:
-        """RayJobs for which Kueue counts quota: admitted, there, and not ended. A refused one holds on until deleted."""
+        """RayJobs that hold quota: admitted, there, and not ended; one that was refused holds on until it is deleted."""
         with self.changed:
             return [
                 name
@@ -269,7 +270,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: dict, headers: dict[str, str] | None = None) -> None:
         text = json.dumps(body).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(text)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(text)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(text)
@@ -315,10 +320,8 @@ class KubeServer:
         """Break every open stream."""
         self.generation += 1
         for connection in list(self.connections):
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         self.connections.clear()
 
     def restart(self, down_seconds: float) -> None:

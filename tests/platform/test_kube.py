@@ -1,4 +1,4 @@
-"""Calls outlive what an API server does: throttling, faults, dropped streams, compaction, a restart. Refusals explain."""
+"""Calls outlive throttling, faults, dropped streams, compaction and a restart of the API server; refusals explain."""
 
 import threading
 import time

@@ -79,8 +79,9 @@ def test_both_launchers_publish_the_same_artifact(counter, server, kube, monkeyp
 
 
 def test_stage_with_its_own_error_keeps_the_family_and_is_not_tried_again(counter, server, kube):
-    with Operator(server, [INITIALIZING, RUNNING, drive, APP_FAILED], GOOD) as operator, pytest.raises(
-        ContractError, match="bad rows"
+    with (
+        Operator(server, [INITIALIZING, RUNNING, drive, APP_FAILED], GOOD) as operator,
+        pytest.raises(ContractError, match="bad rows"),
     ):
         launch(kube, fault="contract")
     assert len(operator.seen) == 1
@@ -207,8 +208,9 @@ def test_job_belongs_to_what_owns_the_step(counter, server, kube, owned, kind):
 
 def test_deleted_run_takes_its_job_along(counter, server, kube):
     step_pod(server, owner=False)
-    with Operator(server, [INITIALIZING, lambda operator, _: server.store.remove("pods", "step")]), pytest.raises(
-        PlatformError, match="deleted the RayJob"
+    with (
+        Operator(server, [INITIALIZING, lambda operator, _: server.store.remove("pods", "step")]),
+        pytest.raises(PlatformError, match="deleted the RayJob"),
     ):
         launch(kube, pod="step")
     assert leftovers(server) == []

@@ -16,6 +16,8 @@ NAME_LIMIT = 47
 """Longest name of a RayJob; KubeRay puts suffixes behind it and refuses a longer one."""
 RUN, STAGE, FINGERPRINT = "qwenops.io/run", "qwenops.io/stage", "qwenops.io/fingerprint"
 TASK = "qwenops.io/task"
+# The chart's network policies find the pods of a run by it.
+_PART_OF = {"app.kubernetes.io/part-of": "qwenops"}
 _QUEUE, _QUEUE_PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 _HASH = 12
 _LABEL_LIMIT = 63
@@ -133,7 +135,7 @@ def _fault_tolerance(wanted: GcsFaultTolerance) -> Json:
 
 
 def _template(group: RayGroup, container: str, identity: Identity) -> Json:
-    metadata: Json = {"labels": group.labels | identity.labels()}
+    metadata: Json = {"labels": group.labels | _PART_OF | identity.labels()}
     if group.annotations:
         metadata["annotations"] = group.annotations
     return {"metadata": metadata, "spec": {"containers": [_container(group, container)]} | _pod(group)}
