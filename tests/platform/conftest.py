@@ -154,3 +154,15 @@ def start_pod(operator: Operator, name: str, container: str = "ray-job-submitter
     }
     operator.server.store.add("pods", body)
     return pod
+
+
+def kubeconfig(url: str) -> str:
+    """A kubeconfig for the server at `url`, with a token and the namespace `team`."""
+    return f"""
+apiVersion: v1
+kind: Config
+current-context: here
+clusters: [{{name: c, cluster: {{server: "{url}"}}}}]
+users: [{{name: u, user: {{token: secret-token}}}}]
+contexts: [{{name: here, context: {{cluster: c, user: u, namespace: team}}}}]
+"""

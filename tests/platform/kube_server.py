@@ -100,7 +100,7 @@ class Store:
         return body
 
     def quota_holders(self) -> list[str]:
-        """RayJobs that hold quota: admitted, there, and not ended; one that was refused holds on until it is deleted."""
+        """RayJobs that hold quota: admitted, there, and not ended; a refused one holds it until it is deleted."""
         with self.changed:
             return [
                 name

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from kubernetes import client
-from tests.platform.conftest import COMPLETE, INITIALIZING, RUNNING
+from tests.platform.conftest import COMPLETE, INITIALIZING, RUNNING, kubeconfig
 from tests.platform.kube_server import KubeServer
 
 from qwenops.errors import PlatformError
@@ -169,16 +169,7 @@ def test_process_outside_a_cluster_is_told_what_it_lacks():
 def test_kubeconfig_gives_address_token_and_namespace(tmp_path):
     server = KubeServer()
     path = tmp_path / "config"
-    path.write_text(
-        f"""
-apiVersion: v1
-kind: Config
-current-context: here
-clusters: [{{name: c, cluster: {{server: "{server.url}"}}}}]
-users: [{{name: u, user: {{token: secret-token}}}}]
-contexts: [{{name: here, context: {{cluster: c, user: u, namespace: team}}}}]
-"""
-    )
+    path.write_text(kubeconfig(server.url))
     kube = connect(str(path), "")
     assert kube.namespace == "team"
     assert kube.create_job(job())

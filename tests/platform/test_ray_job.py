@@ -16,11 +16,13 @@ from tests.platform.conftest import (
     Operator,
     admit,
     drive,
+    kubeconfig,
     start_pod,
 )
 
 from qwenops.errors import ContractError, PlatformError
 from qwenops.platform.context import RunContext
+from qwenops.platform.launchers import release
 from qwenops.platform.ray_job import RayJobLauncher, release_run
 from qwenops.platform.stage import execute
 from qwenops.platform.termination import Terminated
@@ -68,6 +70,26 @@ def test_finished_stage_is_reused_by_either_launcher(counter, server, kube, monk
     again = execute("toy.counter", message(value=4)["slice"], {})
     assert again.reused
     assert len(server.requests) == before
+
+
+def test_step_in_a_pod_launches_what_its_environment_says(counter, server, monkeypatch):
+    config = counter / "kubeconfig"
+    config.write_text(kubeconfig(server.url))
+    monkeypatch.setenv("QWENOPS_KUBECONFIG", str(config))
+    monkeypatch.setenv("QWENOPS_CLUSTER", canonical(RayCluster(deletion_seconds=5)))
+    monkeypatch.setenv("QWENOPS_POD_NAMESPACE", "team")
+    monkeypatch.setenv("QWENOPS_RUN_ID", "run-1")
+    with Operator(server, GOOD) as operator:
+        published = execute("toy.counter", message(value=4)["slice"], {})
+    assert (published.path / "value.txt").read_text() == "4"
+    assert len(operator.seen) == 1
+    server.store.add("rayjobs", {"metadata": {"name": "left", "labels": {"qwenops.io/run": "run-1"}}, "spec": {}})
+    assert release(RunContext.from_environment()) == ("left",)
+    assert leftovers(server) == []
+
+
+def test_release_outside_a_cluster_does_nothing(counter):
+    assert release(RunContext.from_environment()) == ()
 
 
 def test_both_launchers_publish_the_same_artifact(counter, server, kube, monkeypatch, tmp_path):

@@ -41,6 +41,10 @@ def test_file_needs_only_what_it_changes(tmp_path):
             '{"name": "x", "image": "i", "clusters": {"c": {"active_deadline_seconds": 5}}}',
             "pre_running_deadline_seconds",
         ),
+        (
+            '{"name": "x", "image": "i", "clusters": {"c": {"workers": {"w": {"replicas": 3, "max_replicas": 2}}}}}',
+            "min_replicas <= replicas <= max_replicas",
+        ),
         ("not json", "placement"),
     ],
 )

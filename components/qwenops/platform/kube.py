@@ -82,6 +82,10 @@ class Kube:
         self._objects = client.CustomObjectsApi(api)
         self._outage_seconds, self._watch_seconds = outage_seconds, watch_seconds
 
+    def hurry(self, seconds: float) -> None:
+        """From now on sit out no outage longer than `seconds`: this process is being ended."""
+        self._outage_seconds = min(self._outage_seconds, seconds)
+
     def create_job(self, manifest: Json) -> bool:
         """Create a RayJob; False when one of that name exists."""
         try:

@@ -43,12 +43,15 @@ class LogStreams:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def attend(self, pods: list[Any]) -> None:
-        """Start to follow each container of `pods` that is not followed yet."""
+        """Start to follow each container of `pods` that is not followed yet, or was restarted."""
         for pod in pods:
             for container in pod.spec.containers:
                 key = (pod.metadata.name, container.name)
-                if container.name in _CONTAINERS and key not in self._threads:
-                    self._threads[key] = _Follower(self._kube, key, self._receiver(key))
+                before = self._threads.get(key)
+                ended = before is not None and not before.is_alive()
+                if container.name in _CONTAINERS and (not before or (ended and pod.status.phase == "Running")):
+                    last = before.last if before else ""
+                    self._threads[key] = _Follower(self._kube, key, self._receiver(key), last)
                     self._threads[key].start()
 
     def close(self, seconds: float) -> None:
@@ -85,19 +88,19 @@ class LogStreams:
 class _Follower(threading.Thread):
     """Follows one container until its log ends or `stop` is called."""
 
-    def __init__(self, kube: Kube, key: tuple[str, str], receive: Any) -> None:
+    def __init__(self, kube: Kube, key: tuple[str, str], receive: Any, last: str) -> None:
         super().__init__(daemon=True, name=f"log-{key[0]}")
         self.pod, self.container = key
         self._kube, self._receive = kube, receive
         self._stopped = threading.Event()
         self._response: Any = None
-        self._last = ""
+        self.last = last
 
     def run(self) -> None:
         """Read, and read again after a break."""
         pause = _FIRST_PAUSE
         while not self._stopped.is_set():
-            before = self._last
+            before = self.last
             try:
                 if self._read():
                     return
@@ -107,7 +110,7 @@ class _Follower(threading.Thread):
             except (*TRANSIENT, ValueError):
                 # ValueError: urllib3's answer to a read of a response that `stop` closed.
                 pass
-            pause = _FIRST_PAUSE if self._last != before else min(pause * 2, _LONGEST_PAUSE)
+            pause = _FIRST_PAUSE if self.last != before else min(pause * 2, _LONGEST_PAUSE)
             self._stopped.wait(pause)
 
     def stop(self) -> None:
@@ -120,7 +123,7 @@ class _Follower(threading.Thread):
 
     def _read(self) -> bool:
         """Stream to the end; True when the container has ended, so that nothing more can come."""
-        options: dict[str, Any] = {"since_seconds": _age(self._last) + _SLACK_SECONDS} if self._last else {}
+        options: dict[str, Any] = {"since_seconds": _age(self.last) + _SLACK_SECONDS} if self.last else {}
         self._response = self._kube.core.read_namespaced_pod_log(
             self.pod,
             self._kube.namespace,
@@ -134,8 +137,8 @@ class _Follower(threading.Thread):
         try:
             for raw in _lines(self._response):
                 stamp, text = _split(raw)
-                if stamp > self._last or not stamp:
-                    self._last = stamp or self._last
+                if stamp > self.last or not stamp:
+                    self.last = stamp or self.last
                     self._receive(text)
                 if self._stopped.is_set():
                     return True

