@@ -304,3 +304,41 @@ def test_quota_is_free_after_every_end(counter, server, kube, end):
     assert len(held[0]) == 1
     assert server.store.quota_holders() == []
     assert leftovers(server) == []
+
+
+def test_job_that_does_not_go_away_forbids_a_second_driver(counter, server, kube):
+    def hold(operator, name):
+        job = server.store.objects["rayjobs", name]
+        job["metadata"]["finalizers"] = ["ray.io/rayjob-finalizer"]
+        server.store.put("rayjobs", job)
+
+    script = [INITIALIZING, hold, {"jobDeploymentStatus": "Failed", "reason": "SubmissionFailed"}]
+    with Operator(server, script, GOOD) as operator, pytest.raises(PlatformError, match="does not go away"):
+        launch(kube, RayCluster(deletion_seconds=1))
+    assert len(operator.seen) == 1
+
+
+def test_job_preempted_by_the_queue_waits_and_goes_on(counter, server, kube):
+    held = []
+
+    def preempt(operator, name):
+        job = server.store.objects["rayjobs", name]
+        job["spec"]["suspend"] = True
+        server.store.put("rayjobs", job)
+        held.append(len(server.store.quota_holders()))
+
+    gone = [{"jobDeploymentStatus": "Suspending"}, {"jobDeploymentStatus": "Suspended", "jobStatus": ""}]
+    again = [admit, {"jobDeploymentStatus": ""}, *GOOD]
+    with Operator(server, [admit, INITIALIZING, RUNNING, preempt, *gone, *again]) as operator:
+        published = launch(kube, RayCluster(queue="team-queue", deletion_seconds=5), value=4)
+    assert (published.path / "value.txt").read_text() == "4"
+    assert held == [0]
+    assert len(operator.seen) == 1
+    assert leftovers(server) == []
+
+
+def test_refused_right_to_read_pods_costs_the_log_and_not_the_job(counter, server, kube, capsys):
+    server.fail("GET", "/pods", 403, times=99, message="pods is forbidden")
+    with Operator(server, GOOD):
+        launch(kube, value=4)
+    assert "not allowed to list pods" in capsys.readouterr().out
