@@ -93,6 +93,8 @@ LIMITS = RayCluster(
         (dict(phase="Initializing", age=300, started=221), "PreRunningDeadlineExceeded"),
         (dict(phase="Running", age=900, started=619), ""),
         (dict(phase="Running", age=900, started=621), "DeadlineExceeded"),
+        (dict(phase="Initializing", age=219), ""),
+        (dict(phase="Initializing", age=221), "PreRunningDeadlineExceeded"),
         # A start time from before a suspension or a retry says nothing.
         (dict(phase="", age=900, started=800), ""),
         (dict(phase="Retrying", age=900, started=800), ""),

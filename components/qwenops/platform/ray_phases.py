@@ -119,8 +119,9 @@ def _going(job: dict[str, Any], phase: str, ray: str) -> Verdict:
 
 def _overdue(job: dict[str, Any], phase: str, cluster: RayCluster, now: float) -> Verdict | None:
     """A failure that the operator should have declared, or cannot: it is dead, or the queue never admits."""
-    waited = now - _seconds(job["metadata"]["creationTimestamp"])
-    started = (job.get("status") or {}).get("startTime")
+    created = job["metadata"]["creationTimestamp"]
+    waited = now - _seconds(created)
+    started = (job.get("status") or {}).get("startTime") or (created if phase else "")
     if phase in ("Suspended", "Suspending") or job["spec"].get("suspend"):
         if waited > cluster.queue_seconds:
             action = f"look at the queue: kubectl get workloads; LocalQueue {cluster.queue or 'none'}"

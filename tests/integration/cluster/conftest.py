@@ -58,7 +58,7 @@ class Cluster:
         """A client that shows `token`."""
         settings = client.Configuration()
         config.load_kube_config(self.kubeconfig, client_configuration=settings)
-        settings.cert_file = settings.key_file = None
+        settings.cert_file = settings.key_file = settings.refresh_api_key_hook = None
         settings.api_key = {"authorization": f"Bearer {token}"}
         return client.ApiClient(settings)
 

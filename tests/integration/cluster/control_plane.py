@@ -72,7 +72,7 @@ class ControlPlane:
     def _etcd(self) -> list[str]:
         client, peer = f"http://127.0.0.1:{self._etcd_port}", f"http://127.0.0.1:{self._peer_port}"
         return [
-            f"--data-dir={self._folder / 'etcd'}",
+            f"--data-dir={self._folder / 'data'}",
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}",

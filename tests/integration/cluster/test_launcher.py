@@ -96,7 +96,7 @@ def test_every_terminal_reason_is_told_and_leaves_nothing(cluster, namespace, co
         core = client.CoreV1Api(cluster.api())
         involved = {"kind": "RayJob", "apiVersion": "ray.io/v1", "name": name, "namespace": namespace}
         facts = {"type": "Warning", "reason": "Complaint", "message": "what went wrong", "involvedObject": involved}
-        core.create_namespaced_event(namespace, {"metadata": {"name": f"{name}.1"}} | facts)
+        core.create_namespaced_event(namespace, {"metadata": {"name": f"{name}.{time.time_ns():x}"}} | facts)
 
     with scripted([INITIALIZING, complain, end]), pytest.raises(PlatformError) as error:
         RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(message(), context_in(counter, "run-1"))

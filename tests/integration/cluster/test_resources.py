@@ -15,7 +15,17 @@ def manifest(ray_cluster, name="collect"):
     return ray_job(ray_cluster, Identity("run", name, "f" * 64), 0, "python -m qwenops.platform.run_stage x", "{}")
 
 
+def known_fields(cluster):
+    """Fields of a RayJob's spec in the installed version of its definition."""
+    found = client.ApiextensionsV1Api(cluster.api()).read_custom_resource_definition("rayjobs.ray.io")
+    (version,) = (v for v in found.spec.versions if v.name == "v1")
+    return version.schema.open_apiv3_schema.properties["spec"].properties
+
+
 def try_to_create(cluster, namespace, body):
+    if "preRunningDeadlineSeconds" not in known_fields(cluster):
+        # KubeRay 1.5: the server drops the field, and the launcher keeps that deadline itself.
+        del body["spec"]["preRunningDeadlineSeconds"]
     client.CustomObjectsApi(cluster.api()).create_namespaced_custom_object(
         "ray.io", "v1", namespace, "rayjobs", body, dry_run="All", field_validation="Strict"
     )
