@@ -13,23 +13,20 @@ Names carry an attempt: a job that the cluster failed is deleted, and only when 
 start, so that two drivers never write one scratch folder. The stage continues from its last checkpoint there.
 """
 
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwenops.errors import FAMILIES, PlatformError, QwenOpsError
+from qwenops.errors import PlatformError, QwenOpsError
 from qwenops.platform.context import RunContext
-from qwenops.platform.kube import Json, Kube
+from qwenops.platform.kube import Kube
 from qwenops.platform.kube_logs import LogStreams
-from qwenops.platform.ray_manifest import FINGERPRINT, RUN, Identity, label_value, ray_job
+from qwenops.platform.ray_manifest import FINGERPRINT, RUN, label_value
 from qwenops.platform.ray_phases import Verdict, judge
-from qwenops.platform.run_stage import write_token
-from qwenops.platform.stage import Events, Published, Task, describe_error, find_published, place, read_task
+from qwenops.platform.ray_work import Work, driver_error, driver_facts, identify
+from qwenops.platform.stage import Events, Published, describe_error, find_published, place, read_task
 from qwenops.platform.termination import Terminated, is_evicted, termination_raises
-from qwenops.recipe.codec import canonical
 from qwenops.recipe.placement import RayCluster
 
 _MOST_NAMES = 100
@@ -38,26 +35,6 @@ _VISIBLE_SECONDS = 60
 _DRAIN_SECONDS = 5
 # What a pod gets between SIGTERM and SIGKILL is 30 seconds by default.
 _HURRIED_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class _Work:
-    """One task on its way through a launcher."""
-
-    message: Mapping[str, Any]
-    task: Task
-    context: RunContext
-    identity: Identity
-
-    @property
-    def node(self) -> str:
-        return self.task.slice.node
-
-    def manifest(self, cluster: RayCluster, attempt: int) -> Json:
-        """The RayJob of an attempt."""
-        token = write_token(self.message, self.context, self.identity.name(attempt))
-        entrypoint = f"python -m qwenops.platform.run_stage {token}"
-        return ray_job(cluster, self.identity, attempt, entrypoint, canonical(dict(self.message)))
 
 
 class RayJobLauncher:
@@ -81,33 +58,14 @@ class RayJobLauncher:
         events = Events(Path(context.events), task.slice.node)
         with termination_raises():
             try:
-                work = _Work(message, task, context, self._identify(task, context))
+                work = Work(message, task, context, identify(task, context, self._kube))
                 return self._attempts(work)
             except QwenOpsError as error:
-                if _driver_facts(context, task).get("status") != "failed":
+                if driver_facts(context, task.slice.node).get("status") != "failed":
                     events.write(status="failed", finished=time.time(), error=describe_error(error))
                 raise
 
-    def _identify(self, task: Task, context: RunContext) -> Identity:
-        key, _ = place(task, context)
-        owner = self._owner(context.pod_name)
-        return Identity(context.run_id or owner.get("uid") or context.run_name, task.slice.node, key, owner)
-
-    def _owner(self, pod_name: str) -> Json:
-        pod = self._kube.pod(pod_name) if pod_name else None
-        if pod is None:
-            return {}
-        for reference in pod.metadata.owner_references or []:
-            if reference.controller:
-                return {
-                    "apiVersion": reference.api_version,
-                    "kind": reference.kind,
-                    "name": reference.name,
-                    "uid": reference.uid,
-                }
-        return {"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid}
-
-    def _attempts(self, work: _Work) -> Published:
+    def _attempts(self, work: Work) -> Published:
         attempt = 0
         for tried in range(1, self._cluster.attempts + 1):
             attempt = self._create_or_adopt(work, attempt)
@@ -120,7 +78,7 @@ class RayJobLauncher:
             attempt += 1
         raise AssertionError("a cluster allows at least one attempt")
 
-    def _create_or_adopt(self, work: _Work, first: int) -> int:
+    def _create_or_adopt(self, work: Work, first: int) -> int:
         """Number of the attempt that is now there, made here or found alive."""
         for attempt in range(first, first + _MOST_NAMES):
             name = work.identity.name(attempt)
@@ -141,7 +99,7 @@ class RayJobLauncher:
             action=f"kubectl delete rayjobs -n {self._kube.namespace} -l {RUN}={label_value(work.identity.run)}",
         )
 
-    def _attend(self, work: _Work, name: str) -> tuple[QwenOpsError | None, bool]:
+    def _attend(self, work: Work, name: str) -> tuple[QwenOpsError | None, bool]:
         """Follow a job to its end and delete it; its error, if any, and whether a new attempt may help."""
         folder = Path(work.context.store) / "logs" / label_value(work.identity.run) / name
         logs = LogStreams(self._kube, folder, work.node)
@@ -164,7 +122,7 @@ class RayJobLauncher:
             logs.close(0)
         return failure or (None, False)
 
-    def _follow(self, work: _Work, name: str, logs: LogStreams) -> Verdict:
+    def _follow(self, work: Work, name: str, logs: LogStreams) -> Verdict:
         said = ""
         for job in self._kube.follow_job(name):
             verdict = judge(job, self._cluster, time.time())
@@ -186,8 +144,8 @@ class RayJobLauncher:
             # The job's end does not depend on its log.
             print(f"[{name}] no log: {error}", flush=True)
 
-    def _explain(self, work: _Work, name: str, verdict: Verdict, logs: LogStreams) -> tuple[QwenOpsError, bool]:
-        own = _driver_error(work, name)
+    def _explain(self, work: Work, name: str, verdict: Verdict, logs: LogStreams) -> tuple[QwenOpsError, bool]:
+        own = driver_error(work.context, work.node, name)
         if own is not None:
             return own, isinstance(own, PlatformError)
         parts = [verdict.reason]
@@ -205,7 +163,7 @@ class RayJobLauncher:
         )
         return error, verdict.again
 
-    def _delete(self, work: _Work, name: str, seconds: float, *, strict: bool = False) -> None:
+    def _delete(self, work: Work, name: str, seconds: float, *, strict: bool = False) -> None:
         """Delete a job and wait for its pods to be gone; `strict` when another driver is to follow."""
         try:
             gone = self._kube.delete_job(name, wait_seconds=seconds)
@@ -225,7 +183,7 @@ class RayJobLauncher:
             )
         print(f"[{work.node}] RayJob {name} is still being deleted", flush=True)
 
-    def _read_back(self, work: _Work) -> Published:
+    def _read_back(self, work: Work) -> Published:
         deadline, pause = time.monotonic() + _VISIBLE_SECONDS, 0.05
         while True:
             published = find_published(work.task, work.context)
@@ -235,7 +193,7 @@ class RayJobLauncher:
                 raise PlatformError(
                     f"{work.node} succeeded on the cluster, but its artifact is not here",
                     expected=f"an intact artifact {place(work.task, work.context)[1]}",
-                    found=_driver_facts(work.context, work.task).get("artifact", "no artifact in the driver's events"),
+                    found=driver_facts(work.context, work.node).get("artifact", "no artifact in the driver's events"),
                     action="mount the same volume, and use the same image, in the step and in the Ray pods",
                 )
             time.sleep(pause)
@@ -248,19 +206,3 @@ def release_run(kube: Kube, run: str, *, wait_seconds: float) -> tuple[str, ...]
     for name in names:
         kube.delete_job(name, wait_seconds=wait_seconds)
     return names
-
-
-def _driver_facts(context: RunContext, task: Task) -> dict[str, Any]:
-    try:
-        text = (Path(context.events) / f"{task.slice.node}.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    return json.loads(text)
-
-
-def _driver_error(work: _Work, name: str) -> QwenOpsError | None:
-    """What the driver of this very job said of its own failure."""
-    facts = _driver_facts(work.context, work.task)
-    if facts.get("job") != name or facts["status"] != "failed":
-        return None
-    return FAMILIES[facts["error"]["family"]](facts["error"]["message"])
