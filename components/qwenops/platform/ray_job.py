@@ -15,6 +15,7 @@ start, so that two drivers never write one scratch folder. The stage continues f
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ class RayJobLauncher:
         while True:
             published = find_published(work.task, work.context)
             if published:
-                return Published(published.path, published.manifest, reused=False)
+                return replace(published, reused=False)
             if time.monotonic() > deadline:
                 raise PlatformError(
                     f"{work.node} succeeded on the cluster, but its artifact is not here",

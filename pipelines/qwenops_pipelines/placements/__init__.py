@@ -9,7 +9,7 @@ from qwenops_pipelines.placements.h200_node import h200_node
 from qwenops_pipelines.placements.kind import kind
 from qwenops_pipelines.placements.laptop import laptop
 
-_PLACEMENTS = {"laptop": laptop, "h200_node": h200_node, "kind": kind}
+PLACEMENTS = {"laptop": laptop, "h200_node": h200_node, "kind": kind}
 
 
 def by_name(name: str) -> Placement:
@@ -20,14 +20,14 @@ def by_name(name: str) -> Placement:
     """
     if name.endswith(".json"):
         return _read(Path(name))
-    if name not in _PLACEMENTS:
+    if name not in PLACEMENTS:
         raise RecipeError(
             "unknown placement",
-            expected=f"one of {', '.join(_PLACEMENTS)}, or a .json file",
+            expected=f"one of {', '.join(PLACEMENTS)}, or a .json file",
             found=name,
             action="check --placement",
         )
-    return _PLACEMENTS[name]()
+    return PLACEMENTS[name]()
 
 
 def _read(path: Path) -> Placement:
