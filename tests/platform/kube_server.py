@@ -175,6 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(409, _status(409, f'{found["plural"]} "{body["metadata"]["name"]}" already exists'))
                 return
             created = store.add(found["plural"], body)
+        self.kube.on_create()
         if self.kube.lose_next_answer:
             self.kube.lose_next_answer = False
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -291,6 +292,7 @@ class KubeServer:
         self.longest_watch = 60.0
         self.cut_logs_after = 0
         self.lose_next_answer = False
+        self.on_create = lambda: None
         self._faults: list[list] = []
         self._port = 0
         self._open()

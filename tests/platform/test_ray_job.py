@@ -200,6 +200,13 @@ def test_cancelled_run_deletes_its_job(counter, server, kube):
     assert leftovers(server) == []
 
 
+def test_run_cancelled_before_the_creation_is_answered_deletes_its_job(counter, server, kube):
+    server.on_create = lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(0.3))
+    with Operator(server, []), pytest.raises(Terminated):
+        launch(kube)
+    assert leftovers(server) == []
+
+
 def test_evicted_step_leaves_its_job_and_the_next_step_adopts_it(counter, server, kube):
     step_pod(server, "DisruptionTarget")
     with Operator(server, [INITIALIZING, RUNNING, terminate]) as operator:

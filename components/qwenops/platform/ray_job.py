@@ -56,13 +56,16 @@ class RayJobLauncher:
             QwenOpsError: the stage's own family where its driver said so, else a PlatformError.
         """
         task = read_task(message)
-        events = Events(Path(context.events), task.slice.node)
+        work = Work(message, task, context, identify(task, context, self._kube))
+        events = Events(Path(context.events), work.node)
         with termination_raises():
             try:
-                work = Work(message, task, context, identify(task, context, self._kube))
                 return self._attempts(work)
+            except Terminated:
+                self._end(work)
+                raise
             except QwenOpsError as error:
-                if driver_facts(context, task.slice.node).get("status") != "failed":
+                if driver_facts(context, work.node).get("status") != "failed":
                     events.write(status="failed", finished=time.time(), error=describe_error(error))
                 raise
 
@@ -110,11 +113,6 @@ class RayJobLauncher:
             failure = None if verdict.outcome == "succeeded" else self._explain(work, name, verdict, logs)
             self._delete(work, name, self._cluster.deletion_seconds, strict=bool(failure and failure[1]))
         except Terminated:
-            self._kube.hurry(_HURRIED_SECONDS)
-            if is_evicted(self._kube, work.context.pod_name):
-                print(f"[{work.node}] this pod is evicted; RayJob {name} goes on for the next attempt", flush=True)
-                raise
-            self._delete(work, name, _HURRIED_SECONDS)
             raise
         except BaseException:
             self._delete(work, name, _HURRIED_SECONDS)
@@ -122,6 +120,22 @@ class RayJobLauncher:
         finally:
             logs.close(0)
         return failure or (None, False)
+
+    def _end(self, work: Work) -> None:
+        """This process is being ended: leave the job to the next attempt, or delete what there is of it."""
+        self._kube.hurry(_HURRIED_SECONDS)
+        if is_evicted(self._kube, work.context.pod_name):
+            print(f"[{work.node}] this pod is evicted; its RayJob goes on for the next attempt", flush=True)
+            return
+        # By label and not by name: the signal may have come before the answer to the creation.
+        selector = ",".join(f"{key}={value}" for key, value in work.identity.labels().items())
+        try:
+            names = [job["metadata"]["name"] for job in self._kube.jobs(selector)]
+        except PlatformError as error:
+            print(f"[{work.node}] its RayJob could not be deleted: {error}", flush=True)
+            return
+        for name in names:
+            self._delete(work, name, _HURRIED_SECONDS)
 
     def _follow(self, work: Work, name: str, logs: LogStreams) -> Verdict:
         said = ""
