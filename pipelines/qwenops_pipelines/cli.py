@@ -44,11 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--from", default="", dest="restart", metavar="STAGE", help="make this stage and what follows again"
     )
-    run.add_argument("--placement", default="laptop", help="where (default laptop)")
+    run.add_argument("--placement", default="laptop", help="where: a name or a .json file (default laptop)")
 
     compile_ = commands.add_parser("compile", help="write the pipeline as KFP YAML")
     _add_recipe(compile_)
-    compile_.add_argument("--placement", required=True, help="laptop, h200_node")
+    compile_.add_argument("--placement", required=True, help="laptop, h200_node, kind, or a .json file")
     compile_.add_argument("-o", "--output", type=Path, required=True, help="YAML file to write")
     compile_.add_argument("--until", default="report", metavar="STAGE", help="last stage of the pipeline")
 

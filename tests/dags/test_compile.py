@@ -10,7 +10,7 @@ from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import RECIPES, load_recipe
 
 
-@pytest.mark.parametrize("placement", ["laptop", "h200_node"])
+@pytest.mark.parametrize("placement", ["laptop", "h200_node", "kind"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_compiling_twice_gives_equal_bytes(tmp_path, name, placement):
     recipe = load_recipe(name, [])
@@ -35,11 +35,13 @@ def test_compiled_pipeline_has_every_edge_and_a_short_form(tmp_path):
     assert "pip install" not in (tmp_path / "p.yaml").read_text()
 
 
-def test_gpu_placement_asks_for_gpus_only_where_models_are(tmp_path):
+def test_gpu_placement_gives_gpus_to_rayjobs_where_models_are_and_none_to_steps(tmp_path):
     compile_pipeline(load_recipe("smoke", []), by_name("h200_node"), tmp_path / "p.yaml")
     documents = list(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
     executors = documents[0]["deploymentSpec"]["executors"]
-    with_gpu = {name for name, spec in executors.items() if "accelerator" in spec["container"].get("resources", {})}
+    assert not [name for name, spec in executors.items() if "accelerator" in spec["container"].get("resources", {})]
+    environments = {name: {e["name"]: e["value"] for e in s["container"]["env"]} for name, s in executors.items()}
+    with_gpu = {name for name, env in environments.items() if "nvidia.com/gpu" in env.get("QWENOPS_CLUSTER", "")}
     assert with_gpu == {
         f"exec-{node.name.replace('_', '-')}" for node in NODES if node.area not in ("data", "delivery")
     }

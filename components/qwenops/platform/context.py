@@ -6,7 +6,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from qwenops.errors import PlatformError
@@ -30,6 +30,10 @@ class RunContext:
         use_gpu: Whether training workers ask for a GPU: "yes" or "no".
         stage_server: Socket of the server that runs stages in forks of a warm process; empty for none.
         show_bar: "yes" draws a progress bar, "no" prints plain lines.
+        run_id: Unique id of the pipeline run; on a cluster its events lie in a folder of that name.
+        cluster: The Ray cluster that runs this stage as a RayJob, as JSON text of a `RayCluster`; empty runs it here.
+        pod_name: Name of this step's pod; empty outside a cluster.
+        pod_namespace: Its namespace.
     """
 
     store: str
@@ -43,6 +47,10 @@ class RunContext:
     use_gpu: str = "no"
     stage_server: str = ""
     show_bar: str = "no"
+    run_id: str = ""
+    cluster: str = ""
+    pod_name: str = ""
+    pod_namespace: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "RunContext":
@@ -65,7 +73,10 @@ class RunContext:
                 found="unset",
                 action="start stages through `qwenops run` or a compiled pipeline",
             )
-        return cls(**values)  # type: ignore[arg-type]
+        context = cls(**values)  # type: ignore[arg-type]
+        if context.run_id and Path(context.events).name != context.run_id:
+            return replace(context, events=str(Path(context.events) / context.run_id))
+        return context
 
     def to_environment(self) -> dict[str, str]:
         """The variables from which `from_environment` rebuilds this context."""

@@ -57,7 +57,9 @@ def connect(context: RunContext) -> None:
         with warnings.catch_warnings():
             # Ray 2.60 warns about its own future defaults; nothing of it is ours to act on.
             warnings.simplefilter("ignore", FutureWarning)
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, configure_logging=False, **where)
+            # A driver on a cluster (address "auto") prints its workers' output too: it is the step's log.
+            show = context.ray_address == "auto"
+            ray.init(logging_level=logging.ERROR, log_to_driver=show, configure_logging=False, **where)
     settings = ray.data.DataContext.get_current()
     settings.enable_progress_bars = False
     settings.print_on_execution_start = False

@@ -12,6 +12,9 @@ from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.ray_data import connect
 
+# Ray Train's names for a worker that went away: its process died, its node was taken, it does not answer.
+_LOST = {"WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError"}
+
 
 def launch(
     loop: Callable[[dict[str, Any]], dict[str, Any]],
@@ -65,6 +68,13 @@ def _first_failure(error: ray.train.WorkerGroupError, name: str) -> QwenOpsError
     rank, failure = min(error.worker_failures.items())
     cause = getattr(failure, "cause", None) or failure
     family = FAMILIES.get(type(cause).__name__.split("(")[-1].rstrip(")"), StageError)
+    if type(failure).__name__ in _LOST:
+        return PlatformError(
+            f"worker {rank} of {name} was lost",
+            expected="workers that live as long as the training",
+            found=cause,
+            action="run again, it continues from the last checkpoint; ask for more memory if it was killed for it",
+        )
     if isinstance(cause, QwenOpsError):
         return family(cause.message, expected=cause.expected, found=cause.found, action=cause.action)
     return family(f"worker {rank} of {name} failed", found=cause, action="read the worker's log in the Ray dashboard")

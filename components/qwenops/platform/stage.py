@@ -23,10 +23,9 @@ from typing import Any
 import qwenops
 from qwenops.contracts.manifest import MANIFEST, Manifest, digest_files, is_intact, read_manifest, write_manifest
 from qwenops.contracts.metrics import check_metric
-from qwenops.errors import FAMILIES, ContractError, PlatformError, QwenOpsError, RecipeError, StageError
+from qwenops.errors import ContractError, PlatformError, QwenOpsError, RecipeError, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.progress import Progress
-from qwenops.platform.stage_server import request
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.config import Config
 
@@ -137,11 +136,10 @@ def execute(stage: str, slice_text: str, inputs: Mapping[str, str | Path], outpu
     published = find_published(task, context)
     if published:
         events.write(status="skipped", finished=time.time(), artifact=str(published.path))
-    elif context.stage_server:
-        message = {"stage": stage, "slice": slice_text, "inputs": {k: str(v) for k, v in task.inputs.items()}}
-        published = _from_answer(request(context.stage_server, message))
     else:
-        published = _produce_and_record(task, context)
+        message = {"stage": stage, "slice": slice_text, "inputs": {k: str(v) for k, v in task.inputs.items()}}
+        # Launchers stand on this module.
+        published = importlib.import_module("qwenops.platform.launchers").pick(context).launch(message, context)
     if output is not None:
         output.uri = str(published.path)
         output.metadata.update(
@@ -152,18 +150,39 @@ def execute(stage: str, slice_text: str, inputs: Mapping[str, str | Path], outpu
 
 def answer(message: Mapping[str, Any]) -> dict[str, Any]:
     """Run the stage that a `message` to the stage server names; returns where it lies, or the error."""
-    context = RunContext.from_environment()
-    inputs = {name: Path(path) for name, path in message["inputs"].items()}
     try:
-        published = _produce_and_record(Task(message["stage"], decode(Slice, message["slice"]), inputs), context)
+        published = produce(read_task(message), RunContext.from_environment())
     except QwenOpsError as error:
         return {"error": describe_error(error)}
     return {"path": str(published.path)}
 
 
+def read_task(message: Mapping[str, Any]) -> Task:
+    """The task that a message to a launcher names by `stage`, `slice` and `inputs`."""
+    inputs = {name: Path(path) for name, path in message["inputs"].items()}
+    return Task(message["stage"], decode(Slice, message["slice"]), inputs)
+
+
+def produce(task: Task, context: RunContext, **facts: Any) -> Published:
+    """Run the stage in this process and record its start and end among the run's events, with `facts`.
+
+    Raises:
+        QwenOpsError: of the family that says whose fault it was.
+    """
+    events = Events(Path(context.events), task.slice.node)
+    events.write(status="running", started=time.time(), **facts)
+    try:
+        published = _produce(task, context, events)
+    except BaseException as error:
+        events.write(status="failed", finished=time.time(), error=describe_error(error))
+        raise
+    events.write(status="succeeded", finished=time.time(), artifact=str(published.path))
+    return published
+
+
 def find_published(task: Task, context: RunContext) -> Published | None:
     """The published artifact of this very task, verified file by file, or None."""
-    key, destination = _place(task, context)
+    key, destination = place(task, context)
     if not (destination / MANIFEST).exists():
         return None
     manifest = read_manifest(destination)
@@ -218,35 +237,16 @@ class Events:
         temporary.replace(self._path)
 
 
-def _place(task: Task, context: RunContext) -> tuple[str, Path]:
+def place(task: Task, context: RunContext) -> tuple[str, Path]:
+    """The task's fingerprint and the folder its artifact is published to."""
     parents = {name: read_manifest(path).artifact_id for name, path in task.inputs.items()}
     key = stage_fingerprint(task.stage, task.slice, parents)
     return key, Path(context.store) / task.slice.node / key[:16]
 
 
-def _from_answer(message: Mapping[str, Any]) -> Published:
-    if "error" in message:
-        raise FAMILIES[message["error"]["family"]](message["error"]["message"])
-    path = Path(message["path"])
-    return Published(path, read_manifest(path), reused=False)
-
-
-def _produce_and_record(task: Task, context: RunContext) -> Published:
-    events = Events(Path(context.events), task.slice.node)
-    began = time.time()
-    events.write(status="running", started=began)
-    try:
-        published = _produce(task, context, events)
-    except BaseException as error:
-        events.write(status="failed", finished=time.time(), error=describe_error(error))
-        raise
-    events.write(status="succeeded", finished=time.time(), artifact=str(published.path))
-    return published
-
-
 def _produce(task: Task, context: RunContext, events: Events) -> Published:
     node = task.slice.node
-    key, destination = _place(task, context)
+    key, destination = place(task, context)
     run, config = _load_run(task.stage), _decode_config(task)
     work, scratch = destination.with_name(f".{key[:16]}.work"), destination.with_name(f".{key[:16]}.scratch")
     try:

@@ -1,50 +1,140 @@
-"""`Placement`: where and how a pipeline runs. It never enters a fingerprint, by construction: no recipe holds one."""
+"""`Placement`: where and how a pipeline runs. It never enters a fingerprint, by construction: no recipe holds one.
 
-from typing import Literal
+An area named in `launchers` runs each of its stages as a RayJob on the cluster it names there; every other area
+runs in the Kubeflow step's own pod. A head or worker group starts from the placement's pod and replaces the
+fields it sets, so that image, volumes and secrets are written once.
+"""
 
-from pydantic import Field
+from typing import Literal, TypeVar
+
+from pydantic import Field, model_validator
 
 from qwenops.recipe.config import Config
+from qwenops.recipe.pods import Pod, Resources, Toleration, Volume
+
+__all__ = ["GcsFaultTolerance", "Placement", "Pod", "RayCluster", "RayGroup", "Resources", "Toleration", "Volume"]
+
+P = TypeVar("P", bound=Pod)
 
 
-class Resources(Config):
-    """What the tasks of one area ask for."""
+class RayGroup(Pod):
+    """The pods of one kind in a Ray cluster; a field that is set replaces the placement's."""
 
-    cpu: str = Field("1", description="CPU request of a task, Kubernetes notation.")
-    memory: str = Field("4G", description="Memory request of a task, Kubernetes notation.")
-    accelerator: str = Field(
-        "", description="Resource name of an accelerator, for example nvidia.com/gpu; empty for none."
+    resources: Resources = Field(Resources(), description="What each pod asks for.")
+    limit_cpu: bool = Field(False, description="Whether the CPU request is a limit too.")
+    replicas: int = Field(1, ge=0, description="Worker pods at the start; a head is always one.")
+    min_replicas: int | None = Field(None, ge=0, description="Fewest worker pods under autoscaling; None: `replicas`.")
+    max_replicas: int | None = Field(None, ge=1, description="Most worker pods under autoscaling; None: `replicas`.")
+    ray_start_params: dict[str, str] = Field(default_factory=dict, description="Arguments of `ray start`.")
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "RayGroup":
+        most = self.replicas if self.max_replicas is None else self.max_replicas
+        if not (self.min_replicas or 0) <= self.replicas <= most:
+            raise ValueError("min_replicas <= replicas <= max_replicas")
+        return self
+
+
+class GcsFaultTolerance(Config):
+    """Where the head keeps its state, so that a new head goes on with the old one's."""
+
+    redis_address: str = Field("", description="Address of a Redis server; empty keeps the state on `claim`.")
+    redis_password: str = Field("", description="`secret-name/key` of its password; empty for none.")
+    claim: str = Field("", description="PersistentVolumeClaim for RocksDB; used when no Redis is named.")
+
+    @model_validator(mode="after")
+    def _one_backend(self) -> "GcsFaultTolerance":
+        if bool(self.redis_address) == bool(self.claim):
+            raise ValueError("exactly one of redis_address and claim")
+        return self
+
+
+class RayCluster(Config):
+    """The Ray cluster of one stage and the job that runs it: pods, deadlines, queue, retries."""
+
+    head: RayGroup = Field(RayGroup(), description="The head pod; the stage's driver runs in it.")
+    workers: dict[str, RayGroup] = Field(default_factory=dict, description="Worker group name to its pods.")
+    submitter: RayGroup = Field(
+        RayGroup(resources=Resources(cpu="100m", memory="512Mi")),
+        description="The pod that submits the job and prints the driver's log, in K8sJobMode.",
     )
-    num_accelerators: int = Field(0, ge=0, description="Accelerators a task asks for.")
+    submitter_retries: int = Field(2, ge=0, description="Times a failed submitter pod is started again.")
+    num_workers: int = Field(0, ge=0, description="Ray Train workers; 0 trains in the driver's own process.")
+    ray_version: str = Field("2.60.0", description="Ray version in the images.")
+    submission_mode: Literal["K8sJobMode", "HTTPMode", "SidecarMode"] = Field(
+        "K8sJobMode", description="How KubeRay submits the job; HTTPMode cannot stream the driver's log."
+    )
+    queue: str = Field("", description="Kueue LocalQueue; empty starts at once.")
+    queue_priority: str = Field("", description="Kueue WorkloadPriorityClass; empty for none.")
+    queue_seconds: int = Field(86_400, ge=1, description="Longest wait in the queue.")
+    operator_seconds: int = Field(300, ge=1, description="Longest wait for the operator to take the job up.")
+    pre_running_deadline_seconds: int = Field(1_800, ge=1, description="Longest time from admission to a running job.")
+    active_deadline_seconds: int = Field(86_400, ge=1, description="Longest time from admission to the end.")
+    backoff_limit: int = Field(0, ge=0, description="Retries by KubeRay itself, whatever the failure was.")
+    attempts: int = Field(3, ge=1, description="Jobs a step starts when the cluster, and not the stage, failed.")
+    ttl_seconds_after_finished: int = Field(60, ge=0, description="How long KubeRay keeps the pods of a finished job.")
+    deletion_seconds: int = Field(120, ge=0, description="How long a step waits for a deleted job to be gone.")
+    outage_seconds: int = Field(600, ge=0, description="Longest outage of the API server a step sits out.")
+    autoscaling: Literal["off", "v1", "v2"] = Field("off", description="Ray's autoscaler inside the cluster.")
+    idle_timeout_seconds: int = Field(60, ge=0, description="Idle time after which the autoscaler removes a worker.")
+    gcs_fault_tolerance: GcsFaultTolerance | None = Field(None, description="State of the head outside it; None: none.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels added to the RayJob.")
+
+    @model_validator(mode="after")
+    def _deadlines_in_order(self) -> "RayCluster":
+        if self.pre_running_deadline_seconds > self.active_deadline_seconds:
+            raise ValueError("pre_running_deadline_seconds is at most active_deadline_seconds")
+        return self
+
+    @property
+    def has_accelerators(self) -> bool:
+        """Whether any of its pods asks for an accelerator."""
+        return any(group.resources.num_accelerators for group in (self.head, *self.workers.values()))
 
 
-class Toleration(Config):
-    """One toleration of a node taint."""
-
-    key: str = Field(description="Taint key.")
-    value: str = Field("", description="Taint value; empty tolerates any value.")
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("NoSchedule", description="Taint effect.")
-
-
-class Placement(Config):
-    """Images, resources, nodes, storage and secret names of one place to run."""
+class Placement(Pod):
+    """Images, resources, nodes, storage, Ray clusters and secret names of one place to run."""
 
     name: str = Field(description="Name of the placement, as given to --placement.")
-    image: str = Field(description="Image of every task, pinned by digest on a cluster.")
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="Pull policy.")
+    image: str = Field(min_length=1, description="Image of every task, pinned by digest on a cluster.")
     artifact_root: str = Field(
         "", description="Folder of the artifacts inside a task; empty leaves it to `qwenops run`."
     )
     cache_root: str = Field("", description="Folder of downloads inside a task; empty leaves it to `qwenops run`.")
-    volume_claim: str = Field("", description="PersistentVolumeClaim mounted at `volume_mount`; empty for none.")
-    volume_mount: str = Field("/mnt/qwenops", description="Where the claim is mounted.")
     tracking_uri: str = Field("", description="MLflow tracking URI seen from a task; empty leaves it to `qwenops run`.")
     ray_address: str = Field("", description="Address of a running Ray; empty starts a local one in the task.")
     num_workers: int = Field(0, ge=0, description="Ray Train workers; 0 trains in the task's own process.")
     resources: dict[str, Resources] = Field(default_factory=dict, description="Area name to its tasks' resources.")
-    node_selector: dict[str, str] = Field(default_factory=dict, description="Node labels every task asks for.")
-    tolerations: tuple[Toleration, ...] = Field((), description="Taints every task tolerates.")
-    secret_env: dict[str, str] = Field(
-        default_factory=dict, description="Environment variable to `secret-name/key`; names only, never values."
+    clusters: dict[str, RayCluster] = Field(default_factory=dict, description="Cluster name to a Ray cluster.")
+    launchers: dict[str, str] = Field(
+        default_factory=dict,
+        description="Area name to the cluster its stages run on as RayJobs; others run in the pod.",
     )
-    retries: int = Field(0, ge=0, description="Times KFP retries a failed task.")
+    launcher_resources: Resources = Field(
+        Resources(cpu="100m", memory="1Gi"), description="Resources of a step that only waits for its RayJob."
+    )
+    retries: int = Field(0, ge=0, description="Times KFP retries a failed task; a lost step pod adopts its RayJob.")
+    timeout_seconds: int = Field(0, ge=0, description="Longest life of a step's pod, queueing included; 0: no limit.")
+
+    @model_validator(mode="after")
+    def _clusters_exist(self) -> "Placement":
+        unknown = sorted(set(self.launchers.values()) - set(self.clusters))
+        if unknown:
+            raise ValueError(f"launchers name clusters that do not exist: {', '.join(unknown)}")
+        return self
+
+    def cluster(self, area: str) -> RayCluster | None:
+        """The Ray cluster of `area`, its pods completed with the placement's fields; None: the step's own pod."""
+        if area not in self.launchers:
+            return None
+        cluster = self.clusters[self.launchers[area]]
+        changed = {
+            "head": self._complete(cluster.head),
+            "submitter": self._complete(cluster.submitter),
+            "workers": {name: self._complete(group) for name, group in cluster.workers.items()},
+        }
+        return cluster.model_copy(update=changed)
+
+    def _complete(self, group: P) -> P:
+        missing = {name for name in Pod.model_fields if name not in group.model_fields_set}
+        return group.model_copy(update={name: getattr(self, name) for name in missing})

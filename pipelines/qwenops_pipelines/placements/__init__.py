@@ -1,21 +1,43 @@
-"""Where a pipeline runs; `by_name` finds a placement for the command line."""
+"""Where a pipeline runs; `by_name` finds a placement for the command line, by name or as a JSON file."""
+
+from pathlib import Path
 
 from qwenops.errors import RecipeError
+from qwenops.recipe.codec import decode
 from qwenops.recipe.placement import Placement
 from qwenops_pipelines.placements.h200_node import h200_node
+from qwenops_pipelines.placements.kind import kind
 from qwenops_pipelines.placements.laptop import laptop
 
-_PLACEMENTS = {"laptop": laptop, "h200_node": h200_node}
+PLACEMENTS = {"laptop": laptop, "h200_node": h200_node, "kind": kind}
 
 
 def by_name(name: str) -> Placement:
-    """Return the placement called `name`.
+    """Return the placement called `name`, or the one described in the JSON file `name`.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none of that name, or the file does not describe one; names the field.
     """
-    if name not in _PLACEMENTS:
+    if name.endswith(".json"):
+        return _read(Path(name))
+    if name not in PLACEMENTS:
         raise RecipeError(
-            "unknown placement", expected=f"one of {', '.join(_PLACEMENTS)}", found=name, action="check --placement"
+            "unknown placement",
+            expected=f"one of {', '.join(PLACEMENTS)}, or a .json file",
+            found=name,
+            action="check --placement",
         )
-    return _PLACEMENTS[name]()
+    return PLACEMENTS[name]()
+
+
+def _read(path: Path) -> Placement:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(
+            f"cannot read the placement {path}",
+            expected="a readable JSON file",
+            found=error,
+            action="check --placement",
+        ) from None
+    return decode(Placement, text, where="placement")

@@ -1,0 +1,42 @@
+"""A throw-away cluster on one machine (kind, minikube): no GPU, no internet, images loaded by hand, small resources.
+
+Every stage of a heavy area runs as a RayJob with one small pod, so the whole cluster path is walked. The claim
+`qwenops-artifacts` holds artifacts, downloads and MLflow's database. Any of it can be changed without code:
+write the placement to a JSON file, edit it, give the file to `--placement`.
+"""
+
+from qwenops.recipe.placement import Placement, RayCluster, RayGroup, Resources, Volume
+from qwenops_pipelines.placements.environment import ENVIRONMENT
+
+_ROOT = "/mnt/qwenops"
+
+
+def kind() -> Placement:
+    """Return the placement of a throw-away cluster; image `qwenops:dev` must be loaded into its nodes."""
+    small = RayCluster(
+        head=RayGroup(
+            resources=Resources(cpu="500m", memory="3Gi"),
+            ray_start_params={"num-cpus": "2", "object-store-memory": "300000000"},
+            shm_size="512Mi",
+        ),
+        submitter=RayGroup(resources=Resources(cpu="50m", memory="512Mi")),
+        operator_seconds=120,
+        pre_running_deadline_seconds=600,
+        active_deadline_seconds=3_600,
+        ttl_seconds_after_finished=10,
+    )
+    return Placement(
+        name="kind",
+        image="qwenops:dev",
+        image_pull_policy="Never",
+        artifact_root=f"{_ROOT}/artifacts",
+        cache_root=f"{_ROOT}/cache",
+        volumes={"artifacts": Volume(claim="qwenops-artifacts", mount_path=_ROOT)},
+        tracking_uri=f"sqlite:///{_ROOT}/mlflow.db",
+        env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"},
+        clusters={"small": small},
+        launchers=dict.fromkeys(("data", "pretraining", "instructions", "alignment", "evaluation"), "small"),
+        launcher_resources=Resources(cpu="50m", memory="512Mi"),
+        resources={"delivery": Resources(cpu="200m", memory="2Gi")},
+        retries=1,
+    )

@@ -1,0 +1,216 @@
+"""The launcher on a real API server: through every phase and reason, adoption, deletion; with KubeRay where it runs.
+
+Where the operator runs, the first tests are its own; the scripted ones use a double, and so need a namespace that
+no operator minds: they run on a control plane started here only.
+"""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from kubernetes import client
+from tests.integration.cluster.operator_double import OperatorDouble
+
+from qwenops.errors import PlatformError, QwenOpsError
+from qwenops.platform import run_stage
+from qwenops.platform.context import RunContext
+from qwenops.platform.ray_job import RayJobLauncher, release_run
+from qwenops.recipe.codec import canonical
+from qwenops.recipe.schema import resolve
+from qwenops_pipelines.recipes import load_recipe
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+
+INITIALIZING = {"jobDeploymentStatus": "Initializing", "jobId": "j", "rayClusterName": "c"}
+RUNNING = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
+COMPLETE = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+
+
+def context_in(folder, run):
+    return RunContext(
+        store=str(folder / "store"), events=str(folder / "events" / run), cache=str(folder / "cache"), run_id=run
+    )
+
+
+def message(stage="toy.counter", **config):
+    return {"stage": stage, "slice": canonical({"node": "counter", "seed": 1, "config": config}), "inputs": {}}
+
+
+def jobs(cluster, namespace):
+    return cluster.kube(namespace).jobs("")
+
+
+@pytest.fixture
+def scripted(cluster, namespace):
+    """Starts a double with scripts; for a cluster whose own operator stays out of it."""
+    if cluster.has_operator:
+        pytest.skip("the cluster's own KubeRay would play its part beside the double")
+
+    def start(*scripts):
+        return OperatorDouble(cluster.api(), namespace, *scripts)
+
+    return start
+
+
+def driver_of(cluster, namespace):
+    """A script step that runs the job's entrypoint to its end."""
+
+    def drive(name):
+        job = cluster.kube(namespace).job(name)
+        with contextlib.suppress(QwenOpsError):
+            run_stage.run(job["spec"]["entrypoint"].split()[3])
+
+    return drive
+
+
+def test_every_phase_to_success(cluster, namespace, counter, scripted, ray_cluster):
+    drive = driver_of(cluster, namespace)
+    phases = [{"jobDeploymentStatus": phase} for phase in ("Suspending", "Suspended", "", "Waiting", "Retrying", "")]
+    with scripted([INITIALIZING, *phases, INITIALIZING, RUNNING, drive, COMPLETE]):
+        published = RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(
+            message(value=4), context_in(counter, "run-1")
+        )
+    assert (published.path / "value.txt").read_text() == "4"
+    assert jobs(cluster, namespace) == []
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed"},
+        {"jobDeploymentStatus": "Failed", "reason": "SubmissionFailed"},
+        {"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded"},
+        {"jobDeploymentStatus": "Failed", "reason": "PreRunningDeadlineExceeded"},
+        {"jobDeploymentStatus": "Failed", "reason": "JobDeploymentStatusTransitionGracePeriodExceeded"},
+        {"jobDeploymentStatus": "ValidationFailed", "reason": "ValidationFailed", "message": "bad spec"},
+        {"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"},
+    ],
+    ids=lambda end: end.get("reason") or end["jobStatus"],
+)
+def test_every_terminal_reason_is_told_and_leaves_nothing(cluster, namespace, counter, scripted, ray_cluster, end):
+    def complain(name):
+        core = client.CoreV1Api(cluster.api())
+        involved = {"kind": "RayJob", "apiVersion": "ray.io/v1", "name": name, "namespace": namespace}
+        facts = {"type": "Warning", "reason": "Complaint", "message": "what went wrong", "involvedObject": involved}
+        core.create_namespaced_event(namespace, {"metadata": {"name": f"{name}.{time.time_ns():x}"}} | facts)
+
+    with scripted([INITIALIZING, complain, end]), pytest.raises(PlatformError) as error:
+        RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(message(), context_in(counter, "run-1"))
+    assert (end.get("reason") or "Stopped") in str(error.value)
+    assert "what went wrong" in str(error.value)
+    assert jobs(cluster, namespace) == []
+
+
+def test_restarted_step_adopts_its_job(cluster, namespace, counter, scripted, ray_cluster):
+    go = threading.Event()
+    script = [INITIALIZING, RUNNING, lambda _: go.wait(60), driver_of(cluster, namespace), COMPLETE]
+    context = context_in(counter, "run-1")
+    with scripted(script) as double:
+        first = RayJobLauncher(cluster.kube(namespace), ray_cluster)
+        threading.Thread(target=first.launch, args=(message(value=4), context), daemon=True).start()
+        while not double.seen:
+            time.sleep(0.05)
+        threading.Timer(1, go.set).start()
+        published = RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(message(value=4), context)
+    assert (published.path / "value.txt").read_text() == "4"
+    assert len(double.seen) == 1
+    assert jobs(cluster, namespace) == []
+
+
+def test_api_server_restart_in_the_middle_of_a_watch(cluster, namespace, counter, scripted, ray_cluster):
+    if cluster.plane is None:
+        pytest.skip("the API server of a cluster from outside is not ours to restart")
+    plane = cluster.plane
+
+    def restart(_):
+        plane.stop_server()
+        time.sleep(2)
+        plane.start_server()
+
+    with scripted([INITIALIZING, RUNNING, restart, driver_of(cluster, namespace), COMPLETE]) as double:
+        published = RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(
+            message(value=4), context_in(counter, "run-1")
+        )
+    assert (published.path / "value.txt").read_text() == "4"
+    assert len(double.seen) == 1
+    assert jobs(cluster, namespace) == []
+
+
+def test_watch_from_forgotten_history_goes_on(cluster, namespace, scripted, ray_cluster):
+    """Version 1 is older than what a server keeps in memory: it answers 410, and following reads anew."""
+    kube = cluster.kube(namespace)
+    body = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "old"}, "spec": {"suspend": True}}
+    kube.create_job(body)
+    real, versions = kube._watch_job, iter(["1"])
+    kube._watch_job = lambda name, version: real(name, next(versions, version))
+    seen = []
+    with scripted([INITIALIZING, COMPLETE]):
+        for job in kube.follow_job("old"):
+            seen.append((job or {}).get("status", {}).get("jobDeploymentStatus"))
+            if seen[-1] == "Complete":
+                break
+        kube.delete_job("old", wait_seconds=20)
+    assert seen[-1] == "Complete"
+
+
+def test_exit_handler_leaves_nothing_of_a_run(cluster, namespace, ray_cluster, scripted):
+    kube = cluster.kube(namespace)
+    for name, run in (("a", "run-1"), ("b", "run-1"), ("c", "run-2")):
+        meta = {"name": name, "labels": {"qwenops.io/run": run}}
+        body = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": meta, "spec": {"suspend": True}}
+        kube.create_job(body)
+    with scripted([], [], []):
+        assert set(release_run(kube, "run-1", wait_seconds=20)) == {"a", "b"}
+    assert [job["metadata"]["name"] for job in kube.jobs("")] == ["c"]
+
+
+def shared_store(placement):
+    root = Path(placement.artifact_root or "/nowhere")
+    if not root.is_dir() or not os.access(root, os.W_OK):
+        pytest.skip(f"the placement's artifact_root {root} is not a writable folder of this machine")
+    return root / f"test-{time.time_ns()}"
+
+
+@pytest.fixture
+def real(cluster, placement):
+    """KubeRay with nodes, and a folder that this machine and the pods share."""
+    if not cluster.has_operator:
+        pytest.skip("no KubeRay operator runs in this cluster")
+    return shared_store(placement)
+
+
+def test_real_operator_runs_a_stage_and_its_log_arrives(cluster, namespace, real, ray_cluster, capsys):
+    slices = resolve(canonical(load_recipe("smoke", [])))
+    sent = {"stage": "data.collect", "slice": slices["collect"], "inputs": {}}
+    published = RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(sent, context_in(real, "run-1"))
+    assert published.manifest.records > 0
+    assert "[collect driver]" in capsys.readouterr().out
+    assert list((real / "store" / "logs").rglob("*.ray-job-submitter.log"))
+    assert jobs(cluster, namespace) == []
+    assert client.CoreV1Api(cluster.api()).list_namespaced_pod(namespace).items == []
+
+
+@pytest.mark.parametrize(
+    ("change", "stage", "words"),
+    [
+        ({}, "data.nowhere", "driver"),
+        ({"active_deadline_seconds": 15, "pre_running_deadline_seconds": 15}, "data.collect", "longer|within"),
+        ({"pre_running_deadline_seconds": 10}, "unschedulable", "pre_running_deadline_seconds"),
+    ],
+    ids=["AppFailed", "DeadlineExceeded", "PreRunningDeadlineExceeded"],
+)
+def test_real_operator_ends_badly_and_leaves_nothing(cluster, namespace, real, ray_cluster, change, stage, words):
+    wanted = ray_cluster.model_copy(update=change)
+    if stage == "unschedulable":
+        head = wanted.head.model_copy(update={"node_selector": {"qwenops.io/test": "no-such-node"}})
+        wanted, stage = wanted.model_copy(update={"head": head}), "data.collect"
+    slices = resolve(canonical(load_recipe("smoke", [])))
+    sent = {"stage": stage, "slice": slices["collect"], "inputs": {}}
+    with pytest.raises(QwenOpsError, match=words):
+        RayJobLauncher(cluster.kube(namespace), wanted).launch(sent, context_in(real, "run-1"))
+    assert jobs(cluster, namespace) == []
+    assert json.loads((real / "events" / "run-1" / "collect.json").read_text())["status"] == "failed"
