@@ -4,14 +4,17 @@
 `platform/` reads the environment, so a stage behaves the same in both places.
 """
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from qwenops.errors import PlatformError
 
 _PREFIX = "QWENOPS_"
+OPENED = "opened.run"
+"""File among the events in which the first step of a run on a cluster leaves what the others must know."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class RunContext:
         use_gpu: Whether training workers ask for a GPU: "yes" or "no".
         stage_server: Socket of the server that runs stages in forks of a warm process; empty for none.
         show_bar: "yes" draws a progress bar, "no" prints plain lines.
+        run_id: Unique id of the pipeline run; on a cluster its events lie in a folder of that name.
+        cluster: The Ray cluster that runs this stage as a RayJob, as JSON text of a `RayCluster`; empty runs it here.
+        pod_name: Name of this step's pod; empty outside a cluster.
+        pod_namespace: Its namespace.
     """
 
     store: str
@@ -43,6 +50,10 @@ class RunContext:
     use_gpu: str = "no"
     stage_server: str = ""
     show_bar: str = "no"
+    run_id: str = ""
+    cluster: str = ""
+    pod_name: str = ""
+    pod_namespace: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "RunContext":
@@ -65,7 +76,7 @@ class RunContext:
                 found="unset",
                 action="start stages through `qwenops run` or a compiled pipeline",
             )
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values)._of_this_run()  # type: ignore[arg-type]
 
     def to_environment(self) -> dict[str, str]:
         """The variables from which `from_environment` rebuilds this context."""
@@ -76,3 +87,14 @@ class RunContext:
         folder = Path(self.cache) / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def _of_this_run(self) -> "RunContext":
+        """On a cluster: events in the run's own folder, stages under the MLflow run that its first step opened."""
+        events = Path(self.events)
+        if self.run_id and events.name != self.run_id:
+            events /= self.run_id
+        opened = events / OPENED
+        parent = self.parent_run_id
+        if self.run_id and not parent and opened.is_file():
+            parent = json.loads(opened.read_text(encoding="utf-8"))["parent_run_id"]
+        return replace(self, events=str(events), parent_run_id=parent)

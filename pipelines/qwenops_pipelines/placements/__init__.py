@@ -5,7 +5,7 @@ from qwenops.recipe.placement import Placement
 from qwenops_pipelines.placements.h200_node import h200_node
 from qwenops_pipelines.placements.laptop import laptop
 
-_PLACEMENTS = {"laptop": laptop, "h200_node": h200_node}
+PLACEMENTS = {"laptop": laptop, "h200_node": h200_node}
 
 
 def by_name(name: str) -> Placement:
@@ -14,8 +14,8 @@ def by_name(name: str) -> Placement:
     Raises:
         RecipeError: there is none.
     """
-    if name not in _PLACEMENTS:
+    if name not in PLACEMENTS:
         raise RecipeError(
-            "unknown placement", expected=f"one of {', '.join(_PLACEMENTS)}", found=name, action="check --placement"
+            "unknown placement", expected=f"one of {', '.join(PLACEMENTS)}", found=name, action="check --placement"
         )
-    return _PLACEMENTS[name]()
+    return PLACEMENTS[name]()
