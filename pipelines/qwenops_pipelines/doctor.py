@@ -146,11 +146,11 @@ def _kuberay(api: client.ApiClient, groups: set[str]) -> Finding:
 
 
 def _kueue(api: client.ApiClient, groups: set[str], placement: Placement, namespace: str) -> Iterator[Finding]:
+    objects = client.CustomObjectsApi(api)
     for queue in _named(placement, "queue"):
         if "kueue.x-k8s.io" not in groups:
             yield Finding(f"Kueue queue {queue}", "missing", "no API group kueue.x-k8s.io", _INSTALL)
             continue
-        objects = client.CustomObjectsApi(api)
         found = _ask(
             lambda name=queue: objects.get_namespaced_custom_object(
                 "kueue.x-k8s.io", "v1beta1", namespace, "localqueues", name

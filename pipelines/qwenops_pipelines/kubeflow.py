@@ -94,9 +94,8 @@ def _knock(host: str, token: str) -> None:
     address = host if host.startswith("http") else f"https://{host}"
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with urlopen(
-            Request(f"{address.rstrip('/')}/apis/v2beta1/healthz", headers=headers), timeout=_SECONDS
-        ) as answer:
+        request = Request(f"{address.rstrip('/')}/apis/v2beta1/healthz", headers=headers)
+        with urlopen(request, timeout=_SECONDS) as answer:
             kind = str(answer.headers.get("Content-Type", ""))
     except HTTPError as error:
         with translated(host):

@@ -1,7 +1,7 @@
-"""`qwenops submit` and `qwenops schedule`: a compiled pipeline to a version, a run or a recurring run, and its outcome.
+"""`qwenops submit` and `qwenops schedule`: a compiled pipeline to a version, a run, a recurring run, its outcome.
 
-A version is named `<recipe>@<commit or code version>` and uploaded once; a recurring run names no version, so it follows
-the newest one. Recurring runs cannot be changed: one that differs is created anew before the old one is deleted.
+A version is named `<recipe>@<commit or code version>` and uploaded once; a recurring run names no version, so it
+follows the newest one. Recurring runs cannot be changed: one that differs is created anew, then the old one deleted.
 """
 
 import hashlib
