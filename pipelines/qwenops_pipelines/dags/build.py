@@ -59,7 +59,8 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
         with dsl.ExitHandler(finish, name="run"):
             tasks = _tasks(given, nodes, placement, pipeline)
             if judged:
-                heed = steps.heed_gate(verdict=tasks["register"], failed_gate=given["failed_gate"])
+                heed = steps.heed_gate(verdict=tasks["register"].outputs["output"], failed_gate=given["failed_gate"])
+                heed.after(tasks[nodes[-1].name])
                 heed.set_caching_options(False)
                 dress(heed, placement, "delivery")
 
@@ -68,8 +69,8 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
 
 def _tasks(
     given: Mapping[str, Any], nodes: list[Node], placement: Placement, pipeline: Pipeline
-) -> dict[str, dsl.pipeline_channel.PipelineChannel]:
-    """Make the tasks; returns node name to the channel of its artifact."""
+) -> dict[str, dsl.PipelineTask]:
+    """Make the tasks; returns node name to its task."""
     slices = steps.resolve_recipe(
         recipe=given["recipe_text"],
         run_name=given["run_name"],
@@ -79,6 +80,7 @@ def _tasks(
     slices.set_caching_options(False)
     dress(slices, placement, "recipe")
     artifacts: dict[str, Any] = {}
+    tasks: dict[str, dsl.PipelineTask] = {}
     if pipeline.earlier:
         earlier = getattr(steps, f"earlier_for_{pipeline.name}")(earlier=slices.outputs["earlier"])
         dress(earlier, placement, "recipe")
@@ -89,7 +91,8 @@ def _tasks(
         task.set_display_name(node.name)
         dress(task, placement, node.area)
         artifacts[node.name] = task.outputs["output"]
-    return artifacts
+        tasks[node.name] = task
+    return tasks
 
 
 def _with_form(body: Callable[..., None], form: Mapping[str, str]) -> Callable[..., None]:
