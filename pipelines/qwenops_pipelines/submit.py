@@ -40,9 +40,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Package:
-    """A compiled pipeline: its file, name, version name and the parameters of its form with their defaults."""
+    """A compiled pipeline: its file, SHA-256, name, version name and the form's parameters with their defaults."""
 
     path: Path
+    digest: str
     name: str
     version: str
     form: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -72,8 +73,9 @@ def read_package(path: Path, commit: str = "") -> Package:
             found=f"{type(error).__name__}: {error}",
             action="compile it again",
         ) from None
-    version = commit or f"{qwenops.__version__}+{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-    return Package(path, name, f"{recipe}@{version}", form)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    version = commit or f"{qwenops.__version__}+{digest[:10]}"
+    return Package(path, digest, name, f"{recipe}@{version}", form)
 
 
 def submit(target: Target, package: Package, parameters: Mapping[str, str], run_name: str) -> tuple[kfp.Client, str]:
@@ -139,13 +141,24 @@ def upload(client: kfp.Client, target: Target, package: Package) -> tuple[str, s
     if pipeline_id is None:
         namespace = {"namespace": target.namespace} if target.namespace else {}
         pipeline_id = client.upload_pipeline(str(package.path), package.name, **namespace).pipeline_id
-    wanted = {"operation": "EQUALS", "key": "display_name", "stringValue": package.version}
-    listed = client.list_pipeline_versions(pipeline_id, filter=json.dumps({"predicates": [wanted]})).pipeline_versions
-    for version in listed or []:
-        if version.display_name == package.version:
-            return pipeline_id, version.pipeline_version_id
-    made = client.upload_pipeline_version(str(package.path), package.version, pipeline_id=pipeline_id)
-    return pipeline_id, made.pipeline_version_id
+    # The same commit may be compiled for another placement: the second file of a name gets its digest behind it.
+    for name in (package.version, f"{package.version}.{package.digest[:6]}"):
+        wanted = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        query = json.dumps({"predicates": [wanted]})
+        there = client.list_pipeline_versions(pipeline_id, filter=query).pipeline_versions or []
+        if not there:
+            made = client.upload_pipeline_version(
+                str(package.path), name, pipeline_id=pipeline_id, description=package.digest
+            )
+            return pipeline_id, made.pipeline_version_id
+        if there[0].description == package.digest:
+            return pipeline_id, there[0].pipeline_version_id
+    raise PlatformError(
+        f"the version {package.version} holds another pipeline",
+        expected="a version that was uploaded from this file",
+        found="two other files under its names",
+        action="delete them in the UI, or give another --commit",
+    )
 
 
 def wait(client: kfp.Client, host: str, run_id: str, timeout_seconds: float, summary: Path | None = None) -> int:

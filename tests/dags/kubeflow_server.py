@@ -106,6 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "pipeline_id": query["pipelineid"][0],
                 "pipeline_version_id": uuid.uuid4().hex,
                 "display_name": name,
+                "description": query.get("description", [""])[0],
             }
             backend.versions[version["pipeline_version_id"]] = version
             return version

@@ -93,9 +93,11 @@ def test_shipped_files_carry_the_recipe_as_it_is_and_nothing_else_is_shipped(nam
 def test_shipped_file_loads_in_kfp_and_places_every_task(pipeline):
     path = COMPILED / "h200_node" / f"smoke.{pipeline}.yaml"
     loaded = components.load_component_from_file(str(path))
-    assert 2 <= len(loaded.component_spec.inputs) <= 8
-    assert all(field.description for field in loaded.component_spec.inputs.values())
     spec = read_spec(path)
+    form = spec["root"]["inputDefinitions"]["parameters"]
+    assert set(loaded.component_spec.inputs) == set(form)
+    assert 2 <= len(form) <= 8
+    assert all(field.get("description") for field in form.values())
     images = {executor["container"]["image"] for executor in spec["deploymentSpec"]["executors"].values()}
     assert images == {by_name("h200_node").image}
     assert IMAGE not in path.read_text()

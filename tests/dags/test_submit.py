@@ -1,8 +1,12 @@
 """Submitting and scheduling, with the real client against a back end on loopback."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+from tests.architecture.places import ROOT
 from tests.dags.kubeflow_server import kubeflow
 
 from qwenops_pipelines import submit
@@ -60,6 +64,16 @@ def test_submitting_the_same_file_again_uploads_nothing(backend, package):
         assert qwenops("submit", package, "--host", backend.address) == 0
     assert len(backend.versions) == len(backend.pipelines) == len(backend.experiments) == 1
     assert len(backend.runs) == 2
+
+
+def test_same_commit_at_another_placement_is_another_version(backend, package, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(package.read_text().replace("NVIDIA-H200", "NVIDIA-H100"))
+    for path in (package, other, package, other):
+        assert qwenops("submit", path, "--host", backend.address, "--commit", "abc123") == 0
+    names = [item["display_name"] for item in backend.versions.values()]
+    assert len(names) == 2
+    assert all(name.startswith("smoke@abc123") for name in names)
 
 
 def test_overrides_change_the_compiled_recipe(backend, package):
@@ -146,3 +160,44 @@ def test_file_that_is_no_pipeline_and_field_that_is_not_in_the_form_are_refused(
     assert qwenops("submit", data, "--host", backend.address, "--fail-on-gate") == 2
     assert "failed_gate" in capsys.readouterr().err
     assert backend.requests == []
+
+
+def test_rerun_script_compiles_runs_and_summarises(backend, tmp_path):
+    backend.outcomes = [("SUCCEEDED", {"register": "SUCCEEDED"})]
+    summary = tmp_path / "summary.md"
+    environment = {
+        **os.environ,
+        "PATH": f"{shim(tmp_path)}:{os.environ['PATH']}",
+        "KF_PIPELINES_ENDPOINT": backend.address,
+        "RECIPE": "smoke",
+        "PIPELINE": "evaluation",
+        "OVERRIDES": "sft.training.learning_rate=0.00123\n",
+        "SUMMARY": str(summary),
+        "COMMIT": "abc123",
+    }
+    done = subprocess.run([ROOT / "infra/ci/rerun.sh"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = backend.runs.values()
+    assert run["runtime_config"]["parameters"]["failed_gate"] == "fail"
+    assert "| register | succeeded |" in summary.read_text()
+    done = subprocess.run(
+        [ROOT / "infra/ci/rerun.sh"], env=environment | {"CRON": CRON}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(backend.recurring) == len(backend.runs) == 1
+
+
+def test_rerun_script_ends_well_where_there_is_no_cluster(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "KF_PIPELINES_ENDPOINT"}
+    done = subprocess.run([ROOT / "infra/ci/rerun.sh"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "not set" in done.stdout
+
+
+def shim(folder):
+    """A folder with a `qwenops` that runs this interpreter's."""
+    program = folder / "bin" / "qwenops"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m qwenops_pipelines.cli "$@"\n')
+    program.chmod(0o755)
+    return program.parent
