@@ -1,73 +1,26 @@
 """The steps around the stages: cache keys, earlier artifacts, the gate, the end of a run."""
 
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from kfp import dsl
 from mlflow import MlflowClient
+from tests.dags.artifacts import BY_NAME, TEXT, publish
 
-from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
+from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import OPENED, RunContext
-from qwenops.platform.stage import MADE, Events, Slice, stage_fingerprint
+from qwenops.platform.stage import Events, Slice, stage_fingerprint
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.schema import resolve
-from qwenops_pipelines.dags.edges import NODES
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.recipes import load_recipe
 from qwenops_pipelines.steps.begin import begin
 from qwenops_pipelines.steps.earlier import find_earlier, take_up
 from qwenops_pipelines.steps.finish import finish
 from qwenops_pipelines.steps.gate import heed
-
-BY_NAME = {node.name: node for node in NODES}
-TEXT = canonical(load_recipe("smoke", []))
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    """Store of a cluster on which run-1 is going on, without MLflow."""
-    for name in [name for name in os.environ if name.startswith(("QWENOPS_", "MLFLOW_"))]:
-        monkeypatch.delenv(name)
-    for name, value in (("STORE", tmp_path / "artifacts"), ("EVENTS", tmp_path / "events"), ("CACHE", tmp_path)):
-        monkeypatch.setenv(f"QWENOPS_{name}", str(value))
-    monkeypatch.setenv("QWENOPS_RUN_ID", "run-1")
-    return tmp_path / "artifacts"
-
-
-def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00"):
-    """An artifact of node `name` made by the smoke recipe from `parents` (node name to folder); returns its folder."""
-    node, envelope = BY_NAME[name], decode(Slice, resolve(TEXT)[name])
-    sources = {key: parents[source] for key, source in node.inputs.items() if parents and source in parents}
-    ids = {key: read_manifest(path).artifact_id for key, path in sources.items()}
-    key = stage_fingerprint(node.stage, envelope, ids)
-    folder = store / name / key[:16]
-    while folder.exists():
-        folder = folder.with_name(folder.name[:-1] + chr(ord(folder.name[-1]) + 1))
-    folder.mkdir(parents=True)
-    folder.with_name(f".{folder.name}{MADE}").touch()
-    (folder / "data.txt").write_text(f"{name} {created}")
-    manifest = Manifest(
-        node=name,
-        fingerprint=key,
-        artifact_id=f"{name}-{folder.name}",
-        parents=ids,
-        files=digest_files(folder),
-        records=3,
-        counts={"read": 4, "kept": 3, "dropped": {"short": 1}},
-        metrics={"planted.recall": 1.0},
-        warnings=("small",),
-        seconds=2.0,
-        config=envelope.config,
-        code_version="1",
-        created_at=created,
-        inputs={key: str(path) for key, path in sources.items()},
-    )
-    write_manifest(folder, manifest)
-    return folder
 
 
 def cache_keys(pipeline="full"):

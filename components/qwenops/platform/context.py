@@ -76,7 +76,10 @@ class RunContext:
                 found="unset",
                 action="start stages through `qwenops run` or a compiled pipeline",
             )
-        return cls(**values)._of_this_run()  # type: ignore[arg-type]
+        context = cls(**values)  # type: ignore[arg-type]
+        if context.run_id and Path(context.events).name != context.run_id:
+            context = replace(context, events=str(Path(context.events) / context.run_id))
+        return context._with_opened_run()
 
     def to_environment(self) -> dict[str, str]:
         """The variables from which `from_environment` rebuilds this context."""
@@ -88,13 +91,9 @@ class RunContext:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _of_this_run(self) -> "RunContext":
-        """On a cluster: events in the run's own folder, stages under the MLflow run that its first step opened."""
-        events = Path(self.events)
-        if self.run_id and events.name != self.run_id:
-            events /= self.run_id
-        opened = events / OPENED
-        parent = self.parent_run_id
-        if self.run_id and not parent and opened.is_file():
-            parent = json.loads(opened.read_text(encoding="utf-8"))["parent_run_id"]
-        return replace(self, events=str(events), parent_run_id=parent)
+    def _with_opened_run(self) -> "RunContext":
+        """On a cluster: nested under the MLflow run that the first step opened, unless a parent run is named."""
+        opened = Path(self.events) / OPENED
+        if not self.run_id or self.parent_run_id or not opened.is_file():
+            return self
+        return replace(self, parent_run_id=json.loads(opened.read_text(encoding="utf-8"))["parent_run_id"])

@@ -32,6 +32,7 @@ def fill(
     manifest: Manifest,
     context: RunContext,
     *,
+    address: str = "",
     output: Any = None,
     metrics: Any = None,
     summary: Any = None,
@@ -41,9 +42,10 @@ def fill(
     """Fill the KFP artifacts of one task; each may be None.
 
     Args:
-        path: The published folder; becomes the output's `uri`.
+        path: The published folder.
         manifest: Its manifest.
         context: Where this runs; names the MLflow run.
+        address: The output's `uri`; empty for the folder.
         output: The typed artifact; its metadata says what it is and what made it.
         metrics: `dsl.Metrics`: at most twelve figures of the stage, its seconds and its records.
         summary: `dsl.Markdown`: counts, warnings, all figures, and the stage's own `summary.md`.
@@ -51,7 +53,7 @@ def fill(
         classes: `dsl.ClassificationMetrics`: the confusion matrix of `confusion.json`.
     """
     if output is not None:
-        output.uri = str(path)
+        output.uri = address or str(path)
         output.metadata.update(metadata(manifest, context))
     if metrics is not None:
         for name, value in headline(manifest).items():
@@ -82,7 +84,7 @@ def metadata(manifest: Manifest, context: RunContext) -> dict[str, Any]:
 def headline(manifest: Manifest) -> dict[str, float]:
     """The figures with the shortest names first: `loss.final` before `niah.dca.8x.accuracy`."""
     ordered = sorted(manifest.metrics, key=lambda name: (name.count("."), name))
-    chosen = {name: manifest.metrics[name] for name in ordered[:_MOST_METRICS]}
+    chosen = {name: float(manifest.metrics[name]) for name in ordered[:_MOST_METRICS]}
     return {**chosen, "seconds": round(manifest.seconds, 3), "records": float(manifest.records)}
 
 

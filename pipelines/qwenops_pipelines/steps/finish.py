@@ -7,11 +7,13 @@ stages after it read. The cluster is freed first, so that nothing that goes wron
 import importlib
 import json
 import time
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from qwenops.contracts.manifest import MANIFEST, read_manifest
 from qwenops.delivery.page import render
+from qwenops.errors import RecipeError
 from qwenops.platform.charts import duration, number
 from qwenops.platform.context import OPENED, RunContext
 from qwenops.platform.stage import Events, Slice, stage_fingerprint
@@ -39,12 +41,17 @@ def finish(
         page: `dsl.HTML`.
 
     Returns:
-        The run record.
+        The run record; empty when the recipe's text was no recipe, so that nothing ran.
     """
     context = RunContext.from_environment()
-    if context.pod_name:
-        importlib.import_module("qwenops.platform.ray_job").release(context.run_id)
-    recipe, chosen = decode(Recipe, recipe_text), find_pipeline(pipeline)
+    if context.pod_namespace:
+        importlib.import_module("qwenops.platform.launchers").release(context)
+    try:
+        recipe, chosen = decode(Recipe, recipe_text), find_pipeline(pipeline)
+    except RecipeError as error:
+        Path(summary.path).write_text(f"# {run_name}: failed\n\n{error}\n", encoding="utf-8")
+        Path(page.path).write_text(f"<pre>{escape(str(error))}</pre>", encoding="utf-8")
+        return {}
     _note_cached(chosen, resolve(recipe_text), context)
     record = _record(recipe, run_name, chosen, context, str(status.state))
     folder = Path(context.store).parent / RUNS / (context.run_id or run_name)
