@@ -39,7 +39,8 @@ FILES = {
 
 def run(store, tmp_path, pipeline, **form):
     """Run one pipeline of the cluster on this machine; returns the folder that its last step published."""
-    placement = by_name("h200_node").model_copy(update={"artifact_root": str(store), "tracking_uri": "", "retries": 0})
+    here = {"artifact_root": str(store), "tracking_uri": "", "retries": 0, "image": "python"}
+    placement = by_name("h200_node").model_copy(update=here)
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(tmp_path / "kfp"), raise_on_error=True, enable_caching=False)
     build(load_recipe("smoke", []), placement, PIPELINES[pipeline])(run_name="night", **form)
