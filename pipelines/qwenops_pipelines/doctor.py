@@ -17,6 +17,9 @@ from kubernetes import client, config
 from qwenops.errors import PlatformError
 from qwenops.recipe.placement import Placement
 
+# The client's own annotations call every field of every object optional.
+_K8S: Any = client
+
 State = Literal["ok", "missing", "unknown"]
 KUBERAY = ((1, 5), (1, 8))
 """Supported versions of KubeRay: from the first, below the second."""
@@ -60,8 +63,8 @@ def look(
     """
     api, namespace = (api, namespace or "default") if api else _connect(namespace)
     try:
-        version = client.VersionApi(api).get_code().git_version
-        groups = {group.name for group in client.ApisApi(api).get_api_versions().groups}
+        version = _K8S.VersionApi(api).get_code().git_version
+        groups = {group.name for group in _K8S.ApisApi(api).get_api_versions().groups}
     except (client.ApiException, urllib3.exceptions.HTTPError) as error:
         raise PlatformError(
             "the cluster cannot be reached",
@@ -99,7 +102,7 @@ def _connect(namespace: str) -> tuple[client.ApiClient, str]:
         pass
     try:
         config.load_kube_config()
-        current = config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
+        current = dict(config.list_kube_config_contexts()[1])["context"].get("namespace", "default")
     except (config.ConfigException, OSError) as error:
         raise PlatformError(
             "there is no cluster to look at",
@@ -114,7 +117,7 @@ def _kubeflow(api: client.ApiClient, groups: set[str]) -> Finding:
     lacking = {"kubeflow.org", "argoproj.io"} - groups
     if lacking:
         return Finding("Kubeflow Pipelines", "missing", f"no API group {min(lacking)}", _INSTALL)
-    found = _ask(lambda: client.CoreV1Api(api).read_namespaced_service("ml-pipeline", "kubeflow"))
+    found = _ask(lambda: _K8S.CoreV1Api(api).read_namespaced_service("ml-pipeline", "kubeflow"))
     if found == "absent":
         return Finding(
             "Kubeflow Pipelines",
@@ -129,11 +132,11 @@ def _kuberay(api: client.ApiClient, groups: set[str]) -> Finding:
     helm = "helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0 -n kuberay --create-namespace"
     if "ray.io" not in groups:
         return Finding("KubeRay", "missing", "no API group ray.io", helm)
-    served = {item.name for item in client.CustomObjectsApi(api).get_api_resources("ray.io", "v1").resources}
+    served = {item.name for item in _K8S.CustomObjectsApi(api).get_api_resources("ray.io", "v1").resources}
     if not {"rayjobs", "rayclusters"} <= served:
         return Finding("KubeRay", "missing", f"ray.io/v1 serves {', '.join(sorted(served))}", helm)
     selector = "app.kubernetes.io/name=kuberay-operator"
-    found = _ask(lambda: client.AppsV1Api(api).list_deployment_for_all_namespaces(label_selector=selector))
+    found = _ask(lambda: _K8S.AppsV1Api(api).list_deployment_for_all_namespaces(label_selector=selector))
     if isinstance(found, str):
         return Finding("KubeRay", "ok", "ray.io/v1; its version cannot be read")
     images = [container.image for item in found.items for container in item.spec.template.spec.containers]
@@ -146,7 +149,7 @@ def _kuberay(api: client.ApiClient, groups: set[str]) -> Finding:
 
 
 def _kueue(api: client.ApiClient, groups: set[str], placement: Placement, namespace: str) -> Iterator[Finding]:
-    objects = client.CustomObjectsApi(api)
+    objects = _K8S.CustomObjectsApi(api)
     for queue in _named(placement, "queue"):
         if "kueue.x-k8s.io" not in groups:
             yield Finding(f"Kueue queue {queue}", "missing", "no API group kueue.x-k8s.io", _INSTALL)
@@ -161,7 +164,7 @@ def _kueue(api: client.ApiClient, groups: set[str], placement: Placement, namesp
 
 def _accelerators(api: client.ApiClient, placement: Placement) -> Iterator[Finding]:
     for name in _named(placement, "accelerator"):
-        found = _ask(lambda: client.CoreV1Api(api).list_node())
+        found = _ask(lambda: _K8S.CoreV1Api(api).list_node())
         if isinstance(found, str):
             yield Finding(f"GPU operator ({name})", "unknown", "nodes cannot be listed", "kubectl get nodes")
             continue
@@ -171,7 +174,7 @@ def _accelerators(api: client.ApiClient, placement: Placement) -> Iterator[Findi
 
 
 def _storage(api: client.ApiClient, placement: Placement, namespace: str) -> Iterator[Finding]:
-    core = client.CoreV1Api(api)
+    core = _K8S.CoreV1Api(api)
     for claim in {*_named(placement, "claim"), *_named(placement, "volume_claim")}:
         found = _ask(lambda name=claim: core.read_namespaced_persistent_volume_claim(name, namespace))
         command = f"kubectl -n {namespace} describe pvc {claim}"
@@ -185,7 +188,7 @@ def _storage(api: client.ApiClient, placement: Placement, namespace: str) -> Ite
 
 def _secrets(api: client.ApiClient, placement: Placement, namespace: str) -> Iterator[Finding]:
     names = {place.partition("/")[0] for place in placement.secret_env.values()}
-    core = client.CoreV1Api(api)
+    core = _K8S.CoreV1Api(api)
     for name in sorted(names):
         found = _ask(lambda secret=name: core.read_namespaced_secret(secret, namespace))
         yield _there(
@@ -194,7 +197,7 @@ def _secrets(api: client.ApiClient, placement: Placement, namespace: str) -> Ite
 
 
 def _permissions(api: client.ApiClient, namespace: str) -> Iterator[Finding]:
-    reviews = client.AuthorizationV1Api(api)
+    reviews = _K8S.AuthorizationV1Api(api)
     for group, resource, verbs in PERMISSIONS:
         denied = [verb for verb in verbs if not _allowed(reviews, namespace, group, resource, verb)]
         name = f"may {', '.join(verbs)} {resource}"
@@ -205,17 +208,17 @@ def _permissions(api: client.ApiClient, namespace: str) -> Iterator[Finding]:
         yield Finding(name, "missing" if denied else "ok", f"denied: {', '.join(denied)}" if denied else "", command)
 
 
-def _allowed(reviews: client.AuthorizationV1Api, namespace: str, group: str, resource: str, verb: str) -> bool:
+def _allowed(reviews: Any, namespace: str, group: str, resource: str, verb: str) -> bool:
     kind, _, subresource = resource.partition("/")
-    attributes = client.V1ResourceAttributes(
+    attributes = _K8S.V1ResourceAttributes(
         namespace=namespace, group=group, resource=kind, subresource=subresource or None, verb=verb
     )
-    review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
+    review = _K8S.V1SelfSubjectAccessReview(spec=_K8S.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
     return bool(reviews.create_self_subject_access_review(review).status.allowed)
 
 
 def _image(api: client.ApiClient, placement: Placement, namespace: str, seconds: float) -> Finding:
-    core, name = client.CoreV1Api(api), f"qwenops-doctor-{uuid.uuid4().hex[:8]}"
+    core, name = _K8S.CoreV1Api(api), f"qwenops-doctor-{uuid.uuid4().hex[:8]}"
     command = f"docker pull {placement.image}; kubectl -n {namespace} get events --field-selector reason=Failed"
     made = _ask(lambda: core.create_namespaced_pod(namespace, _pod(placement, name)))
     if isinstance(made, str):
@@ -236,34 +239,32 @@ def _image(api: client.ApiClient, placement: Placement, namespace: str, seconds:
         _ask(lambda: core.delete_namespaced_pod(name, namespace, grace_period_seconds=0))
 
 
-def _pod(placement: Placement, name: str) -> client.V1Pod:
-    container = client.V1Container(
+def _pod(placement: Placement, name: str) -> Any:
+    container = _K8S.V1Container(
         name="pull",
         image=placement.image,
         image_pull_policy=placement.image_pull_policy,
         command=["true"],
-        resources=client.V1ResourceRequirements(
+        resources=_K8S.V1ResourceRequirements(
             requests={"cpu": "10m", "memory": "32Mi"}, limits={"cpu": "100m", "memory": "64Mi"}
         ),
-        security_context=client.V1SecurityContext(
+        security_context=_K8S.V1SecurityContext(
             allow_privilege_escalation=False,
-            capabilities=client.V1Capabilities(drop=["ALL"]),
+            capabilities=_K8S.V1Capabilities(drop=["ALL"]),
             run_as_non_root=True,
             run_as_user=65532,
-            seccomp_profile=client.V1SeccompProfile(type="RuntimeDefault"),
+            seccomp_profile=_K8S.V1SeccompProfile(type="RuntimeDefault"),
         ),
     )
-    secrets = [client.V1LocalObjectReference(name=secret) for secret in _named(placement, "pull_secrets")]
-    spec = client.V1PodSpec(
+    secrets = [_K8S.V1LocalObjectReference(name=secret) for secret in _named(placement, "pull_secrets")]
+    spec = _K8S.V1PodSpec(
         containers=[container],
         restart_policy="Never",
         automount_service_account_token=False,
         image_pull_secrets=secrets or None,
         active_deadline_seconds=int(_PULL_SECONDS),
     )
-    return client.V1Pod(
-        metadata=client.V1ObjectMeta(name=name, labels={"app.kubernetes.io/name": "qwenops"}), spec=spec
-    )
+    return _K8S.V1Pod(metadata=_K8S.V1ObjectMeta(name=name, labels={"app.kubernetes.io/name": "qwenops"}), spec=spec)
 
 
 def _there(name: str, found: Any, command: str) -> Finding:

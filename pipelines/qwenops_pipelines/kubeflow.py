@@ -27,7 +27,7 @@ _REFUSED = {
 }
 
 
-def connect(host: str, namespace: str) -> kfp.Client:
+def connect(host: str, namespace: str) -> Any:
     """Return a client of the back end.
 
     Args:
@@ -43,13 +43,10 @@ def connect(host: str, namespace: str) -> kfp.Client:
         _knock(host, token)
     projected = os.environ.get(_PROJECTED_TOKEN, "")
     credentials = ServiceAccountTokenVolumeCredentials(projected) if projected and not token else None
+    options: dict[str, Any] = {"host": host or None, "existing_token": token or None, "credentials": credentials}
+    options |= {"namespace": namespace} if namespace else {}
     with translated(host), quiet():
-        return kfp.Client(
-            host=host or None,
-            existing_token=token or None,
-            credentials=credentials,
-            **({"namespace": namespace} if namespace else {}),
-        )
+        return kfp.Client(**options)
 
 
 @contextlib.contextmanager

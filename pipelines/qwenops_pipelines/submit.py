@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import kfp
 import kfp_server_api
 import yaml
 
 import qwenops
 from qwenops.errors import PlatformError, RecipeError, StageError
 from qwenops_pipelines.kubeflow import connect, quiet, translated
+
+# The client's own annotations call every field of every object optional.
+_API: Any = kfp_server_api
 
 GATE_FAILED = 6
 """Exit status of `qwenops submit --wait` when the evaluation gate did not pass."""
@@ -78,7 +80,7 @@ def read_package(path: Path, commit: str = "") -> Package:
     return Package(path, digest, name, f"{recipe}@{version}", form)
 
 
-def submit(target: Target, package: Package, parameters: Mapping[str, str], run_name: str) -> tuple[kfp.Client, str]:
+def submit(target: Target, package: Package, parameters: Mapping[str, str], run_name: str) -> tuple[Any, str]:
     """Upload the package where its version is new, start a run; returns the client and the run's id.
 
     Raises:
@@ -115,13 +117,13 @@ def schedule(target: Target, package: Package, parameters: Mapping[str, str], na
     with translated(target.host), quiet():
         experiment = _experiment(client, target)
         pipeline_id, _ = upload(client, target, package)
-        wanted = kfp_server_api.V2beta1RecurringRun(
+        wanted = _API.V2beta1RecurringRun(
             display_name=name,
             experiment_id=experiment,
-            pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(pipeline_id=pipeline_id),
-            runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=dict(parameters)),
-            trigger=kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=cron)),
-            mode=kfp_server_api.RecurringRunMode.ENABLE,
+            pipeline_version_reference=_API.V2beta1PipelineVersionReference(pipeline_id=pipeline_id),
+            runtime_config=_API.V2beta1RuntimeConfig(parameters=dict(parameters)),
+            trigger=_API.V2beta1Trigger(cron_schedule=_API.V2beta1CronSchedule(cron=cron)),
+            mode=_API.RecurringRunMode.ENABLE,
             max_concurrency="1",
             no_catchup=True,
         )
@@ -135,7 +137,7 @@ def schedule(target: Target, package: Package, parameters: Mapping[str, str], na
     return made.recurring_run_id, "replaced" if old else "created"
 
 
-def upload(client: kfp.Client, target: Target, package: Package) -> tuple[str, str]:
+def upload(client: Any, target: Target, package: Package) -> tuple[str, str]:
     """Return the ids of the pipeline and of the package's version, uploading what is not there."""
     pipeline_id = client.get_pipeline_id(package.name)
     if pipeline_id is None:
@@ -161,7 +163,7 @@ def upload(client: kfp.Client, target: Target, package: Package) -> tuple[str, s
     )
 
 
-def wait(client: kfp.Client, host: str, run_id: str, timeout_seconds: float, summary: Path | None = None) -> int:
+def wait(client: Any, host: str, run_id: str, timeout_seconds: float, summary: Path | None = None) -> int:
     """Follow a run to its end, a line per step that ends; returns the exit status.
 
     Args:
@@ -239,7 +241,7 @@ def _markdown(run: Any, steps: Mapping[str, str], host: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _experiment(client: kfp.Client, target: Target) -> str:
+def _experiment(client: Any, target: Target) -> str:
     """Id of the experiment; only the default one is created when it is missing."""
     if target.experiment == EXPERIMENT:
         return client.create_experiment(EXPERIMENT, namespace=target.namespace or None).experiment_id

@@ -1,5 +1,8 @@
 """KFP components of the steps that belong to no stage."""
 
+# Kubeflow reads the outputs of `resolve_recipe` from a NamedTuple made in place.
+# pyright: reportInvalidTypeForm=false
+
 from typing import NamedTuple
 
 from kfp import dsl
