@@ -55,7 +55,9 @@ def translated(host: str) -> Iterator[None]:
     try:
         yield
     except kfp_server_api.ApiException as error:
-        expected, action = _REFUSED.get(error.status, ("an answer", "look at the log of ml-pipeline, then try again"))
+        expected, action = _REFUSED.get(
+            int(error.status or 0), ("an answer", "look at the log of ml-pipeline, then try again")
+        )
         raise PlatformError(
             f"Kubeflow refused the request with status {error.status}",
             expected=expected,

@@ -53,13 +53,15 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
         if not on_cluster:
             _tasks(given, nodes, placement, pipeline)
             return
-        finish = steps.finish_run(recipe=given["recipe_text"], run_name=given["run_name"], pipeline=pipeline.name)
+        finish: Any = steps.finish_run(recipe=given["recipe_text"], run_name=given["run_name"], pipeline=pipeline.name)
         finish.set_caching_options(False)
         dress(finish, placement, "delivery")
         with dsl.ExitHandler(finish, name="run"):
             tasks = _tasks(given, nodes, placement, pipeline)
             if judged:
-                heed = steps.heed_gate(verdict=tasks["register"].outputs["output"], failed_gate=given["failed_gate"])
+                heed: Any = steps.heed_gate(
+                    verdict=tasks["register"].outputs["output"], failed_gate=given["failed_gate"]
+                )
                 heed.after(tasks[nodes[-1].name])
                 heed.set_caching_options(False)
                 dress(heed, placement, "delivery")
