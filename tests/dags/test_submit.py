@@ -162,6 +162,7 @@ def test_file_that_is_no_pipeline_and_field_that_is_not_in_the_form_are_refused(
     assert backend.requests == []
 
 
+@pytest.mark.timeout(300)
 def test_rerun_script_compiles_runs_and_summarises(backend, tmp_path):
     backend.outcomes = [("SUCCEEDED", {"register": "SUCCEEDED"})]
     summary = tmp_path / "summary.md"
