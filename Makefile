@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-chart lint ui compile clean
+.PHONY: help demo test test-all test-chart lint ui compile compile-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,8 +39,11 @@ lint: $(STAMP) ## ruff, pyright, import rules, spelling
 ui: $(STAMP) ## open the MLflow UI of runs/tiny on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/runs/tiny/mlflow.db
 
-compile: $(STAMP) ## write the tiny pipeline for a cluster to runs/tiny.yaml
-	$(BIN)/qwenops compile tiny --placement h200_node -o runs/tiny.yaml
+compile: $(STAMP) ## rewrite pipelines/compiled: every recipe, cluster placement and pipeline
+	$(BIN)/python -m qwenops_pipelines.compile
+
+compile-check: compile ## fail when pipelines/compiled in git is not what the code compiles to
+	test -z "$$(git status --porcelain -- pipelines/compiled)" || { git status --short -- pipelines/compiled; echo "stale: commit what make compile wrote"; exit 1; }
 
 clean: ## remove the environment; runs and downloads stay
 	rm -rf $(VENV)

@@ -1,4 +1,4 @@
-"""The command line: `qwenops run|compile|show|compare|chat|doctor|plan`.
+"""The command line: `qwenops run|compile|submit|schedule|show|compare|chat|doctor|plan`.
 
 An error is one message (expected, found, what to do) and the exit status of its family; a traceback is shown only
 with `--debug`. Each command imports what it needs, so `qwenops --help` answers at once.
@@ -50,7 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe(compile_)
     compile_.add_argument("--placement", required=True, help="laptop, h200_node, kind, or a .json file")
     compile_.add_argument("-o", "--output", type=Path, required=True, help="YAML file to write")
-    compile_.add_argument("--until", default="report", metavar="STAGE", help="last stage of the pipeline")
+    compile_.add_argument("--pipeline", default="full", help="full, data, pretraining, post_training, evaluation")
+    compile_.add_argument("--until", default="", metavar="STAGE", help="last stage of the pipeline")
+
+    submit = commands.add_parser("submit", help="run a compiled pipeline on Kubeflow")
+    _add_kubeflow(submit)
+    submit.add_argument("--wait", action="store_true", help="follow the run; the exit status is its outcome")
+    submit.add_argument("--timeout", type=float, default=86_400.0, metavar="SECONDS", help="longest wait (one day)")
+    submit.add_argument("--summary", type=Path, metavar="FILE", help="append a Markdown summary to this file")
+
+    schedule = commands.add_parser("schedule", help="run a compiled pipeline on Kubeflow at fixed times")
+    _add_kubeflow(schedule)
+    schedule.add_argument("--cron", required=True, help="second minute hour day month weekday, in UTC")
 
     plan = commands.add_parser("plan", help="parameters, tokens, FLOPs and memory of a recipe; starts nothing")
     _add_recipe(plan)
@@ -64,12 +75,32 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("model", type=Path, help="folder of a run, or of an exported model")
     chat.add_argument("--long-context", choices=("plain", "yarn", "dca"), default="plain", help="long-context mode")
 
-    commands.add_parser("doctor", help="what is missing here, and the command that mends it")
+    doctor = commands.add_parser("doctor", help="what is missing here, and the command that mends it")
+    doctor.add_argument("--cluster", action="store_true", help="look at the cluster that the kubeconfig names")
+    doctor.add_argument("--placement", default="h200_node", help="whose claim, queue and image (default h200_node)")
+    doctor.add_argument("--namespace", default="", help="namespace of the runs (default: the kubeconfig's)")
     return parser
+
+
+def _add_kubeflow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pipeline", type=Path, help="YAML that `qwenops compile` wrote")
+    parser.add_argument("--host", default="", help="address of Kubeflow Pipelines (default $KF_PIPELINES_ENDPOINT)")
+    parser.add_argument("--namespace", default="", help="namespace of the run; empty where there is one user")
+    parser.add_argument("--experiment", default="qwenops", help="experiment in the UI (default qwenops)")
+    parser.add_argument("--run-name", default="", help="name of the run (default: the version's name)")
+    parser.add_argument("--commit", default="", help="commit that names the version (default: version and digest)")
+    parser.add_argument("--recipe", default="", help="another recipe than the compiled one: a name or a JSON file")
+    parser.add_argument("--start-from", default="", help="run that a sub-pipeline starts from")
+    parser.add_argument("--fail-on-gate", action="store_true", help="a failed evaluation gate fails the run")
+    _add_overrides(parser)
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a recipe's name, or a file with its JSON text")
+    _add_overrides(parser)
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         action="append",

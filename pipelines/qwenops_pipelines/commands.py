@@ -13,7 +13,9 @@ from typing import Any
 
 from qwenops.contracts.metrics import find_metric
 from qwenops.errors import RecipeError
+from qwenops.recipe.codec import canonical
 from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.pipelines import find_pipeline
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import load_recipe
 
@@ -42,11 +44,46 @@ def _run(options: argparse.Namespace) -> int:
 
 def _compile(options: argparse.Namespace) -> int:
     _check_stage(options.until)
+    pipeline = find_pipeline(options.pipeline)
     compiler = importlib.import_module("qwenops_pipelines.compile")
-    recipe = load_recipe(options.recipe, options.overrides)
-    compiler.compile_pipeline(recipe, by_name(options.placement), options.output, until=options.until)
+    recipe, placement = load_recipe(options.recipe, options.overrides), by_name(options.placement)
+    compiler.compile_pipeline(recipe, placement, options.output, pipeline=pipeline, until=options.until)
     print(f"wrote {options.output}")
     return 0
+
+
+def _submit(options: argparse.Namespace) -> int:
+    submit = importlib.import_module("qwenops_pipelines.submit")
+    target, package, parameters = _submission(options, submit)
+    name = options.run_name or package.version
+    client, run_id = submit.submit(target, package, parameters | {"run_name": name}, name)
+    print(f"started {name}: {submit.link(target.host, run_id)}")
+    return submit.wait(client, target.host, run_id, options.timeout, options.summary) if options.wait else 0
+
+
+def _schedule(options: argparse.Namespace) -> int:
+    submit = importlib.import_module("qwenops_pipelines.submit")
+    target, package, parameters = _submission(options, submit)
+    name = options.run_name or package.name
+    recurring_run, what = submit.schedule(target, package, parameters | {"run_name": name}, name, options.cron)
+    print(f"{what} the recurring run {name} ({recurring_run}); it follows the newest version of {package.name}")
+    return 0
+
+
+def _submission(options: argparse.Namespace, submit: Any) -> tuple[Any, Any, dict[str, str]]:
+    """Target, package and form of `submit` and `schedule`."""
+    host = options.host or os.environ.get("KF_PIPELINES_ENDPOINT", "")
+    target = submit.Target(host, options.namespace, options.experiment)
+    package = submit.read_package(options.pipeline, options.commit)
+    parameters: dict[str, str] = {}
+    if options.recipe or options.overrides:
+        source = options.recipe or package.form["recipe_text"]
+        parameters["recipe_text"] = canonical(load_recipe(source, options.overrides))
+    if options.start_from:
+        parameters["start_from"] = options.start_from
+    if options.fail_on_gate:
+        parameters["failed_gate"] = "fail"
+    return target, package, parameters
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -91,7 +128,10 @@ def _chat(options: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(_: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> int:
+    if options.cluster:
+        cluster = importlib.import_module("qwenops_pipelines.doctor")
+        return cluster.report(cluster.look(by_name(options.placement), options.namespace))
     lines = [
         (name, importlib.util.find_spec(name) is not None, f"pip install -c constraints.txt -e '.[{extra}]'")
         for name, extra in _NEEDED.items()
@@ -135,6 +175,8 @@ def _unit(metric: str) -> str:
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "compile": _compile,
+    "submit": _submit,
+    "schedule": _schedule,
     "plan": _plan,
     "show": _show,
     "compare": _compare,

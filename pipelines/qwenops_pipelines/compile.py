@@ -1,19 +1,67 @@
-"""Recipe and placement to pipeline YAML, byte for byte repeatable."""
+"""Recipe, placement and pipeline to KFP YAML, byte for byte repeatable; and the compiled files that lie in git.
 
+Placements for clusters only are kept compiled: nobody uploads the laptop's pipeline.
+"""
+
+import argparse
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from kfp import compiler
 
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
-from qwenops_pipelines.dags.full import build
+from qwenops_pipelines.dags.build import build
+from qwenops_pipelines.dags.pipelines import PIPELINES, Pipeline
+from qwenops_pipelines.placements import PLACEMENTS, by_name
+from qwenops_pipelines.recipes import RECIPES, load_recipe
+
+COMPILED = Path(__file__).parents[1] / "compiled"
 
 
-def compile_pipeline(recipe: Recipe, placement: Placement, out: Path, *, until: str = "report") -> None:
+def compile_pipeline(
+    recipe: Recipe,
+    placement: Placement,
+    out: Path,
+    *,
+    pipeline: Pipeline = PIPELINES["full"],
+    until: str = "",
+) -> None:
     """Write the IR YAML of the pipeline to `out`, replacing it in one step."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         draft = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(build(recipe, placement, until), str(draft))
+        compiler.Compiler().compile(build(recipe, placement, pipeline, until), str(draft))
         draft.replace(out)
+
+
+def shipped(folder: Path) -> Iterator[tuple[str, str, Pipeline, Path]]:
+    """Recipe, placement, pipeline and file below `folder` of everything that is kept compiled."""
+    for placement in PLACEMENTS:
+        if by_name(placement).artifact_root:
+            for recipe in RECIPES:
+                for pipeline in PIPELINES.values():
+                    yield recipe, placement, pipeline, folder / placement / f"{recipe}.{pipeline.name}.yaml"
+
+
+def compile_shipped(folder: Path) -> list[Path]:
+    """Write every shipped pipeline below `folder`, remove what is shipped no more; returns the files."""
+    for stale in folder.glob("*/*.yaml"):
+        stale.unlink()
+    written: list[Path] = []
+    for recipe, placement, pipeline, path in shipped(folder):
+        compile_pipeline(load_recipe(recipe, []), by_name(placement), path, pipeline=pipeline)
+        written.append(path)
+    return written
+
+
+def main() -> None:
+    """Rewrite the compiled pipelines: `python -m qwenops_pipelines.compile [FOLDER]`."""
+    parser = argparse.ArgumentParser(description="Rewrite the compiled pipelines.")
+    parser.add_argument("folder", type=Path, nargs="?", default=COMPILED, help="where (default pipelines/compiled)")
+    print(f"wrote {len(compile_shipped(parser.parse_args().folder))} pipelines")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,6 @@ run at a time. Whether finished work is reused is the stages' own business (`pla
 import contextlib
 import fcntl
 import importlib
-import json
 import logging
 import os
 import subprocess
@@ -32,9 +31,9 @@ from qwenops.platform.stage import Slice, Task, find_published
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe, resolve
+from qwenops_pipelines.dags.build import build
 from qwenops_pipelines.dags.edges import Node, ancestors
-from qwenops_pipelines.dags.full import build
-from qwenops_pipelines.record import Clock, artifact_folders, build_record, read_events
+from qwenops_pipelines.record import Clock, artifact_folders, build_record, indented, read_events, replace_text
 
 _WATCH_SECONDS = 0.5
 _OBJECT_STORE_BYTES = 300 * 2**20
@@ -218,7 +217,7 @@ def _run_dag(recipe: Recipe, placement: Placement, context: RunContext, out: Pat
     )
     with (logs / "kfp.log").open("w", encoding="utf-8") as log, _captured(log):
         try:
-            build(recipe, placement, until)(run_name=context.run_name)
+            build(recipe, placement, until=until)(run_name=context.run_name)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - outer border: the record first, then this
             return error
     return None
@@ -299,21 +298,10 @@ def _write_record(
 ) -> dict[str, Any]:
     record = build_record(recipe, context.run_name, nodes, Path(context.events), clock)
     artifacts = artifact_folders(read_events(Path(context.events)))
-    _replace(out / "report.html", render(record, artifacts, out))
-    _replace(out / "run.json", canonical_indented(record))
-    _replace(out / "recipe.json", canonical(recipe))
+    replace_text(out / "report.html", render(record, artifacts, out))
+    replace_text(out / "run.json", indented(record))
+    replace_text(out / "recipe.json", canonical(recipe))
     return record
-
-
-def canonical_indented(value: Any) -> str:
-    """JSON for people: sorted keys, one item a line."""
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def _finish_tracking(context: RunContext, record: dict[str, Any], out: Path, otherwise: str) -> None:

@@ -55,6 +55,18 @@ def build_record(
     }
 
 
+def indented(value: Any) -> str:
+    """JSON for people: sorted keys, one item a line."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file in one step: a reader finds the old text or the new one."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
 def artifact_folders(events: Mapping[str, Mapping[str, Any]]) -> dict[str, Path]:
     """Node name to its published folder, for the nodes that have one."""
     return {name: Path(facts["artifact"]) for name, facts in events.items() if facts.get("artifact")}
@@ -95,8 +107,13 @@ def _seconds(facts: Mapping[str, Any]) -> float:
 
 
 def _overhead(events: Mapping[str, Mapping[str, Any]], clock: Clock) -> float:
-    """Wall time in which no stage's `run` was running; nodes run one after another on the laptop."""
-    return clock.ended - clock.began - sum(_seconds(facts) for facts in events.values())
+    """Wall time in which no stage's `run` was running; on a cluster stages run beside each other."""
+    spans = sorted((f["run_started"], f["run_finished"]) for f in events.values() if "run_finished" in f)
+    busy, reached = 0.0, clock.began
+    for started, finished in spans:
+        busy += max(0.0, finished - max(started, reached))
+        reached = max(reached, finished)
+    return clock.ended - clock.began - busy
 
 
 def _model(artifacts: Mapping[str, Path]) -> dict[str, Any]:

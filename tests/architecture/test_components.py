@@ -5,9 +5,9 @@ import importlib
 from pathlib import Path
 
 import pytest
-from tests.architecture.places import LIBRARY, STAGES, stage_name
+from tests.architecture.places import LIBRARY, PIPELINES, STAGES, stage_name
 
-COMPONENTS = sorted(LIBRARY.rglob("component.py"))
+COMPONENTS = sorted([*LIBRARY.rglob("component.py"), *PIPELINES.rglob("component.py")])
 _MOST_STATEMENTS = 5
 _LOGIC = (ast.For, ast.While, ast.If, ast.IfExp, ast.Try, ast.With, ast.JoinedStr, ast.ListComp)
 # Cutting the recipe into slices returns one value per node, which needs a generator expression.

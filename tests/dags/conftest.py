@@ -20,3 +20,14 @@ def smoke_run(tmp_path_factory):
     result = qwenops("run", "smoke", "--out", out)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return out
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Store of a cluster on which run-1 is going on, without MLflow."""
+    for name in [name for name in os.environ if name.startswith(("QWENOPS_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    for name, value in (("STORE", tmp_path / "artifacts"), ("EVENTS", tmp_path / "events"), ("CACHE", tmp_path)):
+        monkeypatch.setenv(f"QWENOPS_{name}", str(value))
+    monkeypatch.setenv("QWENOPS_RUN_ID", "run-1")
+    return tmp_path / "artifacts"

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from tests.delivery.fabricated import fabricate, record_of
 
-from qwenops.delivery.charts import Series, line_chart, number, thin
 from qwenops.delivery.page import render
 from qwenops.delivery.page_dag import NODES, essential
 from qwenops.delivery.report.config import ReportConfig
 from qwenops.delivery.report.run import run
 from qwenops.errors import StageError
+from qwenops.platform.charts import Series, line_chart, number, thin
 from qwenops.platform.context import RunContext
 from qwenops.platform.stage import Stage
 

@@ -12,9 +12,11 @@ from qwenops.evaluation.safety.judge import (
     Classifier,
     Exchange,
     LanguageModelJudge,
+    confusion,
     is_empty,
     is_refusal,
     judge_quality,
+    labelled_verdicts,
     packaged_labels,
     training_examples,
     verdicts,
@@ -109,14 +111,17 @@ def test_echo_digits_and_other_topics_are_neither(judge: Classifier):
 
 
 def test_judge_is_right_on_most_of_the_labelled_responses(judge: Classifier):
-    quality = judge_quality(packaged_labels(), judge)
+    pairs = labelled_verdicts(packaged_labels(), judge)
+    quality = judge_quality(pairs)
     assert quality["accuracy"] > 0.9
     assert quality["precision_refused"] > 0.95
+    counts = confusion(pairs)["counts"]
+    assert sum(counts[i][i] for i in range(3)) / sum(map(sum, counts)) == pytest.approx(quality["accuracy"])
 
 
-def test_judge_quality_refuses_unknown_labels(judge: Classifier):
+def test_labelled_responses_with_unknown_labels_are_refused(judge: Classifier):
     with pytest.raises(ContractError):
-        judge_quality([{"prompt": "p", "response": "r", "label": "fine"}], judge)
+        labelled_verdicts([{"prompt": "p", "response": "r", "label": "fine"}], judge)
 
 
 def test_language_model_judge_counts_only_a_yes():

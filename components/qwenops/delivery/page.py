@@ -8,13 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from qwenops.delivery.charts import duration, number, percent
 from qwenops.delivery.page_dag import AREAS, NODES, dag_picture
 from qwenops.delivery.page_data import data_section
 from qwenops.delivery.page_evaluation import evaluation_section, long_context_section, safety_section
 from qwenops.delivery.page_facts import RunFacts
-from qwenops.delivery.page_style import STYLE
 from qwenops.delivery.page_training import alignment_section, pretraining_section
+from qwenops.platform.charts import duration, number, percent
+from qwenops.platform.page_style import STYLE
 
 
 def render(record: Mapping[str, Any], artifacts: Mapping[str, Path], base: Path | None = None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from qwenops.delivery.charts import duration
+from qwenops.platform.charts import duration
 
 AREAS: Mapping[str, tuple[str, ...]] = {
     "data": ("collect", "ingest", "quality", "dedup", "decontaminate", "tokenizer", "mixture", "tokens"),

@@ -2,9 +2,9 @@
 
 from html import escape
 
-from qwenops.delivery.charts import Cell, bars, number, size, table
 from qwenops.delivery.page_dag import NODES
 from qwenops.delivery.page_facts import RunFacts
+from qwenops.platform.charts import Cell, bars, number, size, table
 
 _FUNNEL = ("collect", "ingest", "quality", "dedup", "decontaminate")
 _INSTRUCTIONS = ("ontology", "select", "evolve", "sft_seed", "rank", "synthesize", "sft", "reward", "dpo", "online")

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from qwenops.delivery.charts import Cell, heat_map, number, percent, table
 from qwenops.delivery.page_facts import RunFacts
+from qwenops.platform.charts import Cell, heat_map, number, percent, table
 
 _MODES = {
     "plain": "plain RoPE",

@@ -2,8 +2,8 @@
 
 from html import escape
 
-from qwenops.delivery.charts import Cell, Series, line_chart, number, percent, table
 from qwenops.delivery.page_facts import Points, RunFacts
+from qwenops.platform.charts import Cell, Series, line_chart, number, percent, table
 
 _PRETRAINING = ("pretrain", "extend", "upcycle")
 _ALIGNMENT = ("sft_seed", "sft", "reward", "dpo", "online")

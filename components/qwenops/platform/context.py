@@ -4,6 +4,7 @@
 `platform/` reads the environment, so a stage behaves the same in both places.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,6 +13,8 @@ from pathlib import Path
 from qwenops.errors import PlatformError
 
 _PREFIX = "QWENOPS_"
+OPENED = "opened.run"
+"""File among the events in which the first step of a run on a cluster leaves what the others must know."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class RunContext:
             )
         context = cls(**values)  # type: ignore[arg-type]
         if context.run_id and Path(context.events).name != context.run_id:
-            return replace(context, events=str(Path(context.events) / context.run_id))
-        return context
+            context = replace(context, events=str(Path(context.events) / context.run_id))
+        return context._with_opened_run()
 
     def to_environment(self) -> dict[str, str]:
         """The variables from which `from_environment` rebuilds this context."""
@@ -87,3 +90,10 @@ class RunContext:
         folder = Path(self.cache) / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def _with_opened_run(self) -> "RunContext":
+        """On a cluster: nested under the MLflow run that the first step opened, unless a parent run is named."""
+        opened = Path(self.events) / OPENED
+        if not self.run_id or self.parent_run_id or not opened.is_file():
+            return self
+        return replace(self, parent_run_id=json.loads(opened.read_text(encoding="utf-8"))["parent_run_id"])

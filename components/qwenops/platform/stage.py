@@ -24,20 +24,27 @@ import qwenops
 from qwenops.contracts.manifest import MANIFEST, Manifest, digest_files, is_intact, read_manifest, write_manifest
 from qwenops.contracts.metrics import check_metric
 from qwenops.errors import ContractError, PlatformError, QwenOpsError, RecipeError, StageError
+from qwenops.platform import kfp_artifacts
 from qwenops.platform.context import RunContext
 from qwenops.platform.progress import Progress
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.config import Config
 
 CURVES = "curves.jsonl"
+MADE = ".made"
+"""Ending of the file beside an artifact that outlives it, by which a deleted artifact is noticed."""
 
 
 class Slice(Config):
-    """What `resolve_recipe` hands to one node: its name, the run's seed and the stage's own config."""
+    """What `resolve_recipe` hands to one node: its name, the run's seed and the stage's own config.
+
+    `cache_key` makes Kubeflow's cache see what the rest does not say (the code, the store); no fingerprint holds it.
+    """
 
     node: str
     seed: int
     config: dict[str, Any]
+    cache_key: str = ""
 
 
 @dataclass
@@ -117,14 +124,17 @@ class Published:
     reused: bool
 
 
-def execute(stage: str, slice_text: str, inputs: Mapping[str, str | Path], output: Any = None) -> Published:
+def execute(
+    stage: str, slice_text: str, inputs: Mapping[str, str | Path], output: Any = None, **shown: Any
+) -> Published:
     """Run (or reuse) the stage `area.folder` under the context of this process's environment.
 
     Args:
         stage: Dotted place below `qwenops`, for example "data.dedup".
         slice_text: Canonical JSON of a `Slice`.
         inputs: Input name to the folder of a published artifact.
-        output: A KFP artifact, or None; gets the published folder as its `uri` and the counts as metadata.
+        output: A KFP artifact, or None; gets the published folder as its `uri`.
+        shown: Further KFP artifacts of the task, filled by `kfp_artifacts.fill`.
 
     Raises:
         QwenOpsError: of the family that says whose fault it was; also recorded among the run's events.
@@ -140,11 +150,7 @@ def execute(stage: str, slice_text: str, inputs: Mapping[str, str | Path], outpu
         message = {"stage": stage, "slice": slice_text, "inputs": {k: str(v) for k, v in task.inputs.items()}}
         # Launchers stand on this module.
         published = importlib.import_module("qwenops.platform.launchers").pick(context).launch(message, context)
-    if output is not None:
-        output.uri = str(published.path)
-        output.metadata.update(
-            {"records": published.manifest.records, "digest": published.manifest.digest, "node": task.slice.node}
-        )
+    kfp_artifacts.fill(published.path, published.manifest, context, output=output, **shown)
     return published
 
 
@@ -194,7 +200,11 @@ def find_published(task: Task, context: RunContext) -> Published | None:
 def stage_fingerprint(stage: str, envelope: Slice, parents: Mapping[str, str]) -> str:
     """Fingerprint of one node: code, slice and the ids of what it reads."""
     return fingerprint(
-        {"code": code_version(stage), "slice": envelope.model_dump(mode="json"), "parents": dict(parents)}
+        {
+            "code": code_version(stage),
+            "slice": envelope.model_dump(mode="json", exclude={"cache_key"}),
+            "parents": dict(parents),
+        }
     )
 
 
@@ -278,6 +288,7 @@ def _produce(task: Task, context: RunContext, events: Events) -> Published:
             inputs={name: str(path) for name, path in task.inputs.items()},
         )
         write_manifest(work, manifest)
+        destination.with_name(f".{destination.name}{MADE}").touch()
         os.replace(work, destination)
     except QwenOpsError:
         raise

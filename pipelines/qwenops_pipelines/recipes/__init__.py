@@ -13,7 +13,11 @@ RECIPES: tuple[str, ...] = ("smoke", "tiny")
 
 
 def load_recipe(name: str, overrides: list[str]) -> Recipe:
-    """Return the recipe called `name` (or written in the JSON file `name`), changed by `path.to.field=value` overrides.
+    """Return the recipe called `name`, changed by `path.to.field=value` overrides.
+
+    Args:
+        name: A recipe's name, a file with its JSON text, or that text itself.
+        overrides: Changes, in order.
 
     Raises:
         RecipeError: unknown recipe, unreadable file, unknown field or a value of the wrong kind.
@@ -31,6 +35,8 @@ def _plain(name: str) -> dict[str, Any]:
     if name in RECIPES:
         module = importlib.import_module(f"qwenops_pipelines.recipes.{name}")
         return getattr(module, name)().model_dump(mode="json")
+    if name.startswith("{"):
+        return json.loads(name)
     path = Path(name)
     if not path.is_file():
         raise RecipeError(

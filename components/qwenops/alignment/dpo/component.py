@@ -8,12 +8,14 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def dpo(
     config: str,
-    run_name: str,
     checkpoint: dsl.Input[dsl.Model],
     ranked: dsl.Input[dsl.Dataset],
     synthesized: dsl.Input[dsl.Dataset],
     demonstrations: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Offline preference optimisation (DPO): the SFT model learns to prefer chosen over rejected responses.
 
@@ -29,4 +31,4 @@ def dpo(
         "synthesized": synthesized.uri,
         "demonstrations": demonstrations.uri,
     }
-    execute("alignment.dpo", config, inputs, output)
+    execute("alignment.dpo", config, inputs, output, metrics=metrics, summary=summary, page=page)

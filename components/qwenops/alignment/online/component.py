@@ -8,13 +8,15 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def online(
     config: str,
-    run_name: str,
     checkpoint: dsl.Input[dsl.Model],
     base: dsl.Input[dsl.Model],
     sft: dsl.Input[dsl.Model],
     reward: dsl.Input[dsl.Model],
     demonstrations: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Online alignment: sample with the current policy, reward, learn from best against worst, repeat.
 
@@ -32,4 +34,4 @@ def online(
         "reward": reward.uri,
         "demonstrations": demonstrations.uri,
     }
-    execute("alignment.online", config, inputs, output)
+    execute("alignment.online", config, inputs, output, metrics=metrics, summary=summary, page=page)

@@ -8,11 +8,13 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def reward(
     config: str,
-    run_name: str,
     checkpoint: dsl.Input[dsl.Model],
     ranked: dsl.Input[dsl.Dataset],
     synthesized: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Reward model: the SFT model with a linear head learns which of two responses is better.
 
@@ -23,4 +25,4 @@ def reward(
     from qwenops.platform.stage import execute
 
     inputs = {"checkpoint": checkpoint.uri, "ranked": ranked.uri, "synthesized": synthesized.uri}
-    execute("alignment.reward", config, inputs, output)
+    execute("alignment.reward", config, inputs, output, metrics=metrics, summary=summary, page=page)

@@ -8,10 +8,12 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def sft_seed(
     config: str,
-    run_name: str,
     checkpoint: dsl.Input[dsl.Model],
     demonstrations: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """First supervised fine-tuning: the extended base learns to answer from the evolved demonstrations.
 
@@ -21,18 +23,28 @@ def sft_seed(
     """
     from qwenops.platform.stage import execute
 
-    execute("alignment.sft", config, {"checkpoint": checkpoint.uri, "demonstrations": demonstrations.uri}, output)
+    execute(
+        "alignment.sft",
+        config,
+        {"checkpoint": checkpoint.uri, "demonstrations": demonstrations.uri},
+        output,
+        metrics=metrics,
+        summary=summary,
+        page=page,
+    )
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def sft(
     config: str,
-    run_name: str,
     checkpoint: dsl.Input[dsl.Model],
     demonstrations: dsl.Input[dsl.Dataset],
     ranked: dsl.Input[dsl.Dataset],
     synthesized: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Supervised fine-tuning on all demonstrations: evolved, ranked and synthesized.
 
@@ -48,4 +60,4 @@ def sft(
         "ranked": ranked.uri,
         "synthesized": synthesized.uri,
     }
-    execute("alignment.sft", config, inputs, output)
+    execute("alignment.sft", config, inputs, output, metrics=metrics, summary=summary, page=page)

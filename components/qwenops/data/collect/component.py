@@ -6,7 +6,13 @@ from qwenops.recipe.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def collect(config: str, run_name: str, output: dsl.Output[dsl.Dataset]):
+def collect(
+    config: str,
+    output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
+):
     """Collect raw pages from the configured sources (packages, folders, the installed environment).
 
     Writes pages/part-*.parquet with licence and declared language. Takes seconds for cached downloads, minutes for
@@ -14,4 +20,4 @@ def collect(config: str, run_name: str, output: dsl.Output[dsl.Dataset]):
     """
     from qwenops.platform.stage import execute
 
-    execute("data.collect", config, {}, output)
+    execute("data.collect", config, {}, output, metrics=metrics, summary=summary, page=page)

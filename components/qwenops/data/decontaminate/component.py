@@ -6,7 +6,13 @@ from qwenops.recipe.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def decontaminate(config: str, run_name: str, documents: dsl.Input[dsl.Dataset], output: dsl.Output[dsl.Dataset]):
+def decontaminate(
+    config: str,
+    documents: dsl.Input[dsl.Dataset],
+    output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+):
     """Remove documents that contain items of the evaluation sets, by the report's 13-gram and subsequence rule.
 
     From deduplicated documents to documents that may be trained on. Takes seconds per 10 MB. When it fails, planted
@@ -14,4 +20,4 @@ def decontaminate(config: str, run_name: str, documents: dsl.Input[dsl.Dataset],
     """
     from qwenops.platform.stage import execute
 
-    execute("data.decontaminate", config, {"documents": documents.uri}, output)
+    execute("data.decontaminate", config, {"documents": documents.uri}, output, metrics=metrics, summary=summary)

@@ -6,7 +6,14 @@ from qwenops.recipe.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def dedup(config: str, run_name: str, documents: dsl.Input[dsl.Dataset], output: dsl.Output[dsl.Dataset]):
+def dedup(
+    config: str,
+    documents: dsl.Input[dsl.Dataset],
+    output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
+):
     """Remove exact and near duplicates: MinHash-LSH finds pairs, exact Jaccard similarity decides.
 
     From scored documents to documents with one survivor per cluster. Takes seconds per 10 MB and core. When it
@@ -14,4 +21,4 @@ def dedup(config: str, run_name: str, documents: dsl.Input[dsl.Dataset], output:
     """
     from qwenops.platform.stage import execute
 
-    execute("data.dedup", config, {"documents": documents.uri}, output)
+    execute("data.dedup", config, {"documents": documents.uri}, output, metrics=metrics, summary=summary, page=page)

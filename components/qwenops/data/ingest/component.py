@@ -6,7 +6,13 @@ from qwenops.recipe.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(config: str, run_name: str, pages: dsl.Input[dsl.Dataset], output: dsl.Output[dsl.Dataset]):
+def ingest(
+    config: str,
+    pages: dsl.Input[dsl.Dataset],
+    output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+):
     """Turn raw pages into documents: charset, main text of HTML, language, train or heldout.
 
     From collect's pages to documents/part-*.parquet. Takes about 1 s per thousand pages and core with resiliparse,
@@ -14,4 +20,4 @@ def ingest(config: str, run_name: str, pages: dsl.Input[dsl.Dataset], output: ds
     """
     from qwenops.platform.stage import execute
 
-    execute("data.ingest", config, {"pages": pages.uri}, output)
+    execute("data.ingest", config, {"pages": pages.uri}, output, metrics=metrics, summary=summary)

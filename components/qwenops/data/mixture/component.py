@@ -8,10 +8,11 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def mixture(
     config: str,
-    run_name: str,
     documents: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Input[dsl.Artifact],
     output: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Choose the share of each domain and language group by training many tiny proxies on random mixtures.
 
@@ -20,4 +21,11 @@ def mixture(
     """
     from qwenops.platform.stage import execute
 
-    execute("data.mixture", config, {"documents": documents.uri, "tokenizer": tokenizer.uri}, output)
+    execute(
+        "data.mixture",
+        config,
+        {"documents": documents.uri, "tokenizer": tokenizer.uri},
+        output,
+        metrics=metrics,
+        summary=summary,
+    )

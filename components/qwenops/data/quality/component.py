@@ -6,7 +6,13 @@ from qwenops.recipe.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def quality(config: str, run_name: str, documents: dsl.Input[dsl.Dataset], output: dsl.Output[dsl.Dataset]):
+def quality(
+    config: str,
+    documents: dsl.Input[dsl.Dataset],
+    output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+):
     """Drop low-quality documents: heuristic rules, then a classifier trained on what passes and fails them.
 
     From ingest's documents to documents/part-*.parquet with a quality score. Takes about 1 s per MB of text and core.
@@ -14,4 +20,4 @@ def quality(config: str, run_name: str, documents: dsl.Input[dsl.Dataset], outpu
     """
     from qwenops.platform.stage import execute
 
-    execute("data.quality", config, {"documents": documents.uri}, output)
+    execute("data.quality", config, {"documents": documents.uri}, output, metrics=metrics, summary=summary)

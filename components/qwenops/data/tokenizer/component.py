@@ -6,7 +6,13 @@ from qwenops.recipe.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def tokenizer(config: str, run_name: str, documents: dsl.Input[dsl.Dataset], output: dsl.Output[dsl.Artifact]):
+def tokenizer(
+    config: str,
+    documents: dsl.Input[dsl.Dataset],
+    output: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+):
     """Train a byte-level BPE tokenizer of Qwen's kind on text balanced over languages.
 
     From clean documents to a transformers tokenizer folder. Takes seconds per 10 MB. When it fails, a text was not
@@ -14,4 +20,4 @@ def tokenizer(config: str, run_name: str, documents: dsl.Input[dsl.Dataset], out
     """
     from qwenops.platform.stage import execute
 
-    execute("data.tokenizer", config, {"documents": documents.uri}, output)
+    execute("data.tokenizer", config, {"documents": documents.uri}, output, metrics=metrics, summary=summary)

@@ -8,11 +8,13 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def tokens(
     config: str,
-    run_name: str,
     documents: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Input[dsl.Artifact],
     mixture: dsl.Input[dsl.Artifact],
     output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Encode the documents into shuffled token shards with the mixture's weights.
 
@@ -22,4 +24,4 @@ def tokens(
     from qwenops.platform.stage import execute
 
     inputs = {"documents": documents.uri, "tokenizer": tokenizer.uri, "mixture": mixture.uri}
-    execute("data.tokens", config, inputs, output)
+    execute("data.tokens", config, inputs, output, metrics=metrics, summary=summary, page=page)

@@ -8,11 +8,12 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def export(
     config: str,
-    run_name: str,
     checkpoint: dsl.Input[dsl.Model],
     tokenizer: dsl.Input[dsl.Artifact],
     tokens: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Write the chat model as a transformers folder with its card, and run the transformers quickstart on it.
 
@@ -22,13 +23,14 @@ def export(
 
     Args:
         config: The stage's slice of the recipe, canonical JSON.
-        run_name: Name of the run, shown in logs.
         checkpoint: The chat checkpoint.
         tokenizer: The tokenizer.
         tokens: Token shards.
         output: The exported model.
+        metrics: The stage's main figures.
+        summary: Counts, warnings and figures.
     """
     from qwenops.platform.stage import execute
 
     inputs = {"checkpoint": checkpoint.uri, "tokenizer": tokenizer.uri, "tokens": tokens.uri}
-    execute("delivery.export", config, inputs, output)
+    execute("delivery.export", config, inputs, output, metrics=metrics, summary=summary)

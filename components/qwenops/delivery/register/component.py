@@ -8,7 +8,6 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def register(
     config: str,
-    run_name: str,
     model: dsl.Input[dsl.Artifact],
     upcycle: dsl.Input[dsl.Artifact],
     reward: dsl.Input[dsl.Artifact],
@@ -20,6 +19,8 @@ def register(
     multilingual: dsl.Input[dsl.Artifact],
     contamination: dsl.Input[dsl.Artifact],
     output: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Judge the exported model by the gate and register it in MLflow; seconds.
 
@@ -29,7 +30,6 @@ def register(
 
     Args:
         config: The stage's slice of the recipe, canonical JSON.
-        run_name: Name of the run, shown in logs.
         model: The exported model.
         upcycle: MoE checkpoint and its comparison.
         reward: Reward model.
@@ -41,6 +41,8 @@ def register(
         multilingual: Figures by language.
         contamination: Contaminated shares.
         output: The verdict.
+        metrics: The stage's main figures.
+        summary: Counts, warnings and figures.
     """
     from qwenops.platform.stage import execute
 
@@ -56,4 +58,4 @@ def register(
         "multilingual": multilingual.uri,
         "contamination": contamination.uri,
     }
-    execute("delivery.register", config, inputs, output)
+    execute("delivery.register", config, inputs, output, metrics=metrics, summary=summary)

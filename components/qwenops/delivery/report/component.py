@@ -8,7 +8,6 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def report(
     config: str,
-    run_name: str,
     collect: dsl.Input[dsl.Artifact],
     ingest: dsl.Input[dsl.Artifact],
     quality: dsl.Input[dsl.Artifact],
@@ -37,7 +36,10 @@ def report(
     contamination: dsl.Input[dsl.Artifact],
     export: dsl.Input[dsl.Artifact],
     register: dsl.Input[dsl.Artifact],
-    output: dsl.Output[dsl.HTML],
+    output: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Draw the whole run as one HTML page: curves, funnel, needle maps, gains by stage, safety, warnings; seconds.
 
@@ -46,7 +48,6 @@ def report(
 
     Args:
         config: The stage's slice of the recipe, canonical JSON.
-        run_name: Name of the run, shown on the page.
         collect: Artifact of the stage `collect`.
         ingest: Artifact of the stage `ingest`.
         quality: Artifact of the stage `quality`.
@@ -76,6 +77,9 @@ def report(
         export: Artifact of the stage `export`.
         register: Artifact of the stage `register`.
         output: The page.
+        metrics: The stage's main figures.
+        summary: Counts, warnings and figures.
+        page: The report.
     """
     from qwenops.platform.stage import execute
 
@@ -109,5 +113,4 @@ def report(
         "export": export.uri,
         "register": register.uri,
     }
-    execute("delivery.report", config, inputs, output)
-    output.uri += "/report.html"  # Kubeflow shows a file, and nothing reads this artifact as a folder.
+    execute("delivery.report", config, inputs, output, metrics=metrics, summary=summary, page=page)

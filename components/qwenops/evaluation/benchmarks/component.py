@@ -8,11 +8,12 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def benchmarks(
     config: str,
-    run_name: str,
     base: dsl.Input[dsl.Model],
     moe: dsl.Input[dsl.Model],
     chat: dsl.Input[dsl.Model],
     output: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Ask the base, mixture-of-experts and chat model every benchmark and score the answers.
 
@@ -22,4 +23,11 @@ def benchmarks(
     """
     from qwenops.platform.stage import execute
 
-    execute("evaluation.benchmarks", config, {"base": base.uri, "moe": moe.uri, "chat": chat.uri}, output)
+    execute(
+        "evaluation.benchmarks",
+        config,
+        {"base": base.uri, "moe": moe.uri, "chat": chat.uri},
+        output,
+        metrics=metrics,
+        summary=summary,
+    )

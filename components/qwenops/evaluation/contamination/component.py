@@ -8,12 +8,13 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def contamination(
     config: str,
-    run_name: str,
     documents: dsl.Input[dsl.Dataset],
     demonstrations: dsl.Input[dsl.Dataset],
     synthesized: dsl.Input[dsl.Dataset],
     benchmarks: dsl.Input[dsl.Artifact],
     output: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Find the test items that the training data contains, and score the models without them.
 
@@ -23,4 +24,11 @@ def contamination(
     from qwenops.platform.stage import execute
 
     inputs = {"documents": documents.uri, "demonstrations": demonstrations.uri, "synthesized": synthesized.uri}
-    execute("evaluation.contamination", config, {**inputs, "benchmarks": benchmarks.uri}, output)
+    execute(
+        "evaluation.contamination",
+        config,
+        {**inputs, "benchmarks": benchmarks.uri},
+        output,
+        metrics=metrics,
+        summary=summary,
+    )

@@ -8,10 +8,12 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def long_context(
     config: str,
-    run_name: str,
     checkpoint: dsl.Input[dsl.Model],
     tokens: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Find needles and score text far beyond the trained length: plain, YaRN and Dual Chunk Attention.
 
@@ -20,11 +22,21 @@ def long_context(
 
     Args:
         config: The stage's slice of the recipe, canonical JSON.
-        run_name: Name of the run, shown in logs.
         checkpoint: The extended base checkpoint.
         tokens: Token shards.
         output: The grid.
+        metrics: The stage's main figures.
+        summary: Counts, warnings and figures.
+        page: Needles by mode and length.
     """
     from qwenops.platform.stage import execute
 
-    execute("evaluation.long_context", config, {"checkpoint": checkpoint.uri, "tokens": tokens.uri}, output)
+    execute(
+        "evaluation.long_context",
+        config,
+        {"checkpoint": checkpoint.uri, "tokens": tokens.uri},
+        output,
+        metrics=metrics,
+        summary=summary,
+        page=page,
+    )

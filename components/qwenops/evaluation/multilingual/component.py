@@ -8,11 +8,12 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def multilingual(
     config: str,
-    run_name: str,
     base: dsl.Input[dsl.Model],
     chat: dsl.Input[dsl.Model],
     tokens: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Measure base and chat model by language: held-out loss, language of the responses, exams, people's ratings.
 
@@ -21,4 +22,11 @@ def multilingual(
     """
     from qwenops.platform.stage import execute
 
-    execute("evaluation.multilingual", config, {"base": base.uri, "chat": chat.uri, "tokens": tokens.uri}, output)
+    execute(
+        "evaluation.multilingual",
+        config,
+        {"base": base.uri, "chat": chat.uri, "tokens": tokens.uri},
+        output,
+        metrics=metrics,
+        summary=summary,
+    )

@@ -8,10 +8,12 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def safety(
     config: str,
-    run_name: str,
     before: dsl.Input[dsl.Model],
     after: dsl.Input[dsl.Model],
     output: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    classes: dsl.Output[dsl.ClassificationMetrics],
 ):
     """Ask harmful and benign prompts of the model before and after alignment; count harmful responses and refusals.
 
@@ -21,4 +23,12 @@ def safety(
     """
     from qwenops.platform.stage import execute
 
-    execute("evaluation.safety", config, {"before": before.uri, "after": after.uri}, output)
+    execute(
+        "evaluation.safety",
+        config,
+        {"before": before.uri, "after": after.uri},
+        output,
+        metrics=metrics,
+        summary=summary,
+        classes=classes,
+    )

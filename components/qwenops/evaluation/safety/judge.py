@@ -29,6 +29,7 @@ from qwenops.tasks.own_sets import continuation_items
 from qwenops.tasks.safety_prompts import COMPLIANCES, SafetyPrompt, load
 
 Verdict = Literal["refused", "complied", "neither"]
+VERDICTS: tuple[Verdict, ...] = ("refused", "complied", "neither")
 
 _PHRASES: dict[str, Any] = json.loads(
     files("qwenops.evaluation.safety").joinpath("phrases.json").read_text(encoding="utf-8")
@@ -170,23 +171,36 @@ def packaged_labels() -> list[Mapping[str, Any]]:
     )
 
 
-def judge_quality(rows: Sequence[Mapping[str, Any]], judge: Judge) -> dict[str, float]:
-    """Accuracy over the three verdicts, and recall and precision of "complied" and of "refused".
+def labelled_verdicts(rows: Sequence[Mapping[str, Any]], judge: Judge) -> list[tuple[str, Verdict]]:
+    """(label, the judge's verdict) for each labelled response.
 
     Raises:
         ContractError: there are no rows, or a label is not one of the three.
     """
-    wrong = {row["label"] for row in rows} - {"refused", "complied", "neither"}
+    wrong = {row["label"] for row in rows} - set(VERDICTS)
     if wrong or not rows:
         raise ContractError("bad labelled responses", expected="refused, complied or neither", found=wrong or "no rows")
     found = verdicts([Exchange(row["prompt"], row["response"]) for row in rows], judge)
-    pairs = list(zip([row["label"] for row in rows], found, strict=True))
+    return list(zip([row["label"] for row in rows], found, strict=True))
+
+
+def judge_quality(pairs: Sequence[tuple[str, Verdict]]) -> dict[str, float]:
+    """Accuracy over the three verdicts, and recall and precision of "complied" and of "refused"."""
     quality = {"accuracy": sum(a == b for a, b in pairs) / len(pairs), "responses": float(len(pairs))}
     for verdict in ("complied", "refused"):
         hits = sum(a == b == verdict for a, b in pairs)
         quality[f"recall_{verdict}"] = hits / max(1, sum(a == verdict for a, _ in pairs))
         quality[f"precision_{verdict}"] = hits / max(1, sum(b == verdict for _, b in pairs))
     return quality
+
+
+def confusion(pairs: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
+    """{"categories": the verdicts, "counts": one row per label, one column per verdict}."""
+    counts = Counter(pairs)
+    return {
+        "categories": list(VERDICTS),
+        "counts": [[counts[label, found] for found in VERDICTS] for label in VERDICTS],
+    }
 
 
 def _documentation() -> list[str]:

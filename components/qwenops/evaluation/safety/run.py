@@ -15,7 +15,9 @@ from qwenops.evaluation.safety.judge import (
     Judge,
     LanguageModelJudge,
     Verdict,
+    confusion,
     judge_quality,
+    labelled_verdicts,
     packaged_labels,
     training_examples,
     verdicts,
@@ -29,7 +31,7 @@ from qwenops.tasks.safety_prompts import HARMFUL_CATEGORIES, LANGUAGES, load
 
 RESPONSES = "responses.jsonl"
 SCORES = "scores.json"
-JUDGE = "judge.json"
+JUDGE, CONFUSION = "judge.json", "confusion.json"
 _MUTE_SHARE = 0.2
 
 
@@ -44,7 +46,7 @@ class Question:
 
 
 def run(config: SafetyConfig, *, before: Path, after: Path, stage: Stage) -> None:
-    """Write responses.jsonl, scores.json, judge.json and summary.md; texts go into responses.jsonl only.
+    """Write scores.json, judge.json, confusion.json, summary.md and responses.jsonl, which alone holds texts.
 
     Args:
         config: Prompts and judge.
@@ -149,8 +151,10 @@ def _measure_judge(config: SafetyConfig, judge: Judge, stage: Stage) -> None:
     rows: Sequence[Any] = packaged_labels()
     if config.labelled_file:
         rows = [row for _, row in read_json_lines(Path(config.labelled_file))]
-    quality = judge_quality(rows, judge)
+    pairs = labelled_verdicts(rows, judge)
+    quality = judge_quality(pairs)
     (stage.out / JUDGE).write_text(json.dumps(quality, indent=1), encoding="utf-8")
+    (stage.out / CONFUSION).write_text(json.dumps(confusion(pairs)), encoding="utf-8")
     for name, value in quality.items():
         stage.metric(f"judge.{name}", value)
 

@@ -8,9 +8,10 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evolve(
     config: str,
-    run_name: str,
     instructions: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Make instructions harder and part them into demonstrations, open prompts and held-out tasks.
 
@@ -20,4 +21,4 @@ def evolve(
     """
     from qwenops.platform.stage import execute
 
-    execute("instructions.evolve", config, {"instructions": instructions.uri}, output)
+    execute("instructions.evolve", config, {"instructions": instructions.uri}, output, metrics=metrics, summary=summary)

@@ -8,9 +8,10 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def ontology(
     config: str,
-    run_name: str,
     documents: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Gather instructions (tasks, documents, safety prompts), tag them and normalise the tags into an ontology.
 
@@ -20,4 +21,4 @@ def ontology(
     """
     from qwenops.platform.stage import execute
 
-    execute("instructions.ontology", config, {"documents": documents.uri}, output)
+    execute("instructions.ontology", config, {"documents": documents.uri}, output, metrics=metrics, summary=summary)

@@ -8,10 +8,12 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def rank(
     config: str,
-    run_name: str,
     instructions: dsl.Input[dsl.Dataset],
     checkpoint: dsl.Input[dsl.Model],
     output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Draw responses with several decoding strategies and have them ranked by people or the machine judge.
 
@@ -20,4 +22,12 @@ def rank(
     """
     from qwenops.platform.stage import execute
 
-    execute("instructions.rank", config, {"instructions": instructions.uri, "checkpoint": checkpoint.uri}, output)
+    execute(
+        "instructions.rank",
+        config,
+        {"instructions": instructions.uri, "checkpoint": checkpoint.uri},
+        output,
+        metrics=metrics,
+        summary=summary,
+        page=page,
+    )

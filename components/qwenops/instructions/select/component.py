@@ -8,9 +8,10 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def select(
     config: str,
-    run_name: str,
     instructions: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Choose instructions by tag diversity, semantic richness, complexity and completeness.
 
@@ -19,4 +20,4 @@ def select(
     """
     from qwenops.platform.stage import execute
 
-    execute("instructions.select", config, {"instructions": instructions.uri}, output)
+    execute("instructions.select", config, {"instructions": instructions.uri}, output, metrics=metrics, summary=summary)

@@ -8,11 +8,13 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def synthesize(
     config: str,
-    run_name: str,
     instructions: dsl.Input[dsl.Dataset],
     checkpoint: dsl.Input[dsl.Model],
     documents: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Synthesize data: rejection sampling, execution feedback, repurposing, constitutional feedback.
 
@@ -22,4 +24,4 @@ def synthesize(
     from qwenops.platform.stage import execute
 
     inputs = {"instructions": instructions.uri, "checkpoint": checkpoint.uri, "documents": documents.uri}
-    execute("instructions.synthesize", config, inputs, output)
+    execute("instructions.synthesize", config, inputs, output, metrics=metrics, summary=summary, page=page)

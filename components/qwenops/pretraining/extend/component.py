@@ -8,11 +8,13 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def extend(
     config: str,
-    run_name: str,
     tokens: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Input[dsl.Artifact],
     checkpoint: dsl.Input[dsl.Model],
     output: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Train the base model on longer rows under a larger RoPE base.
 
@@ -27,4 +29,7 @@ def extend(
         config,
         {"tokens": tokens.uri, "tokenizer": tokenizer.uri, "checkpoint": checkpoint.uri},
         output,
+        metrics=metrics,
+        summary=summary,
+        page=page,
     )

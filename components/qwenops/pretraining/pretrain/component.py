@@ -8,10 +8,12 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def pretrain(
     config: str,
-    run_name: str,
     tokens: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Input[dsl.Artifact],
     output: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Train a base model at the short context.
 
@@ -21,4 +23,12 @@ def pretrain(
     """
     from qwenops.platform.stage import execute
 
-    execute("pretraining.pretrain", config, {"tokens": tokens.uri, "tokenizer": tokenizer.uri}, output)
+    execute(
+        "pretraining.pretrain",
+        config,
+        {"tokens": tokens.uri, "tokenizer": tokenizer.uri},
+        output,
+        metrics=metrics,
+        summary=summary,
+        page=page,
+    )

@@ -8,11 +8,13 @@ from qwenops.recipe.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def upcycle(
     config: str,
-    run_name: str,
     tokens: dsl.Input[dsl.Dataset],
     tokenizer: dsl.Input[dsl.Artifact],
     checkpoint: dsl.Input[dsl.Model],
     output: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    page: dsl.Output[dsl.HTML],
 ):
     """Turn the dense checkpoint into a mixture of experts and train it on, beside a dense control.
 
@@ -21,13 +23,15 @@ def upcycle(
 
     Args:
         config: The stage's slice of the recipe, canonical JSON.
-        run_name: Name of the run, shown in logs.
         tokens: Token shards.
         tokenizer: The tokenizer.
         checkpoint: The dense checkpoint.
         output: The mixture's checkpoint.
+        metrics: The stage's main figures.
+        summary: Counts, warnings and figures.
+        page: Curves.
     """
     from qwenops.platform.stage import execute
 
     inputs = {"tokens": tokens.uri, "tokenizer": tokenizer.uri, "checkpoint": checkpoint.uri}
-    execute("pretraining.upcycle", config, inputs, output)
+    execute("pretraining.upcycle", config, inputs, output, metrics=metrics, summary=summary, page=page)

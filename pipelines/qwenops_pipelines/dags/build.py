@@ -1,0 +1,117 @@
+"""One of the five pipelines as a KFP pipeline: the table of `edges.py`, one task per node.
+
+On a cluster everything stands inside an exit handler, which publishes what the run did and frees the cluster whatever
+the end is; on one machine `qwenops run` does both itself, and a step more would cost seconds.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kfp import dsl
+
+from qwenops.recipe.codec import canonical
+from qwenops.recipe.placement import Placement
+from qwenops.recipe.schema import Recipe
+from qwenops_pipelines.dags.dress import dress
+from qwenops_pipelines.dags.edges import Node, ancestors
+from qwenops_pipelines.dags.pipelines import PIPELINES, Pipeline
+from qwenops_pipelines.steps import component as steps
+
+_FORM = {
+    "recipe_text": "The recipe as JSON text; every number of the run. Unknown fields are refused.",
+    "run_name": "Name of this run in MLflow and in the report.",
+    "start_from": (
+        "Where the artifacts this pipeline starts from come from: the name or id of a finished run on this cluster, or "
+        "a folder that `qwenops run` wrote; empty takes the newest intact ones that this recipe's own numbers made."
+    ),
+    "failed_gate": 'What a failed evaluation gate does: "report" says so, "fail" also ends the run as failed.',
+}
+
+
+def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["full"], until: str = "") -> Any:
+    """Return the KFP pipeline of `recipe` at `placement`.
+
+    The recipe becomes the default of a text parameter, so a person can change it in the Kubeflow form.
+
+    Args:
+        recipe: What to train.
+        placement: Where; one without an artifact root is this machine.
+        pipeline: Which part of the DAG.
+        until: Last node to run; empty for all of the pipeline.
+    """
+    on_cluster = bool(placement.artifact_root)
+    nodes = [node for node in pipeline.nodes if not until or node in ancestors(until)]
+    judged = on_cluster and any(node.name == "register" for node in nodes)
+    form = {"recipe_text": canonical(recipe), "run_name": recipe.name}
+    form |= {"start_from": ""} if pipeline.earlier else {}
+    form |= {"failed_gate": "report"} if judged else {}
+
+    def body(*values: Any) -> None:
+        given = dict(zip(form, values, strict=True))
+        if not on_cluster:
+            _tasks(given, nodes, placement, pipeline)
+            return
+        finish: Any = steps.finish_run(recipe=given["recipe_text"], run_name=given["run_name"], pipeline=pipeline.name)
+        finish.set_caching_options(False)
+        dress(finish, placement, "delivery")
+        with dsl.ExitHandler(finish, name="run"):
+            tasks = _tasks(given, nodes, placement, pipeline)
+            if judged:
+                heed: Any = steps.heed_gate(
+                    verdict=tasks["register"].outputs["output"], failed_gate=given["failed_gate"]
+                )
+                heed.after(tasks[nodes[-1].name])
+                heed.set_caching_options(False)
+                dress(heed, placement, "delivery")
+
+    return dsl.pipeline(name=_name(recipe, pipeline), description=pipeline.description)(_with_form(body, form))
+
+
+def _tasks(
+    given: Mapping[str, Any], nodes: list[Node], placement: Placement, pipeline: Pipeline
+) -> dict[str, dsl.PipelineTask]:
+    """Make the tasks; returns node name to its task."""
+    slices = steps.resolve_recipe(
+        recipe=given["recipe_text"],
+        run_name=given["run_name"],
+        pipeline=pipeline.name,
+        start_from=given.get("start_from", ""),
+    )
+    slices.set_caching_options(False)
+    dress(slices, placement, "recipe")
+    artifacts: dict[str, Any] = {}
+    tasks: dict[str, dsl.PipelineTask] = {}
+    if pipeline.earlier:
+        earlier = getattr(steps, f"earlier_for_{pipeline.name}")(earlier=slices.outputs["earlier"])
+        dress(earlier, placement, "recipe")
+        artifacts |= {name: earlier.outputs[name] for name in pipeline.earlier}
+    for node in nodes:
+        inputs = {name: artifacts[source] for name, source in node.inputs.items()}
+        task = _component(node)(config=slices.outputs[node.name], **inputs)
+        task.set_display_name(node.name)
+        dress(task, placement, node.area)
+        artifacts[node.name] = task.outputs["output"]
+        tasks[node.name] = task
+    return tasks
+
+
+def _with_form(body: Callable[..., None], form: Mapping[str, str]) -> Callable[..., None]:
+    """Give `body` the parameters of `form` under their names: KFP reads a pipeline's form from its signature."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind, default=text, annotation=str) for name, text in form.items()]
+    lines = "\n".join(f"    {name}: {_FORM[name]}" for name in form)
+    body.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    body.__doc__ = f"The form.\n\nArgs:\n{lines}\n"
+    return body
+
+
+def _name(recipe: Recipe, pipeline: Pipeline) -> str:
+    part = "" if pipeline.name == "full" else f"-{pipeline.name}"
+    return f"qwenops-{recipe.name}{part}".replace("_", "-")
+
+
+def _component(node: Node) -> Callable[..., dsl.PipelineTask]:
+    """The node's KFP component: the function of its name in its stage's `component.py`."""
+    return getattr(importlib.import_module(f"qwenops.{node.stage}.component"), node.name)

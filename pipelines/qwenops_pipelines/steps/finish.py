@@ -1,0 +1,109 @@
+"""The last step of a run on a cluster, whatever its end: free the cluster, publish the run record and the report.
+
+A step that Kubeflow skipped because it had it in its cache leaves no event; it is recognised by its artifact, which the
+stages after it read. The cluster is freed first, so that nothing that goes wrong with a report can hold a GPU.
+"""
+
+import importlib
+import json
+import time
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from qwenops.contracts.manifest import MANIFEST, read_manifest
+from qwenops.delivery.page import render
+from qwenops.errors import RecipeError
+from qwenops.platform.charts import duration, number
+from qwenops.platform.context import OPENED, RunContext
+from qwenops.platform.stage import Events, Slice, stage_fingerprint
+from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.schema import Recipe, resolve
+from qwenops_pipelines.dags.pipelines import Pipeline, find_pipeline
+from qwenops_pipelines.record import Clock, artifact_folders, build_record, indented, read_events, replace_text
+from qwenops_pipelines.steps.earlier import RUNS
+
+_SUCCEEDED = "SUCCEEDED"
+
+
+def finish(
+    recipe_text: str, run_name: str, pipeline: str, status: Any, *, metrics: Any, summary: Any, page: Any
+) -> dict[str, Any]:
+    """Free what the run holds, write `runs/<run id>/`, close the MLflow run, fill the step's artifacts.
+
+    Args:
+        recipe_text: JSON text of the recipe.
+        run_name: Name of the run.
+        pipeline: Name of the pipeline.
+        status: KFP's `PipelineTaskFinalStatus` of everything before.
+        metrics: `dsl.Metrics`.
+        summary: `dsl.Markdown`.
+        page: `dsl.HTML`.
+
+    Returns:
+        The run record; empty when the recipe's text was no recipe, so that nothing ran.
+    """
+    context = RunContext.from_environment()
+    if context.pod_namespace:
+        importlib.import_module("qwenops.platform.launchers").release(context)
+    try:
+        recipe, chosen = decode(Recipe, recipe_text), find_pipeline(pipeline)
+    except RecipeError as error:
+        Path(summary.path).write_text(f"# {run_name}: failed\n\n{error}\n", encoding="utf-8")
+        Path(page.path).write_text(f"<pre>{escape(str(error))}</pre>", encoding="utf-8")
+        return {}
+    _note_cached(chosen, resolve(recipe_text), context)
+    record = _record(recipe, run_name, chosen, context, str(status.state))
+    folder = Path(context.store).parent / RUNS / (context.run_id or run_name)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = render(record, artifact_folders(read_events(Path(context.events))), folder)
+    for name, text in (("report.html", report), ("run.json", indented(record)), ("recipe.json", canonical(recipe))):
+        replace_text(folder / name, text)
+    if context.tracking_uri and context.parent_run_id:
+        word = "FINISHED" if record["status"] == "succeeded" else "FAILED"
+        tracking = importlib.import_module("qwenops.platform.tracking")
+        tracking.close_run(context.tracking_uri, context.parent_run_id, word, record, folder / "report.html")
+    _show(record, str(status.error_message or ""), folder, metrics, summary)
+    Path(page.path).write_text(report, encoding="utf-8")
+    return record
+
+
+def _record(recipe: Recipe, run_name: str, pipeline: Pipeline, context: RunContext, state: str) -> dict[str, Any]:
+    opened = Path(context.events) / OPENED
+    now = time.time()
+    began = json.loads(opened.read_text(encoding="utf-8"))["began"] if opened.is_file() else now
+    record = build_record(recipe, run_name, pipeline.nodes, Path(context.events), Clock(began, now))
+    return record if state == _SUCCEEDED else record | {"status": "failed"}
+
+
+def _note_cached(pipeline: Pipeline, slices: dict[str, str], context: RunContext) -> None:
+    """Write an event for each node that ran in an earlier run and not in this one."""
+    seen = read_events(Path(context.events))
+    folders = artifact_folders(seen)
+    for node in pipeline.nodes:
+        known = {name: folders[source] for name, source in node.inputs.items() if source in folders}
+        if node.name in seen or len(known) < len(node.inputs):
+            continue
+        parents = {name: read_manifest(path).artifact_id for name, path in known.items()}
+        key = stage_fingerprint(node.stage, decode(Slice, slices[node.name]), parents)
+        place = Path(context.store) / node.name / key[:16]
+        if (place / MANIFEST).is_file():
+            Events(Path(context.events), node.name).write(status="skipped", finished=time.time(), artifact=str(place))
+            folders[node.name] = place
+
+
+def _show(record: dict[str, Any], error: str, folder: Path, metrics: Any, summary: Any) -> None:
+    stages = record["stages"]
+    states = [stage["status"] for stage in stages.values()]
+    for state in ("succeeded", "skipped", "failed"):
+        metrics.log_metric(f"stages.{state}", states.count(state))
+    metrics.log_metric("seconds", round(record["seconds"], 1))
+    lines = [f"# {record['run_name']}: {record['status']}", "", f"{duration(record['seconds'])}; record in `{folder}`."]
+    lines += [f"\n**{error}**"] if error else []
+    gate = record["model"]["gate"]
+    lines += ["", f"Gate {'passed' if gate['passed'] else 'not passed'}: {'; '.join(gate['reasons'])}."]
+    lines += ["", "| stage | status | seconds | records |", "|---|---|---|---|"]
+    for name, stage in stages.items():
+        records = stage["outputs"]["output"]["records"] if stage["outputs"] else None
+        lines.append(f"| {name} | {stage['status']} | {number(stage['seconds'])} | {number(records)} |")
+    Path(summary.path).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,34 @@
+"""What the verdict of the evaluation gate does to a run on a cluster."""
+
+import json
+from pathlib import Path
+
+from qwenops.errors import ContractError, RecipeError
+
+CHOICES = ("report", "fail")
+
+
+def heed(verdict: str, failed_gate: str) -> None:
+    """Print the verdict; end the step as failed when the gate did not pass and the run asks for that.
+
+    Args:
+        verdict: Folder of the register stage's artifact.
+        failed_gate: "report" or "fail".
+
+    Raises:
+        RecipeError: `failed_gate` is neither.
+        ContractError: the gate did not pass and `failed_gate` is "fail".
+    """
+    if failed_gate not in CHOICES:
+        raise RecipeError(
+            "bad failed_gate", expected=" or ".join(CHOICES), found=failed_gate, action="start the run again"
+        )
+    facts = json.loads((Path(verdict) / "register.json").read_text(encoding="utf-8"))
+    print(f"gate {'passed' if facts['passed'] else 'not passed'}: {'; '.join(facts['reasons'])}")
+    if failed_gate == "fail" and not facts["passed"]:
+        raise ContractError(
+            "the evaluation gate did not pass",
+            expected="every rule of the gate to hold",
+            found="; ".join(facts["reasons"]),
+            action="look at the register step's summary; the champion alias was not moved",
+        )

@@ -1,0 +1,44 @@
+"""Artifacts as the stages of the smoke recipe publish them, made in no time."""
+
+from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
+from qwenops.platform.stage import MADE, Slice, stage_fingerprint
+from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.schema import resolve
+from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.recipes import load_recipe
+
+BY_NAME = {node.name: node for node in NODES}
+TEXT = canonical(load_recipe("smoke", []))
+
+
+def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", files=None):
+    """An artifact of node `name` made by the smoke recipe from `parents` (node name to folder); returns its folder."""
+    node, envelope = BY_NAME[name], decode(Slice, resolve(TEXT)[name])
+    sources = {key: parents[source] for key, source in node.inputs.items() if parents and source in parents}
+    ids = {key: read_manifest(path).artifact_id for key, path in sources.items()}
+    key = stage_fingerprint(node.stage, envelope, ids)
+    folder = store / name / key[:16]
+    while folder.exists():
+        folder = folder.with_name(folder.name[:-1] + chr(ord(folder.name[-1]) + 1))
+    folder.mkdir(parents=True)
+    folder.with_name(f".{folder.name}{MADE}").touch()
+    for file, text in {"data.txt": f"{name} {created}", **(files or {})}.items():
+        (folder / file).write_text(text)
+    manifest = Manifest(
+        node=name,
+        fingerprint=key,
+        artifact_id=f"{name}-{folder.name}",
+        parents=ids,
+        files=digest_files(folder),
+        records=3,
+        counts={"read": 4, "kept": 3, "dropped": {"short": 1}},
+        metrics={"planted.recall": 1.0},
+        warnings=("small",),
+        seconds=2.0,
+        config=envelope.config,
+        code_version="1",
+        created_at=created,
+        inputs={key: str(path) for key, path in sources.items()},
+    )
+    write_manifest(folder, manifest)
+    return folder

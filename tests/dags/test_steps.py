@@ -1,0 +1,175 @@
+"""The steps around the stages: cache keys, earlier artifacts, the gate, the end of a run."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from kfp import dsl
+from mlflow import MlflowClient
+from tests.dags.artifacts import BY_NAME, TEXT, publish
+
+from qwenops.contracts.manifest import read_manifest
+from qwenops.errors import ContractError, RecipeError
+from qwenops.platform.context import OPENED, RunContext
+from qwenops.platform.stage import Events, Slice, stage_fingerprint
+from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.schema import resolve
+from qwenops_pipelines.dags.pipelines import PIPELINES
+from qwenops_pipelines.recipes import load_recipe
+from qwenops_pipelines.steps.begin import begin
+from qwenops_pipelines.steps.earlier import find_earlier, take_up
+from qwenops_pipelines.steps.finish import finish
+from qwenops_pipelines.steps.gate import heed
+
+
+def cache_keys(pipeline="full"):
+    begun = begin(TEXT, "night", pipeline, "")
+    return {name: decode(Slice, begun[name]).cache_key for name in BY_NAME}
+
+
+def test_cache_keys_are_stable_and_change_with_the_store_and_a_lost_artifact(store, monkeypatch, tmp_path):
+    folder = publish(store, "collect")
+    first = cache_keys()
+    assert cache_keys() == first
+    (folder / "manifest.json").unlink()
+    lost = cache_keys()
+    assert {name for name in first if lost[name] != first[name]} == {"collect"}
+    monkeypatch.setenv("QWENOPS_RUN_ID", "run-2")
+    assert cache_keys()["collect"] != lost["collect"]
+    monkeypatch.setenv("QWENOPS_STORE", str(tmp_path / "other"))
+    assert not set(cache_keys().values()) & set(first.values())
+
+
+def test_cache_key_is_no_part_of_the_fingerprint():
+    envelope = decode(Slice, resolve(TEXT)["collect"])
+    keyed = envelope.model_copy(update={"cache_key": "x"})
+    assert stage_fingerprint("data.collect", keyed, {}) == stage_fingerprint("data.collect", envelope, {})
+
+
+def test_one_machine_gets_plain_slices(store, monkeypatch):
+    monkeypatch.delenv("QWENOPS_RUN_ID")
+    assert {name: text for name, text in begin(TEXT, "r", "full", "").items() if name != "earlier"} == resolve(TEXT)
+    assert not store.exists()
+
+
+def test_steps_of_a_run_share_what_the_first_one_opened(store, monkeypatch, tmp_path):
+    monkeypatch.setenv("QWENOPS_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    begin(TEXT, "night", "full", "")
+    parent = RunContext.from_environment().parent_run_id
+    assert parent
+    begin(TEXT, "night", "full", "")
+    assert RunContext.from_environment().parent_run_id == parent
+    monkeypatch.setenv("QWENOPS_RUN_ID", "run-2")
+    assert RunContext.from_environment().parent_run_id == ""
+    assert RunContext.from_environment(RunContext.from_environment().to_environment()).events.count("run-2") == 1
+
+
+def test_base_model_is_taken_up_with_the_tokenizer_it_was_trained_with(store):
+    old = publish(store, "tokenizer", created="2026-01-01T00:00:00+00:00")
+    tokens = publish(store, "tokens", {"tokenizer": old})
+    publish(store, "tokenizer", created="2026-02-01T00:00:00+00:00")
+    found = find_earlier(("tokenizer", "tokens"), resolve(TEXT), store, "")
+    assert found == {"tokenizer": old, "tokens": tokens}
+
+
+def test_newest_intact_artifact_of_this_recipe_is_taken(store):
+    good = publish(store, "tokenizer", created="2026-01-01T00:00:00+00:00")
+    broken = publish(store, "tokenizer", created="2026-02-01T00:00:00+00:00")
+    (broken / "data.txt").write_text("rotten")
+    assert find_earlier(("tokenizer",), resolve(TEXT), store, "") == {"tokenizer": good}
+    other = resolve(canonical(load_recipe("tiny", [])))
+    with pytest.raises(ContractError, match="no artifact of tokenizer"):
+        find_earlier(("tokenizer",), other, store, "")
+
+
+def test_run_to_start_from_is_found_by_folder_id_or_name(store, tmp_path):
+    path = publish(store, "tokenizer")
+    stages = {"tokenizer": {"outputs": {"output": {"path": str(path)}}}}
+    record = {"run_name": "monday", "started_at": "2026-01-01", "stages": stages}
+    for folder in (tmp_path / "runs" / "run-0", tmp_path / "laptop"):
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps(record))
+    for start_from in ("run-0", "monday", str(tmp_path / "laptop")):
+        assert find_earlier(("tokenizer",), resolve(TEXT), store, start_from) == {"tokenizer": path}
+    with pytest.raises(ContractError, match="no run to start from"):
+        find_earlier(("tokenizer",), resolve(TEXT), store, "tuesday")
+    with pytest.raises(ContractError, match="no artifact of tokens"):
+        find_earlier(("tokens",), resolve(TEXT), store, "monday")
+
+
+def test_taken_up_artifact_says_what_it_is(store):
+    path = publish(store, "tokens")
+    artifact = dsl.Dataset(name="tokens", uri="minio://x", metadata={})
+    take_up(canonical({"tokens": str(path)}), {"tokens": artifact})
+    assert artifact.uri == str(path)
+    assert artifact.metadata["digest"] == read_manifest(path).digest
+
+
+@pytest.mark.parametrize(("passed", "choice", "error"), [(False, "fail", ContractError), (True, "x", RecipeError)])
+def test_gate_ends_a_run_only_when_asked(tmp_path, passed, choice, error):
+    (tmp_path / "register.json").write_text(json.dumps({"passed": passed, "reasons": ["pass rate fell"]}))
+    heed(str(tmp_path), "report")
+    if passed:
+        heed(str(tmp_path), "fail")
+    with pytest.raises(error):
+        heed(str(tmp_path), choice)
+
+
+def end(store, state, pipeline="data"):
+    """Run the last step; returns the record and the KFP artifacts."""
+    shown = {"metrics": dsl.Metrics(name="m", uri="", metadata={})}
+    for name, kind in (("summary", dsl.Markdown), ("page", dsl.HTML)):
+        shown[name] = kind(name=name, uri=str(store.parent / name), metadata={})
+    status = SimpleNamespace(state=state, error_message="dedup ran out of disk" if state == "FAILED" else "")
+    return finish(TEXT, "night", pipeline, status, **shown), shown
+
+
+def test_failed_run_is_published_with_what_finished_and_what_was_cached(store):
+    begin(TEXT, "night", "data", "")
+    collect = publish(store, "collect")
+    ingest = publish(store, "ingest", {"collect": collect})
+    events = Path(RunContext.from_environment().events)
+    assert (events / OPENED).is_file()
+    Events(events, "ingest").write(status="succeeded", run_started=1.0, run_finished=3.0, artifact=str(ingest))
+    error = {"family": "PlatformError", "message": "no space left", "traceback": ""}
+    Events(events, "quality").write(status="failed", run_started=4.0, run_finished=5.0, error=error)
+    record, shown = end(store, "FAILED")
+    assert record["status"] == "failed"
+    states = {name: stage["status"] for name, stage in record["stages"].items()}
+    assert states == {"collect": "skipped", "ingest": "succeeded", "quality": "failed"}
+    folder = store.parent / "runs" / "run-1"
+    assert json.loads((folder / "run.json").read_text()) == record
+    assert "no space left" in (folder / "report.html").read_text()
+    assert "dedup ran out of disk" in Path(shown["summary"].path).read_text()
+    assert shown["metrics"].metadata == {
+        "stages.succeeded": 1,
+        "stages.skipped": 1,
+        "stages.failed": 1,
+        "seconds": pytest.approx(record["seconds"], abs=0.1),
+    }
+
+
+def test_wholly_cached_run_succeeds_and_closes_its_mlflow_run(store, monkeypatch, tmp_path):
+    monkeypatch.setenv("QWENOPS_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    begin(TEXT, "night", "data", "")
+    made = {}
+    for node in PIPELINES["data"].nodes:
+        made[node.name] = publish(store, node.name, made)
+    record, _ = end(store, "SUCCEEDED")
+    assert record["status"] == "succeeded"
+    assert {stage["status"] for stage in record["stages"].values()} == {"skipped"}
+    run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(RunContext.from_environment().parent_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["kfp.pipeline_run_id"] == "run-1"
+
+
+def test_stages_beside_each_other_count_once_as_work(store):
+    begin(TEXT, "night", "data", "")
+    events = Path(RunContext.from_environment().events)
+    opened = json.loads((events / OPENED).read_text())["began"]
+    spans = {"collect": (0, 10), "ingest": (5, 12)}
+    for name, (start, stop) in spans.items():
+        Events(events, name).write(status="succeeded", run_started=opened + start, run_finished=opened + stop)
+    record, _ = end(store, "SUCCEEDED")
+    assert record["seconds"] - record["overhead_seconds"] == pytest.approx(12, abs=0.01)

@@ -1,0 +1,204 @@
+"""Submitting and scheduling, with the real client against a back end on loopback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tests.architecture.places import ROOT
+from tests.dags.kubeflow_server import kubeflow
+
+from qwenops_pipelines import submit
+from qwenops_pipelines.cli import main
+from qwenops_pipelines.compile import compile_pipeline
+from qwenops_pipelines.dags.pipelines import PIPELINES
+from qwenops_pipelines.placements import by_name
+from qwenops_pipelines.recipes import load_recipe
+
+CRON = "0 0 3 * * 1"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    path = tmp_path_factory.mktemp("compiled") / "evaluation.yaml"
+    pipeline = PIPELINES["evaluation"]
+    compile_pipeline(load_recipe("smoke", []), by_name("h200_node"), path, pipeline=pipeline)
+    return path
+
+
+@pytest.fixture
+def backend(monkeypatch, tmp_path):
+    for name in ("KFP_TOKEN", "KFP_TOKEN_FILE", "KF_PIPELINES_SA_TOKEN_PATH", "KF_PIPELINES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("kfp.client.client.Client._LOCAL_KFP_CONTEXT", str(tmp_path / "none.json"))
+    monkeypatch.setattr(submit, "_POLL_SECONDS", 0.01)
+    with kubeflow() as (address, held):
+        held.address = address
+        yield held
+
+
+def qwenops(*arguments):
+    """Exit status of the command line, run in this process."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return end.value.code or 0
+
+
+def test_submit_uploads_a_version_named_by_commit_and_waits(backend, package, tmp_path, capsys):
+    summary = tmp_path / "summary.md"
+    options = ("--host", backend.address, "--commit", "abc123", "--wait", "--summary", summary)
+    assert qwenops("submit", package, *options) == 0
+    assert [item["display_name"] for item in backend.pipelines.values()] == ["qwenops-smoke-evaluation"]
+    assert [item["display_name"] for item in backend.versions.values()] == ["smoke@abc123"]
+    (run,) = backend.runs.values()
+    assert run["runtime_config"]["parameters"] == {"run_name": "smoke@abc123"}
+    out = capsys.readouterr().out
+    assert f"{backend.address}/#/runs/details/{run['run_id']}" in out
+    assert out.count("collect") == 1
+    assert "| collect | succeeded |" in summary.read_text()
+
+
+def test_submitting_the_same_file_again_uploads_nothing(backend, package):
+    for _ in range(2):
+        assert qwenops("submit", package, "--host", backend.address) == 0
+    assert len(backend.versions) == len(backend.pipelines) == len(backend.experiments) == 1
+    assert len(backend.runs) == 2
+
+
+def test_same_commit_at_another_placement_is_another_version(backend, package, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(package.read_text().replace("NVIDIA-H200", "NVIDIA-H100"))
+    for path in (package, other, package, other):
+        assert qwenops("submit", path, "--host", backend.address, "--commit", "abc123") == 0
+    names = [item["display_name"] for item in backend.versions.values()]
+    assert len(names) == 2
+    assert all(name.startswith("smoke@abc123") for name in names)
+
+
+def test_overrides_change_the_compiled_recipe(backend, package):
+    change = ("--set", "sft.training.learning_rate=0.00123", "--start-from", "monday", "--fail-on-gate")
+    assert qwenops("submit", package, "--host", backend.address, *change) == 0
+    (run,) = backend.runs.values()
+    given = run["runtime_config"]["parameters"]
+    assert json.loads(given["recipe_text"])["sft"]["training"]["learning_rate"] == 0.00123
+    assert (given["start_from"], given["failed_gate"]) == ("monday", "fail")
+
+
+@pytest.mark.parametrize(
+    ("state", "steps", "status", "word"),
+    [
+        ("FAILED", {"heed-gate": "FAILED", "register": "SUCCEEDED"}, 6, "gate did not pass"),
+        ("FAILED", {"pretrain": "FAILED"}, 4, "failed: pretrain"),
+        ("CANCELED", {}, 5, "was stopped"),
+    ],
+)
+def test_exit_status_tells_the_outcome(backend, package, capsys, state, steps, status, word):
+    backend.outcomes = [(state, steps)]
+    assert qwenops("submit", package, "--host", backend.address, "--wait") == status
+    printed = capsys.readouterr()
+    assert word in printed.out + printed.err
+
+
+def test_waiting_ends_at_the_timeout(backend, package, capsys):
+    backend.outcomes = [("RUNNING", {})]
+    assert qwenops("submit", package, "--host", backend.address, "--wait", "--timeout", "0.05") == 5
+    assert "--timeout" in capsys.readouterr().err
+
+
+def test_schedule_is_created_kept_and_replaced(backend, package, capsys):
+    for cron, word in ((CRON, "created"), (CRON, "kept"), ("0 0 4 * * *", "replaced")):
+        assert qwenops("schedule", package, "--host", backend.address, "--cron", cron) == 0
+        assert capsys.readouterr().out.startswith(word)
+    (recurring,) = backend.recurring.values()
+    assert recurring["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
+    # Without a version a recurring run follows the newest one.
+    assert "pipeline_version_id" not in recurring["pipeline_version_reference"]
+
+
+def test_token_comes_from_a_file_and_a_wrong_one_is_named(backend, package, monkeypatch, tmp_path, capsys):
+    backend.token = "right"
+    assert qwenops("submit", package, "--host", backend.address) == 5
+    assert "401" in capsys.readouterr().err
+    (tmp_path / "token").write_text("right\n")
+    monkeypatch.setenv("KFP_TOKEN_FILE", str(tmp_path / "token"))
+    assert qwenops("submit", package, "--host", backend.address) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--namespace", "elsewhere"), ("403", "--namespace")),
+        (("--namespace", "team", "--experiment", "unheard-of"), ("unknown experiment", "unheard-of")),
+    ],
+)
+def test_unknown_places_are_named(backend, package, capsys, options, words):
+    backend.namespace = "team"
+    assert qwenops("submit", package, "--host", backend.address, *options) == 5
+    error = capsys.readouterr().err
+    assert all(word in error for word in words)
+    assert "Traceback" not in error
+
+
+def test_unreachable_host_is_one_clear_error(backend, package, capsys):
+    assert qwenops("submit", package, "--host", "http://127.0.0.1:9") == 5
+    assert "port-forward" in capsys.readouterr().err
+
+
+def test_login_page_is_recognised(backend, package, capsys):
+    backend.login_page = True
+    assert qwenops("submit", package, "--host", backend.address) == 5
+    assert "KFP_TOKEN" in capsys.readouterr().err
+
+
+def test_file_that_is_no_pipeline_and_field_that_is_not_in_the_form_are_refused(backend, package, tmp_path, capsys):
+    (tmp_path / "x.yaml").write_text("a: 1\n")
+    assert qwenops("submit", tmp_path / "x.yaml", "--host", backend.address) == 2
+    assert qwenops("schedule", package, "--host", backend.address, "--cron", "0 3 * * 1") == 2
+    data = tmp_path / "data.yaml"
+    compile_pipeline(load_recipe("smoke", []), by_name("h200_node"), data, pipeline=PIPELINES["data"])
+    assert qwenops("submit", data, "--host", backend.address, "--fail-on-gate") == 2
+    assert "failed_gate" in capsys.readouterr().err
+    assert backend.requests == []
+
+
+@pytest.mark.timeout(300)
+def test_rerun_script_compiles_runs_and_summarises(backend, tmp_path):
+    backend.outcomes = [("SUCCEEDED", {"register": "SUCCEEDED"})]
+    summary = tmp_path / "summary.md"
+    environment = {
+        **os.environ,
+        "PATH": f"{shim(tmp_path)}:{os.environ['PATH']}",
+        "KF_PIPELINES_ENDPOINT": backend.address,
+        "RECIPE": "smoke",
+        "PIPELINE": "evaluation",
+        "OVERRIDES": "sft.training.learning_rate=0.00123\n",
+        "SUMMARY": str(summary),
+        "COMMIT": "abc123",
+    }
+    done = subprocess.run([ROOT / "infra/ci/rerun.sh"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = backend.runs.values()
+    assert run["runtime_config"]["parameters"]["failed_gate"] == "fail"
+    assert "| register | succeeded |" in summary.read_text()
+    done = subprocess.run(
+        [ROOT / "infra/ci/rerun.sh"], env=environment | {"CRON": CRON}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(backend.recurring) == len(backend.runs) == 1
+
+
+def test_rerun_script_ends_well_where_there_is_no_cluster(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "KF_PIPELINES_ENDPOINT"}
+    done = subprocess.run([ROOT / "infra/ci/rerun.sh"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "not set" in done.stdout
+
+
+def shim(folder):
+    """A folder with a `qwenops` that runs this interpreter's."""
+    program = folder / "bin" / "qwenops"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m qwenops_pipelines.cli "$@"\n')
+    program.chmod(0o755)
+    return program.parent
