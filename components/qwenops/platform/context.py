@@ -30,6 +30,12 @@ class RunContext:
         use_gpu: Whether training workers ask for a GPU: "yes" or "no".
         stage_server: Socket of the server that runs stages in forks of a warm process; empty for none.
         show_bar: "yes" draws a progress bar, "no" prints plain lines.
+        logs: Folder that receives `<node>.jsonl`; "stderr" writes JSON lines there, not plain ones; empty for none.
+        metrics_port: Port that serves OpenMetrics while a stage runs; 0 for none.
+        system_metrics: Whether a stage's MLflow run records processor, memory and GPU use: "yes" or "no".
+        stage_run_id: MLflow run opened for the stage before it ran; empty opens one at its end.
+        account: Prices, budget and demands (`recipe.prices.Account`) as canonical JSON; empty for none.
+        secrets: Names of the environment variables that hold secrets, separated by commas.
     """
 
     store: str
@@ -43,6 +49,12 @@ class RunContext:
     use_gpu: str = "no"
     stage_server: str = ""
     show_bar: str = "no"
+    logs: str = ""
+    metrics_port: int = 0
+    system_metrics: str = "no"
+    stage_run_id: str = ""
+    account: str = ""
+    secrets: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "RunContext":
