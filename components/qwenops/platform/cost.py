@@ -7,7 +7,7 @@ its data costs as much as one that computes. Queueing and image pulls are not co
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,29 @@ def spent(events: Path, account: Account, now: float | None = None) -> float:
             seconds = facts.get("run_finished", moment) - facts["run_started"]
             total += stage_cost(seconds, account.demands.get(facts.get("area", ""), nothing), account.prices).money
     return total
+
+
+def cost_entry(stages: Mapping[str, Mapping[str, Any]], areas: Mapping[str, str], text: str) -> dict[str, Any]:
+    """The `cost` of a run record, as a mapping to add to it: empty when the context has no account.
+
+    Args:
+        stages: The record's stages; `seconds` of those that did work count, a reused one costs nothing.
+        areas: Node to its area.
+        text: The context's account.
+    """
+    account = read_account(text)
+    if account is None:
+        return {}
+    worked = {name: float(f.get("seconds") or 0.0) for name, f in stages.items() if f.get("status") != "skipped"}
+    costs = run_cost(worked, areas, account)
+    return {
+        "cost": {
+            "currency": account.prices.currency,
+            "budget": account.budget,
+            "stages": {name: asdict(cost) for name, cost in costs.items()},
+            "total": asdict(sum(costs.values(), Cost())),
+        }
+    }
 
 
 def read_account(text: str) -> Account | None:

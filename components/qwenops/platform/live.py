@@ -59,7 +59,7 @@ class Live:
     def _touch(self) -> None:
         now = time.time()
         self._state.last_step_timestamp = now
-        if self._path is None or rank() or now - self._written < _SECONDS_BETWEEN and not self._alarming:
+        if self._path is None or rank() or (now - self._written < _SECONDS_BETWEEN and not self._alarming):
             return
         self._written = now
         draft = self._path.with_suffix(".tmp")

@@ -7,8 +7,8 @@ publishes the folder by one rename. A killed stage leaves its `scratch` folder, 
 A store may be an `s3://` address: the stage then works on local copies, and `object_store` publishes them.
 """
 
-import hashlib
 import contextlib
+import hashlib
 import importlib
 import json
 import logging
@@ -292,9 +292,7 @@ def _produce(task: Task, context: RunContext, events: Events) -> Published:
         with _named_failures(node), _kept_scratch(scratch, watched):
             manifest = _make(task, watched, events, scratch)
             published = _publish(destination, watched)
-        logs.event(
-            f"{node} is published", address=published.address, seconds=manifest.seconds, figures=manifest.metrics
-        )
+        logs.event(f"{node} is published", address=published.address, figures=manifest.metrics)
         if context.tracking_uri:
             tracking = importlib.import_module("qwenops.platform.tracking")
             tracking.log_stage(watched, published.manifest, published.path)

@@ -1,8 +1,8 @@
 """Processor, memory, disk, network, and GPU memory and utilisation of a running stage, as MLflow's system metrics.
 
 MLflow's own monitor samples and logs them (`system/...`, psutil; NVML where there is an NVIDIA GPU). Its monitor is
-driven here without the fluent API, since the stage's run is not a global active one. `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` sets
-the seconds between samples, as MLflow documents; it is 10 otherwise.
+driven here without the fluent API, since the stage's run is not a global active one. The environment variable
+`MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` sets the seconds between samples, as MLflow documents; it is 10 otherwise.
 """
 
 import contextlib

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from qwenops.recipe.config import Config
+from qwenops.recipe.prices import Prices
 
 
 class Resources(Config):
@@ -47,4 +48,6 @@ class Placement(Config):
     secret_env: dict[str, str] = Field(
         default_factory=dict, description="Environment variable to `secret-name/key`; names only, never values."
     )
+    prices: Prices | None = Field(None, description="What computing costs there; None leaves cost out of the report.")
+    budget: float = Field(0.0, ge=0, description="What a run may cost, in the prices' currency; 0 is no limit.")
     retries: int = Field(0, ge=0, description="Times KFP retries a failed task.")

@@ -2,7 +2,11 @@
 
 from kfp import dsl, kubernetes
 
+from qwenops.recipe.account import account_text
 from qwenops.recipe.placement import Placement, Resources
+
+# In a pod: JSON lines to the log that the cluster collects, OpenMetrics at the chart's port, GPU use to MLflow.
+_WATCHED = {"QWENOPS_LOGS": "stderr", "QWENOPS_METRICS_PORT": "9464", "QWENOPS_SYSTEM_METRICS": "yes"}
 
 
 def dress(task: dsl.PipelineTask, placement: Placement, area: str) -> None:
@@ -26,6 +30,9 @@ def dress(task: dsl.PipelineTask, placement: Placement, area: str) -> None:
         "QWENOPS_TRACKING_URI": placement.tracking_uri,
         "QWENOPS_RAY_ADDRESS": placement.ray_address,
         "QWENOPS_NUM_WORKERS": str(placement.num_workers) if placement.num_workers else "",
+        "QWENOPS_ACCOUNT": account_text(placement),
+        "QWENOPS_SECRETS": ",".join(sorted(placement.secret_env)),
+        **(_WATCHED if placement.artifact_root else {}),
     }
     for name, value in environment.items():
         if value:
