@@ -13,7 +13,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTTESTTEST", "AWS_SECRET_ACCESS_KEY": "planted-bucket-key-3141", "AWS_DEFAULT_REGION": "us-east-1"}
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "AKIATESTTESTTEST",
+    "AWS_SECRET_ACCESS_KEY": "planted-bucket-key-3141",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 _START_SECONDS = 60
 _MOTO = "import sys; from moto.server import main; main(sys.argv[1:])"
 
@@ -93,9 +97,21 @@ def mlflow_server(database: str, artifacts: str) -> Iterator[str]:
     """URI of an MLflow tracking server that keeps runs in `database` and passes artifacts through to `artifacts`."""
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", database, "--workers", "1", "--serve-artifacts", "--artifacts-destination", artifacts]
+    command += [
+        "--backend-store-uri",
+        database,
+        "--workers",
+        "1",
+        "--serve-artifacts",
+        "--artifacts-destination",
+        artifacts,
+    ]
     process = subprocess.Popen(
-        command, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         wait_for(f"http://127.0.0.1:{port}/health", process)

@@ -28,7 +28,14 @@ def test_event_line_says_run_stage_step_rank_and_fields(context, tmp_path, monke
         logs.at_step(17)
         logs.event("trained", level=logging.WARNING)
     first, second = _lines(tmp_path)
-    assert {"level": "info", "run": "night", "stage": "dedup", "step": None, "rank": 3, "message": "begun"}.items() <= first.items()
+    assert {
+        "level": "info",
+        "run": "night",
+        "stage": "dedup",
+        "step": None,
+        "rank": 3,
+        "message": "begun",
+    }.items() <= first.items()
     assert first["fields"] == {"parts": 4}
     assert (second["level"], second["step"]) == ("warning", 17)
     assert first["time"] < second["time"] or first["time"] == second["time"]

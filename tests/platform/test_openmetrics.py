@@ -71,9 +71,7 @@ def test_scrape_of_a_training_stage_has_every_figure(context, tmp_path):
         found = _scrape(context.metrics_port)
     assert found["qwenops_stage_step"] in (6, 7)
     assert found["qwenops_stage_tokens_per_second"] > 0
-    assert found["qwenops_stage_last_step_timestamp_seconds"] == pytest.approx(
-        (tmp_path / LIVE).stat().st_mtime, abs=5
-    )
+    assert found["qwenops_stage_last_step_timestamp_seconds"] == pytest.approx((tmp_path / LIVE).stat().st_mtime, abs=5)
     assert (found["qwenops_run_cost"], found["qwenops_run_budget"]) == (10.0, 250.0)
     assert found["qwenops_stage_nonfinite_total"] == 0
 

@@ -8,7 +8,9 @@ from qwenops.errors import PlatformError
 from qwenops.platform.secrets import read_secret, redact, redact_all, secret_values
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "MLFLOW_TRACKING_PASSWORD", "TOKEN"])
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "MLFLOW_TRACKING_PASSWORD", "TOKEN"]
+)
 def test_variable_whose_name_says_secret_is_one(name):
     assert secret_values({name: "0123456789"}) == {name: "0123456789"}
 

@@ -66,13 +66,12 @@ def fetch(url: str, folder: Path) -> bool:
     store, draft = _store(), folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.fetch")
     draft.mkdir(parents=True)
     try:
+        manifest = _fetch_manifest(store, url, draft)
+        if manifest is None:
+            return False
+        if _is_copy(folder, manifest):
+            return True
         with _reaching(url):
-            store.get_file(f"{url}/{MANIFEST}", str(draft / MANIFEST))
-            manifest = read_manifest(draft)
-            if not _has_sizes(store, _prefix(url, manifest), manifest):
-                return False
-            if _is_copy(folder, manifest):
-                return True
             _download(store, _prefix(url, manifest), manifest, draft)
         if not is_intact(draft, manifest):
             return False
@@ -81,8 +80,6 @@ def fetch(url: str, folder: Path) -> bool:
             draft.replace(folder)
         # Another process of this machine may have been first; what counts is that the copy is right.
         return _is_copy(folder, manifest)
-    except (FileNotFoundError, ContractError):
-        return False
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -182,6 +179,17 @@ def _store() -> AbstractFileSystem:
     return fsspec.filesystem("s3", endpoint_url=endpoint, use_listings_cache=False)
 
 
+def _fetch_manifest(store: AbstractFileSystem, url: str, folder: Path) -> Manifest | None:
+    """The manifest at `url`, written into `folder`; None when there is none or an object is not as it says."""
+    with _reaching(url):
+        try:
+            store.get_file(f"{url}/{MANIFEST}", str(folder / MANIFEST))
+            manifest = read_manifest(folder)
+        except (FileNotFoundError, ContractError):
+            return None
+        return manifest if _has_sizes(store, _prefix(url, manifest), manifest) else None
+
+
 def _prefix(url: str, manifest: Manifest) -> str:
     return f"{url}/{manifest.artifact_id}"
 
@@ -215,8 +223,6 @@ def _remove(store: AbstractFileSystem, place: str) -> None:
 def _reaching(url: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
     except (OSError, BotoCoreError, ClientError) as error:
         raise PlatformError(
             f"the object store does not serve {url}",

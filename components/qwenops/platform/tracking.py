@@ -42,6 +42,8 @@ from qwenops.platform.logs import event
 from qwenops.platform.secrets import redact, redact_all
 
 EXPERIMENT = "qwenops"
+# MLflow's own name for it; a namespace that shares a server sets it, so that its runs stand apart.
+EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
 CURVES = "curves.jsonl"
 ARTIFACTS = ("summary.md", "gate/*.html", "gate/*.json", "report.html", CURVES)
 INJECTED_RUN = "MLFLOW_RUN_ID"
@@ -206,10 +208,11 @@ def read_curves(path: Path, timestamp: int) -> Iterator[Metric]:
 
 
 def _create_run(client: MlflowClient, artifact_root: str, run_name: str) -> str:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    name = os.environ.get(EXPERIMENT_VARIABLE) or EXPERIMENT
+    experiment = client.get_experiment_by_name(name)
     if experiment is None:
         root = artifact_root if "://" in artifact_root or not artifact_root else Path(artifact_root).resolve().as_uri()
-        experiment_id = client.create_experiment(EXPERIMENT, artifact_location=root or None)
+        experiment_id = client.create_experiment(name, artifact_location=root or None)
     else:
         experiment_id = _usable(experiment).experiment_id
     return client.create_run(experiment_id, run_name=run_name).info.run_id
@@ -218,7 +221,7 @@ def _create_run(client: MlflowClient, artifact_root: str, run_name: str) -> str:
 def _usable(experiment: Experiment) -> Experiment:
     if experiment.lifecycle_stage != "active":
         raise PlatformError(
-            f"MLflow's experiment {EXPERIMENT} was deleted",
+            f"MLflow's experiment {experiment.name} was deleted",
             expected="an active experiment",
             found=experiment.lifecycle_stage,
             action="restore it: mlflow experiments restore --experiment-id " + experiment.experiment_id,
