@@ -17,6 +17,16 @@ def context(tmp_path):
     return RunContext(store="", events="", cache="", run_name="night", logs=str(tmp_path / "logs"))
 
 
+def _fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def _raised(message: str) -> BaseException:
+    with pytest.raises(ValueError) as caught:
+        _fail(message)
+    return caught.value
+
+
 def _lines(tmp_path, node="dedup"):
     return [json.loads(line) for line in (tmp_path / "logs" / f"{node}.jsonl").read_text().splitlines()]
 
@@ -45,10 +55,7 @@ def test_library_log_warning_and_traceback_go_to_the_same_file(context, tmp_path
     with pytest.warns(UserWarning), logs.logging_to(context, "dedup"):
         logging.getLogger("a.library").warning("odd %s", "thing")
         warnings.warn("soon gone", UserWarning, stacklevel=1)
-        try:
-            raise ValueError("line one\nline two")
-        except ValueError as error:
-            logs.event("failed", level=logging.ERROR, error=error)
+        logs.event("failed", level=logging.ERROR, error=_raised("line one\nline two"))
     library, *rest = _lines(tmp_path)
     assert (library["logger"], library["message"]) == ("a.library", "odd thing")
     assert "ValueError: line one\nline two" in rest[-1]["error"]
@@ -86,10 +93,8 @@ def test_pod_writes_json_lines_to_standard_error_alone(capsys, tmp_path):
 def test_secret_in_message_field_and_traceback_is_masked(context, tmp_path, monkeypatch):
     monkeypatch.setenv("JUDGE_API_KEY", SECRET)
     with logs.logging_to(context, "rank"):
-        try:
-            raise RuntimeError(f"401 for key {SECRET}")
-        except RuntimeError as error:
-            logs.event(f"key {SECRET}", level=logging.ERROR, error=error, header={"Authorization": f"Bearer {SECRET}"})
+        error = _raised(f"401 for key {SECRET}")
+        logs.event(f"key {SECRET}", level=logging.ERROR, error=error, header={"Authorization": f"Bearer {SECRET}"})
     text = (tmp_path / "logs" / "rank.jsonl").read_text()
     assert SECRET not in text
     assert text.count("***") == 3

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from pathlib import Path
 
 import boto3
 import pytest
@@ -14,7 +15,7 @@ from qwenops.platform.tracking import MlflowClient, close_run, log_stage, open_r
 PROGRAMS = postgresql_programs()
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(400),
     pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed (apt-get install postgresql)"),
 ]
 
@@ -58,7 +59,7 @@ def test_whole_record_goes_through_the_server_and_comes_back(services, tmp_path)
     used = client.get_run(runs["long_context"].info.run_id).inputs.model_inputs
     assert [model.model_id for model in made] == [model.model_id for model in used] != []
     page = client.download_artifacts(run_id, "report.html", str(tmp_path))
-    assert (tmp_path / "report.html").read_text() == open(page).read()
+    assert (tmp_path / "report.html").read_text() == Path(page).read_text()
     assert any(key.startswith("artifacts/") and key.endswith("report.html") for key in _keys(endpoint))
 
 
@@ -85,7 +86,7 @@ def test_client_that_writes_to_the_bucket_itself_reads_its_artifact_back(service
     client = MlflowClient(database)
     assert run.info.artifact_uri.startswith("s3://mlflow/direct/")
     back = client.download_artifacts(run.info.run_id, "summary.md", str(tmp_path))
-    assert open(back).read() == "# summary"
+    assert Path(back).read_text() == "# summary"
     assert any(key.startswith("direct/") and key.endswith("summary.md") for key in _keys(endpoint))
 
 
