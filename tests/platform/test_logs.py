@@ -9,7 +9,7 @@ import pytest
 from qwenops.platform import logs
 from qwenops.platform.context import RunContext
 
-SECRET = "hunter2-hunter2"
+SECRET = "hunter2-hunter2"  # pragma: allowlist secret
 
 
 @pytest.fixture
