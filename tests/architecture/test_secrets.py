@@ -72,9 +72,8 @@ def test_scan_finds_a_planted_secret(tmp_path, text):
 
 def test_compiled_pipeline_names_a_secret_and_does_not_hold_it(tmp_path, monkeypatch):
     monkeypatch.setenv("JUDGE_API_KEY", "planted-judge-key")  # pragma: allowlist secret
-    placement = Placement(
-        name="p", image="i", artifact_root="/mnt/a", cache_root="/mnt/c", secret_env={"JUDGE_API_KEY": "judge/key"}
-    )
+    names = {"JUDGE_API_KEY": "judge/key"}  # pragma: allowlist secret
+    placement = Placement(name="p", image="i", artifact_root="/mnt/a", cache_root="/mnt/c", secret_env=names)
     compile_pipeline(load_recipe("smoke", []), placement, tmp_path / "p.yaml")
     text = (tmp_path / "p.yaml").read_text()
     assert "planted-judge-key" not in text  # pragma: allowlist secret
