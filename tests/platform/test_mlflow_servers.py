@@ -1,7 +1,6 @@
 """The cluster's record: an MLflow server on PostgreSQL with artifacts in S3, used by two namespaces."""
 
 import os
-from contextlib import ExitStack
 from pathlib import Path
 
 import boto3
@@ -21,18 +20,26 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def services():
-    """Database URI, S3 endpoint and MLflow URI."""
-    with ExitStack() as stack:
-        endpoint = stack.enter_context(s3_server())
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for name, value in (KEYS | {"MLFLOW_S3_ENDPOINT_URL": endpoint}).items():
+def endpoint():
+    """S3 endpoint with a bucket `mlflow`; this process and those it starts use it."""
+    with s3_server() as address, pytest.MonkeyPatch.context() as patch:
+        for name, value in (KEYS | {"MLFLOW_S3_ENDPOINT_URL": address}).items():
             patch.setenv(name, value)
         patch.delenv("MLFLOW_RUN_ID", raising=False)
-        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="mlflow")
-        database = stack.enter_context(postgresql_server(PROGRAMS))
-        server = stack.enter_context(mlflow_server(database, "s3://mlflow/artifacts"))
-        yield database, endpoint, server
+        boto3.client("s3", endpoint_url=address).create_bucket(Bucket="mlflow")
+        yield address
+
+
+@pytest.fixture(scope="module")
+def database():
+    with postgresql_server(PROGRAMS) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def uri(endpoint, database):
+    with mlflow_server(database, "s3://mlflow/artifacts") as address:
+        yield address
 
 
 def _keys(endpoint: str) -> list[str]:
@@ -40,8 +47,7 @@ def _keys(endpoint: str) -> list[str]:
     return [item["Key"] for item in found.get("Contents", [])]
 
 
-def test_whole_record_goes_through_the_server_and_comes_back(services, tmp_path):
-    _, endpoint, uri = services
+def test_whole_record_goes_through_the_server_and_comes_back(uri, endpoint, tmp_path):
     run_id = open_run(uri, "", "night", "tiny", "ab" * 32, {"pretrain": {"steps": 3}})
     extend, extend_manifest = _publish(tmp_path, "extend", checkpoint="yes")
     evaluation, evaluation_manifest = _publish(tmp_path, "long_context", inputs={"checkpoint": extend})
@@ -63,8 +69,8 @@ def test_whole_record_goes_through_the_server_and_comes_back(services, tmp_path)
     assert any(key.startswith("artifacts/") and key.endswith("report.html") for key in _keys(endpoint))
 
 
-def test_registry_moves_aliases_on_postgresql(services, tmp_path):
-    _, _, uri = services
+def test_registry_moves_aliases_on_postgresql(endpoint, database):
+    uri = database
     source = "s3://qwenops/stages/export/0123/abcd"
     first = registry.register(uri, "chat", source, run_id="", figures={"pass_rate": 0.5}, tags={}, description="one")
     assert registry.champion(uri, "chat") is None
@@ -76,8 +82,7 @@ def test_registry_moves_aliases_on_postgresql(services, tmp_path):
     assert client.get_model_version_by_alias("chat", registry.CHAMPION).source == source
 
 
-def test_client_that_writes_to_the_bucket_itself_reads_its_artifact_back(services, tmp_path, monkeypatch):
-    database, endpoint, _ = services
+def test_client_that_writes_to_the_bucket_itself_reads_its_artifact_back(database, endpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "direct")
     run_id = open_run(database, "s3://mlflow/direct", "night", "tiny", "cd" * 32, {"seed": 1})
     folder, manifest = _publish(tmp_path, "dedup")
@@ -90,8 +95,7 @@ def test_client_that_writes_to_the_bucket_itself_reads_its_artifact_back(service
     assert any(key.startswith("direct/") and key.endswith("summary.md") for key in _keys(endpoint))
 
 
-def test_two_namespaces_keep_their_runs_in_experiments_of_their_own(services, monkeypatch):
-    _, _, uri = services
+def test_two_namespaces_keep_their_runs_in_experiments_of_their_own(uri, monkeypatch):
     opened = {}
     for namespace in ("team-a", "team-b"):
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", namespace)
@@ -104,8 +108,7 @@ def test_two_namespaces_keep_their_runs_in_experiments_of_their_own(services, mo
         assert [run.info.run_id for run in client.search_runs([experiment_id])] == [opened[name]]
 
 
-def test_no_secret_reaches_database_or_bucket(services, tmp_path, monkeypatch):
-    _, endpoint, uri = services
+def test_no_secret_reaches_database_or_bucket(uri, endpoint):
     secret = KEYS["AWS_SECRET_ACCESS_KEY"]
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == secret
     run_id = open_run(uri, "", "night", "tiny", "ab" * 32, {"judge": {"header": f"Bearer {secret}"}}, {"note": secret})
