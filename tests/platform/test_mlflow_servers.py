@@ -78,7 +78,7 @@ def test_registry_moves_aliases_on_postgresql(endpoint, database):
     second = registry.register(uri, "chat", source, run_id="", figures={"pass_rate": 0.6}, tags={}, description="two")
     assert registry.champion(uri, "chat") == first
     client = MlflowClient(uri)
-    assert client.get_model_version_by_alias("chat", registry.CANDIDATE).version == second.number
+    assert str(client.get_model_version_by_alias("chat", registry.CANDIDATE).version) == second.number
     assert client.get_model_version_by_alias("chat", registry.CHAMPION).source == source
 
 

@@ -53,7 +53,7 @@ def run_cost(seconds: Mapping[str, float], areas: Mapping[str, str], account: Ac
         areas: Node to its area; a node whose area the account does not list costs nothing.
         account: Prices and demands.
     """
-    nothing = Demand()
+    nothing = Demand(processors=0.0, accelerators=0)
     return {
         node: stage_cost(took, account.demands.get(areas.get(node, ""), nothing), account.prices)
         for node, took in seconds.items()
@@ -63,7 +63,7 @@ def run_cost(seconds: Mapping[str, float], areas: Mapping[str, str], account: Ac
 def spent(events: Path, account: Account, now: float | None = None) -> float:
     """Money that a run has cost so far, from the events its nodes recorded; a running node is billed until `now`."""
     total, moment = 0.0, time.time() if now is None else now
-    nothing = Demand()
+    nothing = Demand(processors=0.0, accelerators=0)
     for path in events.glob("*.json"):
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if "run_started" in facts:

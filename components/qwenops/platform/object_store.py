@@ -196,7 +196,7 @@ def _prefix(url: str, manifest: Manifest) -> str:
 
 def _has_sizes(store: AbstractFileSystem, prefix: str, manifest: Manifest) -> bool:
     root = prefix.removeprefix("s3://") + "/"
-    sizes = {place.removeprefix(root): facts["size"] for place, facts in store.find(prefix, detail=True).items()}
+    sizes = {place.removeprefix(root): facts["size"] for place, facts in dict(store.find(prefix, detail=True)).items()}
     return all(sizes.get(name) == facts["bytes"] for name, facts in manifest.files.items())
 
 
