@@ -27,7 +27,9 @@ from qwenops.contracts.manifest import MANIFEST
 from qwenops.delivery.page import render
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
+from qwenops.platform.cost import cost_entry
 from qwenops.platform.stage import Slice, Task, find_published
+from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe, resolve
@@ -78,7 +80,7 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         if restart:
             _forget(Path(context.store) / restart)
         began = time.time()
-        for stale in Path(context.events).glob("*.json"):
+        for stale in (*Path(context.events).glob("*.json"), *Path(context.logs).glob("*.jsonl")):
             stale.unlink()
         todo = [node.name for node in nodes if node.name not in reusable(recipe, context, nodes)]
         print(
@@ -145,6 +147,9 @@ def _context(out: Path, placement: Placement) -> RunContext:
         run_name=folder.name,
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}",
         num_workers=placement.num_workers,
+        logs=str(folder / "logs"),
+        account=account_text(placement),
+        secrets=",".join(sorted(placement.secret_env)),
         show_bar="yes" if sys.stdout.isatty() else "no",
     )
 
@@ -297,6 +302,7 @@ def _write_record(
     recipe: Recipe, context: RunContext, nodes: tuple[Node, ...], out: Path, clock: Clock
 ) -> dict[str, Any]:
     record = build_record(recipe, context.run_name, nodes, Path(context.events), clock)
+    record |= cost_entry(record["stages"], {node.name: node.area for node in nodes}, context.account)
     artifacts = artifact_folders(read_events(Path(context.events)))
     replace_text(out / "report.html", render(record, artifacts, out))
     replace_text(out / "run.json", indented(record))

@@ -11,7 +11,13 @@ from qwenops.recipe.config import Config
 # A section of the report, or a stated choice with its reason.
 _SOURCE = re.compile(r"§\d|house choice: \w", re.IGNORECASE)
 # Not part of a recipe's identity: where a run happens, and the tree and envelope that only hold other configs.
-_NO_RECIPE = ("qwenops.recipe.placement", "qwenops.recipe.pods", "qwenops.recipe.schema", "qwenops.platform.stage")
+_NO_RECIPE = (
+    "qwenops.recipe.placement",
+    "qwenops.recipe.pods",
+    "qwenops.recipe.prices",
+    "qwenops.recipe.schema",
+    "qwenops.platform.stage",
+)
 
 
 def config_classes() -> list[type[Config]]:

@@ -13,7 +13,11 @@ from qwenops.delivery.report.run import run
 from qwenops.errors import StageError
 from qwenops.platform.charts import Series, line_chart, number, thin
 from qwenops.platform.context import RunContext
+from qwenops.platform.cost import cost_entry
 from qwenops.platform.stage import Stage
+from qwenops.recipe.account import account_text
+from qwenops.recipe.placement import Placement, Resources
+from qwenops.recipe.prices import Prices
 
 VOID = {"meta", "link", "br", "rect", "path", "polyline", "circle"}
 
@@ -155,3 +159,25 @@ def test_record_paths_may_be_relative(monkeypatch, tmp_path):
     artifacts = fabricate(Path("run") / "stages")
     links = _read(render(record_of(artifacts), artifacts)).links
     assert all((tmp_path / "run" / link).is_file() for link in links)
+
+
+def test_page_draws_cost_where_prices_are_given_and_not_elsewhere(artifacts):
+    record = record_of(artifacts)
+    assert "<h2>Cost</h2>" not in render(record, artifacts)
+    account = account_text(
+        Placement(
+            name="p",
+            image="i",
+            resources={"pretraining": Resources(cpu="16", accelerator="nvidia.com/gpu", num_accelerators=8)},
+            prices=Prices(currency="EUR", accelerator_hour=3.0),
+            budget=1.0,
+        )
+    )
+    record["stages"]["pretrain"]["seconds"] = 3600.0
+    record["stages"]["pretrain"]["status"] = "succeeded"
+    record |= cost_entry(record["stages"], {"pretrain": "pretraining"}, account)
+    page = render(record, artifacts)
+    text = " ".join(_read(page).text)
+    assert "<h2>Cost</h2>" in page
+    assert "24 EUR  of a budget of 1" in text
+    assert record["cost"]["stages"]["pretrain"] == {"processor_hours": 16.0, "accelerator_hours": 8.0, "money": 24.0}

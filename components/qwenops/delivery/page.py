@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from qwenops.delivery.page_cost import cost_section
 from qwenops.delivery.page_dag import AREAS, NODES, dag_picture
 from qwenops.delivery.page_data import data_section
 from qwenops.delivery.page_evaluation import evaluation_section, long_context_section, safety_section
@@ -43,6 +44,7 @@ def render(record: Mapping[str, Any], artifacts: Mapping[str, Path], base: Path 
         alignment_section(facts),
         safety_section(facts),
         evaluation_section(facts),
+        cost_section(facts),
         _warnings(facts),
         _footer(facts),
     )

@@ -37,6 +37,12 @@ class RunContext:
         cluster: The Ray cluster that runs this stage as a RayJob, as JSON text of a `RayCluster`; empty runs it here.
         pod_name: Name of this step's pod; empty outside a cluster.
         pod_namespace: Its namespace.
+        logs: Folder that receives `<node>.jsonl`; "stderr" writes JSON lines there, not plain ones; empty for none.
+        metrics_port: Port that serves OpenMetrics while a stage runs; 0 for none.
+        system_metrics: Whether a stage's MLflow run records processor, memory and GPU use: "yes" or "no".
+        stage_run_id: MLflow run opened for the stage before it ran; empty opens one at its end.
+        account: Prices, budget and demands (`recipe.prices.Account`) as canonical JSON; empty for none.
+        secrets: Names of the environment variables that hold secrets, separated by commas.
     """
 
     store: str
@@ -54,6 +60,12 @@ class RunContext:
     cluster: str = ""
     pod_name: str = ""
     pod_namespace: str = ""
+    logs: str = ""
+    metrics_port: int = 0
+    system_metrics: str = "no"
+    stage_run_id: str = ""
+    account: str = ""
+    secrets: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "RunContext":

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import FAMILIES
+from qwenops.platform import storage
 from qwenops.platform.context import RunContext
 from qwenops.platform.stage import Published, produce, read_task
 from qwenops.platform.stage_server import request
@@ -37,12 +38,12 @@ class LocalLauncher:
     def launch(self, message: Mapping[str, Any], context: RunContext) -> Published:
         """Run the stage here; see `Launcher.launch`."""
         if not context.stage_server:
-            return produce(read_task(message), context)
+            return produce(read_task(message, context), context)
         answer = request(context.stage_server, dict(message))
         if "error" in answer:
             raise FAMILIES[answer["error"]["family"]](answer["error"]["message"])
         path = Path(answer["path"])
-        return Published(path, read_manifest(path), reused=False)
+        return Published(path, read_manifest(path), reused=False, address=storage.address(path, context))
 
 
 def pick(context: RunContext) -> Launcher:

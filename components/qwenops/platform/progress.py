@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 _LINE_SECONDS = 5.0
 _BAR_SECONDS = 0.2
@@ -16,10 +17,22 @@ class Progress:
         total: Units of the whole work.
         unit: Name of a unit ("tokens", "documents"); the rate is given in it.
         bar: Draw a bar that redraws its line; otherwise print a line every few seconds.
+        plain: Print at all; a pod's JSON lines take the place of it.
+        watch: Called with (done, total, units per second, note) whenever the display is renewed.
     """
 
-    def __init__(self, label: str, total: int, unit: str, *, bar: bool) -> None:
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        *,
+        bar: bool,
+        plain: bool = True,
+        watch: Callable[[int, int, float, str], None] | None = None,
+    ) -> None:
         self._label, self._total, self._unit, self._bar = label, max(total, 1), unit, bar
+        self._plain, self._watch = plain, watch
         self._done = 0
         self._note = ""
         self._began = self._shown = time.monotonic()
@@ -47,13 +60,17 @@ class Progress:
     def close(self) -> None:
         """Show the final state and end the line."""
         self._show(time.monotonic())
-        if self._bar:
+        if self._bar and self._plain:
             sys.stdout.write("\n")
             sys.stdout.flush()
 
     def _show(self, now: float) -> None:
         elapsed = max(now - self._began, 1e-9)
         rate = (self._done - self._offset) / elapsed
+        if self._watch:
+            self._watch(self._done, self._total, rate, self._note)
+        if not self._plain:
+            return
         left = (self._total - self._done) / rate if rate > 0 else 0.0
         text = (
             f"{self._done}/{self._total} {self._unit}  {_short(rate)} {self._unit}/s  {_clock(left)} left  {self._note}"

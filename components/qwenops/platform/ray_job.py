@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from qwenops.errors import PlatformError, QwenOpsError
+from qwenops.platform import storage
 from qwenops.platform.context import RunContext
 from qwenops.platform.kube import Kube
 from qwenops.platform.kube_logs import LogStreams
+from qwenops.platform.live import JobState
+from qwenops.platform.observe import job_observed
 from qwenops.platform.ray_manifest import FINGERPRINT, RUN, label_value
 from qwenops.platform.ray_phases import Verdict, judge
 from qwenops.platform.ray_work import Work, driver_error, driver_facts, identify
-from qwenops.platform.stage import Events, Published, describe_error, find_published, place, read_task
+from qwenops.platform.stage import Events, Published, describe_error, find_published, place, read_task, scratch_folder
 from qwenops.platform.termination import Terminated, is_evicted, termination_raises
 from qwenops.recipe.placement import RayCluster
 
@@ -47,7 +50,7 @@ class RayJobLauncher:
     """
 
     def __init__(self, kube: Kube, cluster: RayCluster) -> None:
-        self._kube, self._cluster = kube, cluster
+        self._kube, self._cluster, self._job = kube, cluster, JobState()
 
     def launch(self, message: Mapping[str, Any], context: RunContext) -> Published:
         """Create or adopt the task's RayJob, follow it to its end, delete it, return the artifact.
@@ -55,10 +58,11 @@ class RayJobLauncher:
         Raises:
             QwenOpsError: the stage's own family where its driver said so, else a PlatformError.
         """
-        task = read_task(message)
+        task = read_task(message, context)
         work = Work(message, task, context, identify(task, context, self._kube))
         events = Events(Path(context.events), work.node)
-        with termination_raises():
+        scratch = scratch_folder(place(task, context)[1])
+        with termination_raises(), job_observed(context, work.node, scratch) as self._job:
             try:
                 return self._attempts(work)
             except Terminated:
@@ -105,10 +109,12 @@ class RayJobLauncher:
 
     def _attend(self, work: Work, name: str) -> tuple[QwenOpsError | None, bool]:
         """Follow a job to its end and delete it; its error, if any, and whether a new attempt may help."""
-        folder = Path(work.context.store) / "logs" / label_value(work.identity.run) / name
+        folder = storage.mirror(work.context.store, work.context) / "logs" / label_value(work.identity.run) / name
         logs = LogStreams(self._kube, folder, work.node)
+        self._job.terminal_timestamp, self._job.quota_held = None, True
         try:
             verdict = self._follow(work, name, logs)
+            self._job.terminal_timestamp = time.time()
             logs.close(_DRAIN_SECONDS)
             failure = None if verdict.outcome == "succeeded" else self._explain(work, name, verdict, logs)
             self._delete(work, name, self._cluster.deletion_seconds, strict=bool(failure and failure[1]))
@@ -188,6 +194,7 @@ class RayJobLauncher:
             print(f"[{work.node}] RayJob {name} could not be deleted: {error}", flush=True)
             return
         if gone:
+            self._job.quota_held = False
             return
         if strict:
             raise PlatformError(

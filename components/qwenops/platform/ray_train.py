@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
+from qwenops.platform.observe import worker_observed
 from qwenops.platform.ray_data import connect
 
 # Ray Train's names for a worker that went away: its process died, its node was taken, it does not answer.
@@ -30,7 +32,7 @@ def launch(
     torch.distributed set up (gloo on CPUs, nccl on GPUs); `config` must then survive pickling.
 
     Args:
-        loop: A module-level function.
+        loop: A module-level function; workers of other processes run it with a log and system metrics of their own.
         config: Its argument.
         context: Number and kind of workers, address of Ray.
         name: Names the Ray Train run.
@@ -43,7 +45,7 @@ def launch(
     if context.num_workers:
         connect(context)
     trainer = TorchTrainer(
-        loop,
+        partial(_watched, loop, context, name) if context.num_workers else loop,
         train_loop_config=config,
         torch_config=TorchConfig(backend="nccl" if context.use_gpu == "yes" else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=context.num_workers, use_gpu=context.use_gpu == "yes"),
@@ -61,6 +63,16 @@ def launch(
             action="look at the Ray cluster's free resources and its dashboard",
         ) from error
     return result.return_value
+
+
+def _watched(
+    loop: Callable[[dict[str, Any]], dict[str, Any]], context: RunContext, name: str, config: dict[str, Any]
+) -> dict[str, Any]:
+    """`loop` in a worker: one worker of each machine but the first records that machine's system metrics."""
+    here = ray.train.get_context()
+    machine = f"node-{here.get_node_rank()}" if here.get_node_rank() and not here.get_local_rank() else ""
+    with worker_observed(context, name, machine):
+        return loop(config)
 
 
 def _first_failure(error: ray.train.WorkerGroupError, name: str) -> QwenOpsError:

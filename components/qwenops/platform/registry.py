@@ -51,19 +51,19 @@ def champion(tracking_uri: str, model_name: str) -> Version | None:
 def register(
     tracking_uri: str,
     model_name: str,
-    folder: Path,
+    source: str,
     *,
     run_id: str,
     figures: Mapping[str, float],
     tags: Mapping[str, str],
     description: str,
 ) -> Version:
-    """Add a version that points at `folder` and move the alias `candidate` to it.
+    """Add a version that points at `source` and move the alias `candidate` to it.
 
     Args:
         tracking_uri: MLflow's tracking URI.
         model_name: Registered model; made when missing.
-        folder: The exported model.
+        source: Folder or object-store address of the exported model.
         run_id: The run the version belongs to; empty for none.
         figures: Figures that a later version is compared with; stored as one JSON tag.
         tags: Data digest, code version, fingerprint, gate verdict.
@@ -78,7 +78,7 @@ def register(
             client.create_registered_model(model_name)
         version = client.create_model_version(
             model_name,
-            source=folder.resolve().as_uri(),
+            source=source if "://" in source else Path(source).resolve().as_uri(),
             run_id=run_id or None,
             description=description,
             tags={**tags, _FIGURES_TAG: json.dumps(dict(figures), sort_keys=True)},

@@ -18,7 +18,7 @@ from typing import Any
 
 from qwenops.errors import QwenOpsError
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Published, Task, produce, read_task
+from qwenops.platform.stage import Published, produce, read_task
 
 # What MLflow's plugin for Kubeflow gives to a step and nothing else knows; secrets come by the pod template.
 _PASSED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE")
@@ -47,8 +47,8 @@ def run(token: str) -> Published:
     """
     facts = json.loads(zlib.decompress(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))))
     os.environ.update(facts["environment"])
-    task: Task = read_task(facts["task"])
-    return produce(task, RunContext(**facts["context"]), job=facts["job"])
+    context = RunContext(**facts["context"])
+    return produce(read_task(facts["task"], context), context, job=facts["job"])
 
 
 def main() -> None:

@@ -4,17 +4,20 @@ Both backends call `execute`. It computes the fingerprint of (code, config slice
 published artifact when one with that fingerprint is intact, and otherwise imports the stage's `run`
 (only then: a reused stage costs no torch import), calls it in a fresh folder, writes the manifest last and
 publishes the folder by one rename. A killed stage leaves its `scratch` folder, from which training resumes.
+A store may be an `s3://` address: the stage then works on local copies, and `object_store` publishes them.
 """
 
+import contextlib
 import hashlib
 import importlib
 import json
+import logging
 import os
 import shutil
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,9 +27,12 @@ import qwenops
 from qwenops.contracts.manifest import MANIFEST, Manifest, digest_files, is_intact, read_manifest, write_manifest
 from qwenops.contracts.metrics import check_metric
 from qwenops.errors import ContractError, PlatformError, QwenOpsError, RecipeError, StageError
-from qwenops.platform import kfp_artifacts
+from qwenops.platform import kfp_artifacts, logs, storage
 from qwenops.platform.context import RunContext
+from qwenops.platform.live import LIVE, Live
+from qwenops.platform.observe import observed
 from qwenops.platform.progress import Progress
+from qwenops.platform.secrets import redact
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.config import Config
 
@@ -69,6 +75,9 @@ class Stage:
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     warnings: list[str] = field(default_factory=list[str])
 
+    def __post_init__(self) -> None:
+        self._live = Live(self.scratch / LIVE if self.context.metrics_port else None)
+
     def metric(self, name: str, value: float) -> None:
         """Record one figure of this stage; `name` must be listed in `contracts.metrics`."""
         check_metric(name)
@@ -79,6 +88,8 @@ class Stage:
         line = json.dumps({"name": name, "step": step, "value": float(value)})
         with (self.out / CURVES).open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
+        self._live.point(name, step, value)
+        logs.at_step(step)
 
     def count(self, *, read: int, kept: int, dropped: Mapping[str, int]) -> None:
         """Account for every record: `kept + sum(dropped) == read`.
@@ -98,12 +109,21 @@ class Stage:
 
     def warn(self, sentence: str) -> None:
         """Add a sentence to the run record's warnings and print it."""
+        sentence = redact(sentence)
         self.warnings.append(sentence)
-        print(f"[{self.node}] warning: {sentence}", flush=True)
+        logs.event(sentence, level=logging.WARNING)
+        if not logs.in_pod(self.context):
+            print(f"[{self.node}] warning: {sentence}", flush=True)
 
     def progress(self, total: int, unit: str) -> Progress:
         """A progress display over `total` units; `advance` it, close it (or use it as a context manager)."""
-        return Progress(self.node, total, unit, bar=self.context.show_bar == "yes")
+
+        def watch(done: int, total: int, rate: float, note: str) -> None:
+            self._live.rate(unit, rate)
+            logs.event("progress", done=done, total=total, unit=unit, per_second=round(rate, 3), note=note)
+
+        plain = not logs.in_pod(self.context)
+        return Progress(self.node, total, unit, bar=self.context.show_bar == "yes", plain=plain, watch=watch)
 
 
 @dataclass(frozen=True)
@@ -117,11 +137,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Published:
-    """A finished artifact: where it lies, its manifest and whether it was there already."""
+    """A finished artifact: its local folder, its manifest, whether it was there already, and its address.
+
+    The address is the folder, or an `s3://` address whose verified copy the folder is.
+    """
 
     path: Path
     manifest: Manifest
     reused: bool
+    address: str
 
 
 def execute(
@@ -140,33 +164,33 @@ def execute(
         QwenOpsError: of the family that says whose fault it was; also recorded among the run's events.
     """
     context = RunContext.from_environment()
-    task = Task(stage, decode(Slice, slice_text), {name: Path(path) for name, path in inputs.items()})
+    task = Task(stage, decode(Slice, slice_text), _localized(inputs, context))
     events = Events(Path(context.events), task.slice.node)
     events.write(status="running", started=time.time())
     published = find_published(task, context)
     if published:
-        events.write(status="skipped", finished=time.time(), artifact=str(published.path))
+        events.write(status="skipped", finished=time.time(), artifact=published.address)
     else:
-        message = {"stage": stage, "slice": slice_text, "inputs": {k: str(v) for k, v in task.inputs.items()}}
+        message = {"stage": stage, "slice": slice_text, "inputs": {name: str(place) for name, place in inputs.items()}}
         # Launchers stand on this module.
         published = importlib.import_module("qwenops.platform.launchers").pick(context).launch(message, context)
-    kfp_artifacts.fill(published.path, published.manifest, context, output=output, **shown)
+    kfp_artifacts.fill(published.path, published.manifest, context, address=published.address, output=output, **shown)
     return published
 
 
 def answer(message: Mapping[str, Any]) -> dict[str, Any]:
     """Run the stage that a `message` to the stage server names; returns where it lies, or the error."""
+    context = RunContext.from_environment()
     try:
-        published = produce(read_task(message), RunContext.from_environment())
+        published = produce(read_task(message, context), context)
     except QwenOpsError as error:
         return {"error": describe_error(error)}
     return {"path": str(published.path)}
 
 
-def read_task(message: Mapping[str, Any]) -> Task:
-    """The task that a message to a launcher names by `stage`, `slice` and `inputs`."""
-    inputs = {name: Path(path) for name, path in message["inputs"].items()}
-    return Task(message["stage"], decode(Slice, message["slice"]), inputs)
+def read_task(message: Mapping[str, Any], context: RunContext) -> Task:
+    """The task that a message to a launcher names by `stage`, `slice` and `inputs` (folders or addresses)."""
+    return Task(message["stage"], decode(Slice, message["slice"]), _localized(message["inputs"], context))
 
 
 def produce(task: Task, context: RunContext, **facts: Any) -> Published:
@@ -176,24 +200,27 @@ def produce(task: Task, context: RunContext, **facts: Any) -> Published:
         QwenOpsError: of the family that says whose fault it was.
     """
     events = Events(Path(context.events), task.slice.node)
-    events.write(status="running", started=time.time(), **facts)
+    events.write(status="running", started=time.time(), area=task.stage.split(".")[0], **facts)
     try:
         published = _produce(task, context, events)
     except BaseException as error:
         events.write(status="failed", finished=time.time(), error=describe_error(error))
         raise
-    events.write(status="succeeded", finished=time.time(), artifact=str(published.path))
+    events.write(status="succeeded", finished=time.time(), artifact=published.address)
     return published
 
 
 def find_published(task: Task, context: RunContext) -> Published | None:
     """The published artifact of this very task, verified file by file, or None."""
     key, destination = place(task, context)
+    address = storage.address(destination, context)
+    if storage.is_remote(address):
+        return _fetched(address, destination)
     if not (destination / MANIFEST).exists():
         return None
     manifest = read_manifest(destination)
     if manifest.fingerprint == key and is_intact(destination, manifest):
-        return Published(destination, manifest, reused=True)
+        return Published(destination, manifest, reused=True, address=address)
     return None
 
 
@@ -226,8 +253,8 @@ def describe_error(error: BaseException) -> dict[str, str]:
     family = type(error).__name__ if isinstance(error, QwenOpsError) else "StageError"
     return {
         "family": family,
-        "message": str(error) or type(error).__name__,
-        "traceback": "".join(traceback.format_exception(error)),
+        "message": redact(str(error)) or type(error).__name__,
+        "traceback": redact("".join(traceback.format_exception(error))),
     }
 
 
@@ -251,45 +278,105 @@ def place(task: Task, context: RunContext) -> tuple[str, Path]:
     """The task's fingerprint and the folder its artifact is published to."""
     parents = {name: read_manifest(path).artifact_id for name, path in task.inputs.items()}
     key = stage_fingerprint(task.stage, task.slice, parents)
-    return key, Path(context.store) / task.slice.node / key[:16]
+    return key, storage.mirror(context.store, context) / task.slice.node / key[:16]
+
+
+def scratch_folder(destination: Path) -> Path:
+    """Where the stage that publishes to `destination` keeps what survives a kill."""
+    return destination.with_name(f".{destination.name}.scratch")
+
+
+def _localized(inputs: Mapping[str, str | Path], context: RunContext) -> dict[str, Path]:
+    return {name: storage.localized(place, context) for name, place in inputs.items()}
+
+
+def _fetched(address: str, folder: Path) -> Published | None:
+    """The artifact of an object store, copied and verified. Its address names the task, so equal means the same."""
+    if not storage.object_store().fetch(address, folder):
+        return None
+    return Published(folder, read_manifest(folder), reused=True, address=address)
 
 
 def _produce(task: Task, context: RunContext, events: Events) -> Published:
     node = task.slice.node
+    _, destination = place(task, context)
+    scratch = scratch_folder(destination)
+    with _named_failures(node):
+        scratch.mkdir(parents=True, exist_ok=True)
+    with observed(context, node, scratch) as watched:
+        with _named_failures(node), _kept_scratch(scratch, watched):
+            manifest = _make(task, watched, events, scratch)
+            published = _publish(destination, watched)
+        logs.event(f"{node} is published", address=published.address, figures=manifest.metrics)
+        if context.tracking_uri:
+            tracking = importlib.import_module("qwenops.platform.tracking")
+            tracking.log_stage(watched, published.manifest, published.path)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return published
+
+
+def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Manifest:
+    """Run the stage in a fresh folder, write the manifest last and rename the folder to its destination."""
+    node = task.slice.node
     key, destination = place(task, context)
     run, config = _load_run(task.stage), _decode_config(task)
-    work, scratch = destination.with_name(f".{key[:16]}.work"), destination.with_name(f".{key[:16]}.scratch")
+    work = destination.with_name(f".{key[:16]}.work")
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(destination, ignore_errors=True)
+    work.mkdir(parents=True)
+    handle = Stage(node, task.slice.seed, context, work, scratch)
+    began = time.time()
+    events.write(run_started=began)
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(destination, ignore_errors=True)
-        work.mkdir(parents=True)
-        scratch.mkdir(exist_ok=True)
-        handle = Stage(node, task.slice.seed, context, work, scratch)
-        began = time.time()
-        events.write(run_started=began)
-        try:
-            run(config, **task.inputs, stage=handle)
-        finally:
-            events.write(run_finished=time.time())
-        manifest = Manifest(
-            node=node,
-            fingerprint=key,
-            artifact_id=uuid.uuid4().hex,
-            parents={name: read_manifest(path).artifact_id for name, path in task.inputs.items()},
-            files=digest_files(work),
-            records=handle.records,
-            counts=handle.counts,
-            metrics=handle.metrics,
-            warnings=tuple(handle.warnings),
-            seconds=time.time() - began,
-            config=task.slice.config,
-            code_version=code_version(task.stage),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            inputs={name: str(path) for name, path in task.inputs.items()},
-        )
-        write_manifest(work, manifest)
-        destination.with_name(f".{destination.name}{MADE}").touch()
-        os.replace(work, destination)
+        run(config, **task.inputs, stage=handle)
+    finally:
+        events.write(run_finished=time.time())
+    manifest = Manifest(
+        node=node,
+        fingerprint=key,
+        artifact_id=uuid.uuid4().hex,
+        parents={name: read_manifest(path).artifact_id for name, path in task.inputs.items()},
+        files=digest_files(work),
+        records=handle.records,
+        counts=handle.counts,
+        metrics=handle.metrics,
+        warnings=tuple(handle.warnings),
+        seconds=time.time() - began,
+        config=task.slice.config,
+        code_version=code_version(task.stage),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        inputs={name: storage.address(path, context) for name, path in task.inputs.items()},
+    )
+    write_manifest(work, manifest)
+    destination.with_name(f".{destination.name}{MADE}").touch()
+    os.replace(work, destination)
+    return manifest
+
+
+def _publish(folder: Path, context: RunContext) -> Published:
+    """Copy a finished folder to the object store, where the store is one; the artifact that counts is returned."""
+    address = storage.address(folder, context)
+    if storage.is_remote(address):
+        store = storage.object_store()
+        while not store.publish(folder, address):
+            # Another pod was first. Its artifact counts if it is whole; what is damaged makes room.
+            if store.fetch(address, folder):
+                break
+            store.forget(address)
+    return Published(folder, read_manifest(folder), reused=False, address=address)
+
+
+def _kept_scratch(scratch: Path, context: RunContext) -> contextlib.AbstractContextManager[None]:
+    """A copy of the scratch folder in the object store while the stage runs, where the store is one."""
+    address = storage.address(scratch, context)
+    return storage.object_store().keeping(scratch, address) if storage.is_remote(address) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _named_failures(node: str) -> Iterator[None]:
+    """Give a failure that is not ours the family that says whose fault it is."""
+    try:
+        yield
     except QwenOpsError:
         raise
     except OSError as error:
@@ -306,10 +393,6 @@ def _produce(task: Task, context: RunContext, events: Events) -> Published:
             found=f"{type(error).__name__}: {error}",
             action="run again with --debug for the traceback",
         ) from error
-    shutil.rmtree(scratch, ignore_errors=True)
-    if context.tracking_uri:
-        importlib.import_module("qwenops.platform.tracking").log_stage(context, manifest, destination)
-    return Published(destination, manifest, reused=False)
 
 
 def _load_run(stage: str) -> Callable[..., None]:

@@ -36,9 +36,14 @@ from mlflow.exceptions import MlflowException
 
 from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.errors import PlatformError
+from qwenops.platform import storage
 from qwenops.platform.context import RunContext
+from qwenops.platform.logs import event
+from qwenops.platform.secrets import redact, redact_all
 
 EXPERIMENT = "qwenops"
+# MLflow's own name for it; a namespace that shares a server sets it, so that its runs stand apart.
+EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
 CURVES = "curves.jsonl"
 ARTIFACTS = ("summary.md", "gate/*.html", "gate/*.json", "report.html", CURVES)
 INJECTED_RUN = "MLFLOW_RUN_ID"
@@ -82,7 +87,7 @@ def open_run(
         client = MlflowClient(tracking_uri)
         run_id = os.environ.get(INJECTED_RUN) or _create_run(client, artifact_root, run_name)
         _log(client, run_id, params=flatten(params), tags=labels)
-        client.log_dict(run_id, dict(params), "recipe.json")
+        client.log_dict(run_id, redact_all(params), "recipe.json")
     except (MlflowException, OSError) as error:
         raise PlatformError(
             "MLflow cannot be used",
@@ -119,17 +124,37 @@ def close_run(tracking_uri: str, run_id: str, status: str, run_record: Mapping[s
         gate = (run_record.get("model") or {}).get("gate") or {}
         tags = {"qwenops.status": status} | ({"qwenops.gate": _verdict(gate["passed"])} if "passed" in gate else {})
         _log(client, run_id, metrics=list(_now(figures)), tags=tags)
-        client.log_dict(run_id, dict(run_record), "run.json")
+        client.log_dict(run_id, redact_all(run_record), "run.json")
         if report is not None and report.is_file():
             client.log_artifact(run_id, str(report))
         if run_id != os.environ.get(INJECTED_RUN):
             client.set_terminated(run_id, status)
     except (MlflowException, OSError) as error:
-        print(f"[mlflow] warning: the run's record is incomplete at {tracking_uri}: {error}", flush=True)
+        _warn("mlflow", f"the run's record is incomplete at {tracking_uri}: {error}")
+
+
+def open_stage(context: RunContext, node: str) -> str:
+    """Open the run of a stage before it runs, for what is recorded meanwhile; returns its id, or "" with a warning."""
+    try:
+        return os.environ.get(INJECTED_RUN) or _nested_run(MlflowClient(context.tracking_uri), context, node)
+    except (MlflowException, OSError) as error:
+        _warn(node, f"MLflow has no run of this stage while it runs: {error}")
+        return ""
+
+
+def fail_stage(context: RunContext) -> None:
+    """End the run that `open_stage` opened, as failed; an injected run is left to whoever opened it."""
+    if context.stage_run_id and context.stage_run_id != os.environ.get(INJECTED_RUN):
+        try:
+            MlflowClient(context.tracking_uri).set_terminated(context.stage_run_id, "FAILED")
+        except (MlflowException, OSError) as error:
+            _warn("mlflow", f"the run {context.stage_run_id} stays open: {error}")
 
 
 def log_stage(context: RunContext, manifest: Manifest, path: Path) -> None:
     """Log one published stage as a run nested under the pipeline's run (or into an injected `MLFLOW_RUN_ID`).
+
+    A run that `open_stage` opened is used.
 
     Args:
         context: Tracking URI and parent run.
@@ -139,16 +164,16 @@ def log_stage(context: RunContext, manifest: Manifest, path: Path) -> None:
     try:
         client = MlflowClient(context.tracking_uri)
         injected = os.environ.get(INJECTED_RUN, "")
-        run_id = injected or _nested_run(client, context, manifest.node)
+        run_id = injected or context.stage_run_id or _nested_run(client, context, manifest.node)
         _log(
             client,
             run_id,
             params=flatten(manifest.config),
             metrics=[*_stage_metrics(manifest), *read_curves(path / CURVES, _milliseconds(manifest))],
-            tags=_stage_tags(manifest, path),
+            tags=_stage_tags(manifest, storage.address(path, context)),
         )
         experiment_id = client.get_run(run_id).info.experiment_id
-        _log_lineage(client, experiment_id, run_id, manifest, path)
+        _log_lineage(client, context, experiment_id, run_id, manifest, path)
         for pattern in ARTIFACTS:
             for file in sorted(path.glob(pattern)):
                 if file.stat().st_size <= _ARTIFACT_BYTES:
@@ -157,7 +182,7 @@ def log_stage(context: RunContext, manifest: Manifest, path: Path) -> None:
         if not injected:
             client.set_terminated(run_id, "FINISHED")
     except (MlflowException, OSError) as error:
-        print(f"[{manifest.node}] warning: MLflow has no full record of this stage: {error}", flush=True)
+        _warn(manifest.node, f"MLflow has no full record of this stage: {error}")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -183,10 +208,11 @@ def read_curves(path: Path, timestamp: int) -> Iterator[Metric]:
 
 
 def _create_run(client: MlflowClient, artifact_root: str, run_name: str) -> str:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    name = os.environ.get(EXPERIMENT_VARIABLE) or EXPERIMENT
+    experiment = client.get_experiment_by_name(name)
     if experiment is None:
         root = artifact_root if "://" in artifact_root or not artifact_root else Path(artifact_root).resolve().as_uri()
-        experiment_id = client.create_experiment(EXPERIMENT, artifact_location=root or None)
+        experiment_id = client.create_experiment(name, artifact_location=root or None)
     else:
         experiment_id = _usable(experiment).experiment_id
     return client.create_run(experiment_id, run_name=run_name).info.run_id
@@ -195,7 +221,7 @@ def _create_run(client: MlflowClient, artifact_root: str, run_name: str) -> str:
 def _usable(experiment: Experiment) -> Experiment:
     if experiment.lifecycle_stage != "active":
         raise PlatformError(
-            f"MLflow's experiment {EXPERIMENT} was deleted",
+            f"MLflow's experiment {experiment.name} was deleted",
             expected="an active experiment",
             found=experiment.lifecycle_stage,
             action="restore it: mlflow experiments restore --experiment-id " + experiment.experiment_id,
@@ -219,17 +245,19 @@ def _log(
     metrics: Sequence[Metric] = (),
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    labels = [RunTag(_name(key), value[:_PARAM_LENGTH]) for key, value in (tags or {}).items()]
-    values = [Param(_name(key), value[:_PARAM_LENGTH]) for key, value in (params or {}).items()]
+    labels = [RunTag(_name(key), redact(value)[:_PARAM_LENGTH]) for key, value in (tags or {}).items()]
+    values = [Param(_name(key), redact(value)[:_PARAM_LENGTH]) for key, value in (params or {}).items()]
     for start in range(0, max(len(values), 1), _PARAMS_PER_BATCH):
         client.log_batch(run_id, params=values[start : start + _PARAMS_PER_BATCH], tags=labels if start == 0 else ())
     for start in range(0, len(metrics), _METRICS_PER_BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
 
 
-def _log_lineage(client: MlflowClient, experiment_id: str, run_id: str, manifest: Manifest, path: Path) -> None:
-    parents = {name: Path(place) for name, place in manifest.inputs.items()}
-    datasets = [_dataset(name, place) for name, place in parents.items()]
+def _log_lineage(
+    client: MlflowClient, context: RunContext, experiment_id: str, run_id: str, manifest: Manifest, path: Path
+) -> None:
+    parents = manifest.inputs
+    datasets = [_dataset(name, place, storage.mirror(place, context)) for name, place in parents.items()]
     used = [
         model.model_id
         for name in parents
@@ -239,7 +267,11 @@ def _log_lineage(client: MlflowClient, experiment_id: str, run_id: str, manifest
     ]
     if datasets or used:
         client.log_inputs(run_id, datasets, [LoggedModelInput(model_id) for model_id in dict.fromkeys(used)])
-    made = [_logged_model(client, experiment_id, run_id, manifest, folder) for folder in kept_checkpoints(path)]
+    root = storage.files_address(path, manifest.artifact_id, context)
+    made = [
+        _logged_model(client, experiment_id, run_id, manifest, folder, _below(root, folder.relative_to(path)))
+        for folder in kept_checkpoints(path)
+    ]
     if made:
         client.log_outputs(run_id, [LoggedModelOutput(model_id, 0) for model_id in made])
     elif len(used) == 1:
@@ -252,16 +284,22 @@ def kept_checkpoints(path: Path) -> list[Path]:
     return [file.parent for file in sorted(path.rglob("config.json")) if any(file.parent.glob("*.safetensors"))]
 
 
-def _logged_model(client: MlflowClient, experiment_id: str, run_id: str, manifest: Manifest, folder: Path) -> str:
+def _below(root: str, relative: Path) -> str:
+    return root if relative == Path() else f"{root}/{relative.as_posix()}"
+
+
+def _logged_model(
+    client: MlflowClient, experiment_id: str, run_id: str, manifest: Manifest, folder: Path, address: str
+) -> str:
     tags = {
         "mlflow.model.isExternal": "true",
-        "path": str(folder),
+        "path": address,
         "digest": manifest.digest,
         "artifact_id": manifest.artifact_id,
         "fingerprint": manifest.fingerprint,
     }
     name = manifest.node if (folder / "checkpoint.json").exists() else f"{manifest.node}-{folder.name}"
-    settings = dict(list(flatten(manifest.config).items())[:_PARAMS_PER_BATCH])
+    settings = dict(list(redact_all(flatten(manifest.config)).items())[:_PARAMS_PER_BATCH])
     model = client.create_logged_model(
         experiment_id, name=name, source_run_id=run_id, tags=tags, params=settings, model_type="checkpoint"
     )
@@ -270,13 +308,13 @@ def _logged_model(client: MlflowClient, experiment_id: str, run_id: str, manifes
     return model.model_id
 
 
-def _dataset(name: str, place: Path) -> DatasetInput:
-    manifest = read_manifest(place)
+def _dataset(name: str, place: str, folder: Path) -> DatasetInput:
+    manifest = read_manifest(folder)
     dataset = Dataset(
         name=manifest.node,
         digest=manifest.digest[:_DIGEST_LENGTH],
-        source_type="local",
-        source=json.dumps({"uri": str(place)}),
+        source_type="s3" if storage.is_remote(place) else "local",
+        source=json.dumps({"uri": place}),
         profile=json.dumps({"records": manifest.records}),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
@@ -288,11 +326,11 @@ def _stage_metrics(manifest: Manifest, model_id: str | None = None) -> Iterator[
         yield Metric(_name(name), float(value), when, 0, model_id=model_id)
 
 
-def _stage_tags(manifest: Manifest, path: Path) -> dict[str, str]:
+def _stage_tags(manifest: Manifest, address: str) -> dict[str, str]:
     return {
         "qwenops.node": manifest.node,
         "qwenops.fingerprint": manifest.fingerprint,
-        "qwenops.path": str(path),
+        "qwenops.path": address,
         "qwenops.digest": manifest.digest,
         "qwenops.code_version": manifest.code_version,
         "qwenops.warnings": "\n".join(manifest.warnings),
@@ -308,6 +346,12 @@ def _now(figures: Mapping[str, float]) -> Iterator[Metric]:
     when = int(datetime.now().timestamp() * 1000)
     for name, value in figures.items():
         yield Metric(_name(name), float(value), when, 0)
+
+
+def _warn(node: str, sentence: str) -> None:
+    sentence = redact(sentence)
+    print(f"[{node}] warning: {sentence}", flush=True)
+    event(sentence, level=logging.WARNING)
 
 
 def _verdict(passed: bool) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from qwenops.recipe.config import Config
 from qwenops.recipe.pods import Pod, Resources, Toleration, Volume
+from qwenops.recipe.prices import Prices
 
 __all__ = ["GcsFaultTolerance", "Placement", "Pod", "RayCluster", "RayGroup", "Resources", "Toleration", "Volume"]
 
@@ -113,6 +114,8 @@ class Placement(Pod):
     launcher_resources: Resources = Field(
         Resources(cpu="100m", memory="1Gi"), description="Resources of a step that only waits for its RayJob."
     )
+    prices: Prices | None = Field(None, description="What computing costs there; None leaves cost out of the report.")
+    budget: float = Field(0.0, ge=0, description="What a run may cost, in the prices' currency; 0 is no limit.")
     retries: int = Field(0, ge=0, description="Times KFP retries a failed task; a lost step pod adopts its RayJob.")
     timeout_seconds: int = Field(0, ge=0, description="Longest life of a step's pod, queueing included; 0: no limit.")
 

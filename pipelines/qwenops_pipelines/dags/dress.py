@@ -7,6 +7,7 @@ cluster as one JSON variable. What Kubeflow cannot say about a pod is refused he
 from kfp import dsl, kubernetes
 
 from qwenops.errors import RecipeError
+from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.placement import Placement, Resources
 
@@ -17,6 +18,8 @@ _FIELDS = {
     "QWENOPS_RUN_ID": "metadata.labels['pipeline/runid']",
 }
 _IDENTITY = {"runAsUser": "run_as_user", "runAsGroup": "run_as_group", "runAsNonRoot": "run_as_non_root"}
+# In a pod: JSON lines to the log that the cluster collects, OpenMetrics at the chart's port, GPU use to MLflow.
+_WATCHED = {"QWENOPS_LOGS": "stderr", "QWENOPS_METRICS_PORT": "9464", "QWENOPS_SYSTEM_METRICS": "yes"}
 
 
 def dress(task: dsl.PipelineTask, placement: Placement, area: str) -> None:
@@ -60,6 +63,9 @@ def _environment(placement: Placement, area: str) -> dict[str, str]:
         "QWENOPS_NUM_WORKERS": str(num_workers) if num_workers else "",
         "QWENOPS_USE_GPU": "yes" if gpu else "",
         "QWENOPS_CLUSTER": canonical(cluster) if cluster else "",
+        "QWENOPS_ACCOUNT": account_text(placement),
+        "QWENOPS_SECRETS": ",".join(sorted(placement.secret_env)),
+        **(_WATCHED if placement.artifact_root else {}),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.register.gate import Finding, figure_value, judge, not_worse, passed
-from qwenops.platform import registry
+from qwenops.platform import registry, storage
 from qwenops.platform.stage import Stage
 from qwenops.recipe.codec import fingerprint
 
@@ -78,7 +78,7 @@ def _register(
     version = registry.register(
         uri,
         config.model_name,
-        model,
+        storage.files_address(model, manifests["export"].artifact_id, stage.context),
         run_id=stage.context.parent_run_id,
         figures=_kept(config, figures),
         tags=_tags(manifests, findings),

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from qwenops.delivery.page import render
+from qwenops.delivery.page_dag import AREAS
 from qwenops.delivery.page_facts import record_from
 from qwenops.delivery.report.config import ReportConfig
 from qwenops.errors import StageError
+from qwenops.platform.cost import cost_entry
 from qwenops.platform.stage import Stage
 
 REPORT = "report.html"
@@ -17,7 +19,10 @@ def run(config: ReportConfig, *, stage: Stage, **artifacts: Path) -> None:
     Raises:
         StageError: the page is larger than the config allows.
     """
-    page = render(record_from(artifacts, stage.context.run_name), artifacts, base=stage.out)
+    record = record_from(artifacts, stage.context.run_name)
+    areas = {node: area for area, nodes in AREAS.items() for node in nodes}
+    record |= cost_entry(record["stages"], areas, stage.context.account)
+    page = render(record, artifacts, base=stage.out)
     found = len(page.encode())
     if found > config.most_bytes:
         raise StageError(

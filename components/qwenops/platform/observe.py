@@ -1,0 +1,99 @@
+"""Everything that watches a running stage, around it in one block: logs, metrics to scrape, system metrics.
+
+Each is off unless the context names it, and its library is imported only then: a laptop run pays for its log alone.
+"""
+
+import contextlib
+import importlib
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from qwenops.platform import logs
+from qwenops.platform.context import RunContext
+from qwenops.platform.cost import read_account, spent
+from qwenops.platform.live import JobState
+
+_YES = "yes"
+
+
+@contextlib.contextmanager
+def observed(context: RunContext, node: str, scratch: Path) -> Iterator[RunContext]:
+    """Watch the stage `node` while the block runs.
+
+    Args:
+        context: Where logs go, which port serves metrics, whether system metrics are recorded.
+        node: DAG node.
+        scratch: The stage's scratch folder.
+
+    Yields:
+        The context to run the stage with: it names the MLflow run that was opened for the stage, if one was.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(logs.logging_to(context, node))
+        stack.enter_context(_ended(node))
+        if context.metrics_port:
+            openmetrics = importlib.import_module("qwenops.platform.openmetrics")
+            money = partial(_money, context)
+            stack.enter_context(openmetrics.exporting(context.metrics_port, context.run_name, node, scratch, money))
+        if context.system_metrics == _YES and context.tracking_uri:
+            context = stack.enter_context(_system_metrics(context, node))
+        yield context
+
+
+@contextlib.contextmanager
+def job_observed(context: RunContext, node: str, scratch: Path) -> Iterator[JobState]:
+    """Serve the figures of a stage that runs as a RayJob, and of the job itself, from the step that owns it.
+
+    Yields:
+        What the step is to keep up to date about its job.
+    """
+    if not context.metrics_port:
+        yield JobState()
+        return
+    openmetrics = importlib.import_module("qwenops.platform.openmetrics")
+    money = partial(_money, context)
+    with openmetrics.exporting(context.metrics_port, context.run_name, node, scratch, money) as job:
+        yield job
+
+
+@contextlib.contextmanager
+def worker_observed(context: RunContext, node: str, machine: str) -> Iterator[None]:
+    """Watch one worker of a stage's training job: its log, and its machine's metrics when `machine` names one."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(logs.logging_to(context, node))
+        if machine and context.stage_run_id:
+            monitor = importlib.import_module("qwenops.platform.system_metrics")
+            stack.enter_context(monitor.monitored(context, machine))
+        yield
+
+
+@contextlib.contextmanager
+def _ended(node: str) -> Iterator[None]:
+    logs.event(f"{node} starts")
+    try:
+        yield
+    except BaseException as error:
+        logs.event(f"{node} failed: {type(error).__name__}", level=logging.ERROR, error=error)
+        raise
+    logs.event(f"{node} ends")
+
+
+@contextlib.contextmanager
+def _system_metrics(context: RunContext, node: str) -> Iterator[RunContext]:
+    tracking = importlib.import_module("qwenops.platform.tracking")
+    monitor = importlib.import_module("qwenops.platform.system_metrics")
+    context = replace(context, stage_run_id=tracking.open_stage(context, node))
+    try:
+        with monitor.monitored(context):
+            yield context
+    except BaseException:
+        tracking.fail_stage(context)
+        raise
+
+
+def _money(context: RunContext) -> tuple[float, float] | None:
+    account = read_account(context.account)
+    return (spent(Path(context.events), account), account.budget) if account else None

@@ -1,0 +1,37 @@
+"""Processor, memory, disk, network, and GPU memory and utilisation of a running stage, as MLflow's system metrics.
+
+MLflow's own monitor samples and logs them (`system/...`, psutil; NVML where there is an NVIDIA GPU). Its monitor is
+driven here without the fluent API, since the stage's run is not a global active one. The environment variable
+`MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` sets the seconds between samples, as MLflow documents; it is 10 otherwise.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from qwenops.platform.context import RunContext
+
+
+@contextlib.contextmanager
+def monitored(context: RunContext, node: str = "") -> Iterator[None]:
+    """Log this machine's system metrics into the stage's MLflow run while the block runs.
+
+    Args:
+        context: Tracking URI, and the stage's run in `stage_run_id`; nothing is monitored when it is empty.
+        node: Names this machine in the metrics (`system/<node>/...`) where a stage has several; empty for its first.
+    """
+    if not context.stage_run_id:
+        yield
+        return
+    monitor = SystemMetricsMonitor(
+        context.stage_run_id,
+        resume_logging=True,
+        node_id=node or None,
+        tracking_uri=context.tracking_uri,
+    )
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
