@@ -82,17 +82,18 @@ from qwenops.model.sizes import Experts
 from qwenops.model.upcycled_folder import upcycle_folder
 from qwenops.model.upcycling import Upcycling
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before, layout = peak(), Experts(num_experts=32, num_active=4, expert_width=512, shared_width=1024)
+before, layout = peak(), Experts(num_experts=24, num_active=4, expert_width=512, shared_width=1024)
 how = Upcycling(layout, seed=1)
-upcycle_folder(Path(sys.argv[1]), Path(sys.argv[2]), how, shard_bytes=16 << 20, on_layer=lambda *_: None)
+upcycle_folder(Path(sys.argv[1]), Path(sys.argv[2]), how, shard_bytes=8 << 20, on_layer=lambda *_: None)
 print(peak() - before)
 """
 
 
+@pytest.mark.timeout(240)  # a process of its own, which imports torch and transformers
 def test_upcycling_needs_a_fraction_of_the_memory_of_its_result(tmp_path):
     size = Size(
         hidden_size=256,
-        num_layers=6,
+        num_layers=4,
         num_query_heads=4,
         num_kv_heads=2,
         intermediate_size=1024,
@@ -108,8 +109,8 @@ def test_upcycling_needs_a_fraction_of_the_memory_of_its_result(tmp_path):
         check=True,
     )
     written = sum(path.stat().st_size for path in (tmp_path / "moe").glob("*.safetensors"))
-    assert written > 300 * MIB
-    # The source's files are mapped and count as resident, 21 MiB; beside them a file, a layer and an expert.
+    assert written > 150 * MIB
+    # The source's files are mapped and count as resident, 15 MiB; beside them a file, a layer and an expert.
     assert int(done.stdout) * 1024 < written / 3
 
 
