@@ -73,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     upcycle.add_argument("--shared-width", type=int, default=20_480, help="width of the shared expert (default 20480)")
     upcycle.add_argument("--reinit", type=float, default=0.5, help="share of each expert drawn afresh (default 0.5)")
     upcycle.add_argument("--granularity", choices=("neuron", "weight"), default="neuron", help="what is drawn afresh")
-    upcycle.add_argument("--start", choices=("report", "function_preserving"), default="report", help="what it computes")
+    upcycle.add_argument(
+        "--start", choices=("report", "function_preserving"), default="report", help="what it computes"
+    )
     upcycle.add_argument("--seed", type=int, default=0, help="seed of every draw (default 0)")
     upcycle.add_argument("--shard-gb", type=float, default=5.0, help="size of an output file, most of the memory")
 

@@ -109,7 +109,9 @@ def _upcycle(options: argparse.Namespace) -> int:
         shard_bytes=int(options.shard_gb * 10**9),
         on_layer=lambda layer, layers: print(f"layer {layer} of {layers}", flush=True),
     )
-    print(f"wrote {options.out}: {done.parameters:,} parameters, {done.weight_bytes / 1e9:.2f} GB, {done.copies} copies")
+    print(
+        f"wrote {options.out}: {done.parameters:,} parameters, {done.weight_bytes / 1e9:.2f} GB, {done.copies} copies"
+    )
     return 0
 
 

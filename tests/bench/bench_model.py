@@ -47,7 +47,9 @@ def _sides(length: int, scheme: DualChunk, train: bool) -> dict[str, Callable[[]
     return {"sdpa": step(sdpa), "dual_chunk": step(dual_chunk)}
 
 
-def _memory(name: str, length: int, scheme: DualChunk, train: bool, threads: int, answers: "multiprocessing.Queue[int]"):
+def _memory(
+    name: str, length: int, scheme: DualChunk, train: bool, threads: int, answers: "multiprocessing.Queue[int]"
+):
     torch.set_num_threads(threads)
     side = _sides(length, scheme, train)[name]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -91,7 +93,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     scheme = DualChunk(options.chunk_size, options.local_size)
     print(f"torch {torch.__version__}, {platform.machine()}, {options.threads} threads, fp32, {scheme}")
-    print(f"{_HEADS} query heads, {_KV_HEADS} key-value heads of {_HEAD_SIZE}; {'training' if options.train else 'prefill'}")
+    work = "forward and backward" if options.train else "prefill"
+    print(f"{_HEADS} query heads, {_KV_HEADS} key-value heads of {_HEAD_SIZE}, one row; {work}")
     print(f"{'length':>8} {'sdpa s':>9} {'dca s':>9} {'ratio':>6} {'sdpa MiB':>9} {'dca MiB':>9}")
     for length in options.lengths:
         best = _seconds(_sides(length, scheme, options.train), options.repeats, options.train)

@@ -67,7 +67,18 @@ def test_folder_holds_the_weights_of_upcycling_in_memory(tmp_path, dense, granul
 
 
 def test_command_writes_a_mixture_that_computes_what_the_dense_model_does(tmp_path, dense, capsys):
-    layout = "--experts 8 --active 2 --expert-width 24 --shared-width 96 --start function_preserving".split()
+    layout = [
+        "--experts",
+        "8",
+        "--active",
+        "2",
+        "--expert-width",
+        "24",
+        "--shared-width",
+        "96",
+        "--start",
+        "function_preserving",
+    ]
     with pytest.raises(SystemExit, match="0"):
         main(["upcycle", str(dense), str(tmp_path / "moe"), *layout])
     assert "layer 2 of 2" in capsys.readouterr().out

@@ -91,9 +91,7 @@ def test_weight_reinitialisation_is_exact_in_every_matrix():
 def test_fresh_weights_have_the_spread_of_their_source():
     dense = feed_forward(400, hidden=32)
     dense = FeedForward(dense.gate, 3 * dense.up, dense.down / 5)
-    experts = reinitialize(
-        slice_experts(dense, 4, 200, seed=3, layer=0), 1.0, granularity="neuron", source=dense
-    )
+    experts = reinitialize(slice_experts(dense, 4, 200, seed=3, layer=0), 1.0, granularity="neuron", source=dense)
     for fresh, source in ((experts.gate, dense.gate), (experts.up, dense.up), (experts.down, dense.down)):
         assert float(fresh.std()) == pytest.approx(float(source.std()), rel=0.03)
 

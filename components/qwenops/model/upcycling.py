@@ -7,14 +7,15 @@ single weights; the default draws whole neurons, with one choice for all three m
 half's functions intact (house choice). Nor does it say where the shared expert comes from: it is made the same way
 with n = 1 and nothing drawn afresh, which keeps one path of dense quality (house choice).
 
-Made so, the mixture does not compute what the dense model did: the chosen probabilities do not add up to one, the shared
-path is half open, and half of every expert is new. `function_preserving` starts from the dense function instead, and
-leaves the report in one point: the shared path is scaled to carry the whole dense FFN, and the routed experts' down
-matrices start at zero, so that experts join as they learn (house choice, after blocks added to a trained network).
+Made so, the mixture does not compute what the dense model did: the chosen probabilities do not add up to one, the
+shared path is half open, and half of every expert is new. `function_preserving` starts from the dense function
+instead, and leaves the report in one point: the shared path is scaled to carry the whole dense FFN, and the routed
+experts' down matrices start at zero, so that experts join as they learn (house choice, after blocks that are added to a
+trained network).
 
 Every draw has a generator of its own, seeded by layer and purpose, so results do not depend on the order of the work,
-and an expert can be made without its neighbours: `upcycled_layer` holds one at a time. `upcycle` makes a model in memory;
-`upcycle_folder` in `upcycled_folder.py` goes from files to files.
+and an expert can be made without its neighbours: `upcycled_layer` holds one at a time. `upcycle` makes a model in
+memory; `upcycle_folder` in `upcycled_folder.py` goes from files to files.
 
 Dimensions: F dense width, n experts of width E, C copies.
 """
@@ -229,9 +230,7 @@ def moe_config(dense: PretrainedConfig, experts: Experts) -> Qwen2MoeConfig:
     )
 
 
-def _named(
-    prefix: str, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor
-) -> Iterator[tuple[str, torch.Tensor]]:
+def _named(prefix: str, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
     for name, matrix in zip(_MATRICES, (gate, up, down), strict=True):
         yield f"{prefix}.{name}_proj.weight", matrix
 

@@ -184,9 +184,7 @@ def _load(kind: type, source: str, options: dict[str, object]) -> object:
 
 def _check_gguf(path: Path) -> None:
     if not path.is_file():
-        raise RecipeError(
-            f"no model at {path}", expected="a GGUF file", found="no such file", action="check init_from"
-        )
+        raise RecipeError(f"no model at {path}", expected="a GGUF file", found="no such file", action="check init_from")
     with path.open("rb") as stream:
         magic = stream.read(4)
     if magic != _GGUF_MAGIC:
