@@ -109,9 +109,9 @@ def with_legacy_names(config: dict[str, Any], dtype: torch.dtype) -> dict[str, A
     rope = config["rope_parameters"]
     named = config | {"rope_theta": float(rope["rope_theta"]), "dtype": name, "torch_dtype": name}
     scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
-    return named | (
-        {"rope_scaling": {"type": scaling["rope_type"], **scaling}} if scaling["rope_type"] != "default" else {}
-    )
+    if scaling["rope_type"] != "default":
+        named["rope_scaling"] = {"type": scaling["rope_type"], **scaling}
+    return named
 
 
 def _amend_config(

@@ -30,6 +30,8 @@ from qwenops.model.rope import temperature, with_yarn
 
 Mode = Literal["plain", "temperature", "yarn", "dca_raw", "dca"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+# The report reads up to 131,072 tokens with models trained at 32,768.
+LONGEST_MULTIPLE = 4
 
 
 def default_dual_chunk(trained_length: int) -> DualChunk:
@@ -85,6 +87,19 @@ def apply_mode(
 def apply_request(model: PreTrainedModel, mode: Mode, length: int, trained_length: int) -> None:
     """Set `model` for one request (or batch) of at most `length` tokens: `mode` where it is needed, else plain."""
     apply_mode(model, mode if length > trained_length else "plain", length, trained_length=trained_length)
+
+
+def config_keys(mode: Mode, trained_length: int, multiple: int) -> dict[str, object]:
+    """What to add to `config.json` so that a server reads up to `multiple` times the trained length by itself.
+
+    Static: it holds for short inputs too. `yarn` is read by transformers and vLLM, `dca` by servers that implement it.
+    """
+    if mode == "yarn":
+        scaling = {"factor": float(multiple), "original_max_position_embeddings": trained_length}
+        return {"rope_scaling": {"type": "yarn", "rope_type": "yarn", **scaling}}
+    if mode == "dca":
+        return {"dual_chunk_attention_config": dual_chunk_config(default_dual_chunk(trained_length), trained_length)}
+    return {}
 
 
 def dual_chunk_config(scheme: DualChunk, trained_length: int) -> dict[str, int]:

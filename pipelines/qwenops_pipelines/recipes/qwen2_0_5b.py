@@ -1,7 +1,7 @@
 """The `qwen2_0_5b` recipe: Qwen2-0.5B of the report, base and instruct.
 
-What it reproduces: sections 2.2.3 (size), 3.1 (12 trillion tokens), 3.2 (4,096 tokens, then
-32,768 under a RoPE base of 1,000,000) and 4 (post-training). Hardware: one node of eight GPUs. Needs `collect.sources` of that size and the
+What it reproduces: sections 2.2.3 (size), 3.1 (12 trillion tokens), 3.2 (4,096 tokens, then 32,768 under a RoPE base
+of 1,000,000) and 4 (post-training). Hardware: one node of eight GPUs. Needs `collect.sources` of that size and the
 benchmarks' folders (`reported.py`). Command: `qwenops compile qwen2_0_5b --placement h200_node -o qwen2_0_5b.yaml`.
 Not run by this project.
 

@@ -2,8 +2,9 @@
 
 The report publishes sizes, token counts, lengths, RoPE bases and the rates of post-training; these are the defaults of
 the stages' configs or stand here. It publishes no rate, batch or optimiser of pre-training: those are Qwen1's (4 M
-tokens per step, AdamW, 3e-4 to a tenth of it by cosine), and the last 5 % of the tokens train the long context at the rate the
-main phase ended with. Every model is upcycled too, because the DAG has that stage; only 57B-A14B is in the report.
+tokens per step, AdamW, 3e-4 to a tenth of it by cosine), and the last 5 % of the tokens train the long context at the
+rate the main phase ended with. Every model is upcycled too, because the DAG has that stage; only 57B-A14B is in the
+report.
 
 A run reads its text from `collect.sources` and the official benchmarks from `benchmarks.folder` and
 `decontaminate.folder`; set them with `--set`. The default `rank.judge` is people, as in the report.

