@@ -1,7 +1,7 @@
 """Upcycle a model folder into another one, file by file, on a machine that could not hold the result in memory.
 
-One layer's dense FFN, one expert and one output file are in memory at a time: a 7B model becomes a 57B one with about
-six gigabytes. The numbers are those of `upcycling.upcycle`, bit for bit. Experts are written one by one under their
+One layer's dense FFN, one expert and one output file are in memory at a time, however many layers and experts there
+are. The numbers are those of `upcycling.upcycle`, bit for bit. Experts are written one by one under their
 hub names, which every version of transformers with Qwen2-MoE loads.
 """
 

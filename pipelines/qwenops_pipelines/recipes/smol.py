@@ -6,8 +6,8 @@ those of `tiny`. The model arrives trained at 8,192 tokens under a RoPE base of 
 there at a small rate on short rows, `extend` doubles the length.
 
 What it shows: what each stage does to a model that can already talk, and what it reads beyond its length in every
-long-context mode. Hardware: made for one GPU; a CPU needs an evening or more and 16 GB. Command: `qwenops run smol`.
-The whole run has not been timed by this project; `pipelines/LOG.md` has what the model does in each long-context mode.
+long-context mode. Hardware: made for one GPU, since `extend` trains rows of 16,384 tokens. Command:
+`qwenops run smol`. The whole run has not been made by this project.
 """
 
 from qwenops.alignment.measure_config import MeasureConfig
