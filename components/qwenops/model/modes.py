@@ -18,9 +18,8 @@ choice, simpler than vLLM's, which lets cached keys keep the temperature of the 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from qwenops.errors import RecipeError
@@ -128,9 +127,9 @@ def long_context_mode(
         apply_mode(model, "plain", length, trained_length=trained_length)
 
 
-def _body(model: PreTrainedModel) -> nn.Module:
+def _body(model: PreTrainedModel) -> Any:
     """The decoder, when a mode can be applied to it."""
-    body = model.base_model
+    body: Any = model.base_model
     try:
         _needed = body.rotary_emb, body.layers[0].self_attn.scaling, model.config.rope_parameters["rope_theta"]
         kind = model.config.rope_parameters["rope_type"]

@@ -24,10 +24,10 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel, Qwen2MoeConfig, Qwen2MoeForCausalLM
+from transformers import PreTrainedModel, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from qwenops.errors import RecipeError
 from qwenops.model.sizes import Experts
@@ -198,7 +198,7 @@ def upcycle(dense: PreTrainedModel, how: Upcycling) -> Qwen2MoeForCausalLM:
     return model
 
 
-def moe_config(dense: PretrainedConfig, experts: Experts) -> Qwen2MoeConfig:
+def moe_config(dense: Any, experts: Experts) -> Qwen2MoeConfig:
     """The config of the mixture made from a model with the config `dense`."""
     kept = (
         "vocab_size",

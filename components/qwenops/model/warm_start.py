@@ -10,6 +10,7 @@ tensors at random and goes on.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import gguf
 import torch
@@ -19,7 +20,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaForCausalLM,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -91,7 +91,7 @@ def to_qwen2(llama: LlamaForCausalLM) -> Qwen2ForCausalLM:
     Raises:
         RecipeError: `llama` has what Qwen2 has not: other biases, another activation, scaled RoPE, odd heads.
     """
-    old = llama.config
+    old: Any = llama.config
     odd = {
         "attention_bias": bool(old.attention_bias),
         "mlp_bias": bool(old.mlp_bias),
@@ -142,7 +142,7 @@ _KEPT = (
 )
 
 
-def _options(source: str) -> dict[str, object]:
+def _options(source: str) -> dict[str, Any]:
     """Check what can be checked before loading; returns the loader's extra arguments."""
     path = Path(source)
     if path.suffix == _GGUF_SUFFIX:
@@ -162,10 +162,10 @@ def _options(source: str) -> dict[str, object]:
     return {}
 
 
-def _load(kind: type, source: str, options: dict[str, object]) -> object:
+def _load(kind: Any, source: str, options: dict[str, Any]) -> Any:
     place = str(Path(source).parent) if "gguf_file" in options else source
     try:
-        return kind.from_pretrained(place, **options)  # type: ignore[attr-defined]
+        return kind.from_pretrained(place, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if Path(source).exists():
             raise ContractError(
@@ -213,7 +213,7 @@ def _gguf_text(path: Path, key: str) -> str:
         ) from error
 
 
-def describe(config: PretrainedConfig) -> dict[str, object]:
+def describe(config: Any) -> dict[str, object]:
     """The dimensions of a model under the names of `sizes.Size`, to compare with a recipe's."""
     return {
         "hidden_size": config.hidden_size,
