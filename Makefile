@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-chart lint ui compile compile-check clean
+.PHONY: help demo test test-all test-chart lint bench-model ui compile compile-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ lint: $(STAMP) ## ruff, pyright, import rules, spelling
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/codespell components pipelines tests README.md CHANGELOG.md
+
+bench-model: $(STAMP) ## time and memory of dual chunk attention against causal SDPA
+	$(BIN)/python tests/bench/bench_model.py
 
 ui: $(STAMP) ## open the MLflow UI of runs/tiny on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/runs/tiny/mlflow.db

@@ -1,4 +1,4 @@
-"""The command line: `qwenops run|compile|submit|schedule|show|compare|chat|doctor|plan`.
+"""The command line: `qwenops run|compile|submit|schedule|show|compare|chat|upcycle|doctor|plan`.
 
 An error is one message (expected, found, what to do) and the exit status of its family; a traceback is shown only
 with `--debug`. Each command imports what it needs, so `qwenops --help` answers at once.
@@ -74,6 +74,21 @@ def _parser() -> argparse.ArgumentParser:
     chat = commands.add_parser("chat", help="talk to an exported model")
     chat.add_argument("model", type=Path, help="folder of a run, or of an exported model")
     chat.add_argument("--long-context", choices=("plain", "yarn", "dca"), default="plain", help="long-context mode")
+
+    upcycle = commands.add_parser("upcycle", help="turn a dense Qwen2 folder into a mixture of experts, file by file")
+    upcycle.add_argument("dense", type=Path, metavar="DENSE", help="folder of a dense Qwen2 model")
+    upcycle.add_argument("out", type=Path, metavar="OUT", help="new folder for the mixture")
+    upcycle.add_argument("--experts", type=int, default=64, help="routed experts per layer (default 64)")
+    upcycle.add_argument("--active", type=int, default=8, help="routed experts a token uses (default 8)")
+    upcycle.add_argument("--expert-width", type=int, default=2560, help="width of a routed expert (default 2560)")
+    upcycle.add_argument("--shared-width", type=int, default=20_480, help="width of the shared expert (default 20480)")
+    upcycle.add_argument("--reinit", type=float, default=0.5, help="share of each expert drawn afresh (default 0.5)")
+    upcycle.add_argument("--granularity", choices=("neuron", "weight"), default="neuron", help="what is drawn afresh")
+    upcycle.add_argument(
+        "--start", choices=("report", "function_preserving"), default="report", help="what it computes"
+    )
+    upcycle.add_argument("--seed", type=int, default=0, help="seed of every draw (default 0)")
+    upcycle.add_argument("--shard-gb", type=float, default=5.0, help="size of an output file, most of the memory")
 
     doctor = commands.add_parser("doctor", help="what is missing here, and the command that mends it")
     doctor.add_argument("--cluster", action="store_true", help="look at the cluster that the kubeconfig names")

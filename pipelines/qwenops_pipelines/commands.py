@@ -13,6 +13,7 @@ from typing import Any
 
 from qwenops.contracts.metrics import find_metric
 from qwenops.errors import RecipeError
+from qwenops.model.sizes import Experts
 from qwenops.recipe.codec import canonical
 from qwenops_pipelines.dags.edges import NODES
 from qwenops_pipelines.dags.pipelines import find_pipeline
@@ -128,6 +129,29 @@ def _chat(options: argparse.Namespace) -> int:
     return 0
 
 
+def _upcycle(options: argparse.Namespace) -> int:
+    upcycling = importlib.import_module("qwenops.model.upcycling")
+    folder = importlib.import_module("qwenops.model.upcycled_folder")
+    layout = Experts(
+        num_experts=options.experts,
+        num_active=options.active,
+        expert_width=options.expert_width,
+        shared_width=options.shared_width,
+    )
+    how = upcycling.Upcycling(layout, options.reinit, options.granularity, options.start, options.seed)
+    done = folder.upcycle_folder(
+        options.dense,
+        options.out,
+        how,
+        shard_bytes=int(options.shard_gb * 10**9),
+        on_layer=lambda layer, layers: print(f"layer {layer} of {layers}", flush=True),
+    )
+    print(
+        f"wrote {options.out}: {done.parameters:,} parameters, {done.weight_bytes / 1e9:.2f} GB, {done.copies} copies"
+    )
+    return 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     if options.cluster:
         cluster = importlib.import_module("qwenops_pipelines.doctor")
@@ -181,5 +205,6 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "show": _show,
     "compare": _compare,
     "chat": _chat,
+    "upcycle": _upcycle,
     "doctor": _doctor,
 }

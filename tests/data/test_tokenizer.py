@@ -5,10 +5,13 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qwenops.contracts.tokens import CONTROL_TOKENS, encode_texts
-from qwenops.data.tokenizer.bpe import balanced, save, take, train
+from qwenops.data.tokenizer.bpe import adopt, balanced, save, take, train
+from qwenops.errors import ContractError
+from qwenops.generation.chat import render
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog; the dog sleeps.\n" * 20,
@@ -87,3 +90,30 @@ def test_sample_is_even_and_a_small_language_gives_its_rest_away():
 def test_sample_takes_each_language_up_to_its_share():
     rows = [("en", "abcdef"), ("zh", "数据清洗"), ("en", "ghi")]
     assert list(take(rows, {"en": 4, "zh": 7})) == ["abcd", "数据"]
+
+
+def test_tokenizer_taken_over_keeps_its_ids_and_speaks_chatml(tmp_path):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: place for place, token in enumerate([*CONTROL_TOKENS, *alphabet])}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens(list(CONTROL_TOKENS))
+    theirs = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<|im_start|>")
+    adopt(theirs, tmp_path)
+    found = AutoTokenizer.from_pretrained(tmp_path)
+    text = "12 und <|im_end|>"
+    assert found.get_vocab() == theirs.get_vocab()
+    assert encode_texts(found, [text]) == encode_texts(theirs, [text])
+    assert CONTROL_TOKENS[2] not in found.convert_ids_to_tokens(encode_texts(found, [text])[0])
+    assert (found.eos_token, found.pad_token, found.bos_token) == ("<|endoftext|>", "<|endoftext|>", None)
+    messages = ({"role": "user", "content": "hi"},)
+    assert found.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == render(messages)
+
+
+def test_tokenizer_without_control_tokens_is_not_taken_over(tmp_path):
+    plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab={"a": 0}, merges=[])))
+    with pytest.raises(ContractError, match="lacks control tokens"):
+        adopt(plain, tmp_path)

@@ -78,3 +78,22 @@ def test_card_front_matter_names_license_results_and_context(tmp_path):
 def test_quickstart_on_a_broken_folder_says_what_failed(tmp_path):
     with pytest.raises(StageError, match="quickstart"):
         run_quickstart(tmp_path, "hello", 4, 60)
+
+
+def test_export_writes_the_long_context_mode_under_the_names_that_servers_read(tmp_path):
+    length = 256
+    for mode in ("yarn", "dca"):
+        (tmp_path / mode).mkdir()
+        stage = _export(tmp_path / mode, ExportConfig(dtype="float32", quickstart="skip", long_context=mode))
+        config = json.loads((stage.out / "config.json").read_text())
+        loaded = AutoModelForCausalLM.from_pretrained(stage.out)
+        if mode == "yarn":
+            length = config["max_position_embeddings"]
+            scaling = {"factor": 4.0, "original_max_position_embeddings": length}
+            assert config["rope_scaling"] == {"type": "yarn", "rope_type": "yarn", **scaling}
+            assert loaded.config.rope_parameters["rope_type"] == "yarn"
+            assert loaded.model.rotary_emb.attention_scaling > 1.1
+        else:
+            keys = {"chunk_size": length, "local_size": length // 8, "original_max_position_embeddings": length}
+            assert config["dual_chunk_attention_config"] == keys
+            assert loaded.config.rope_parameters["rope_type"] == "default"

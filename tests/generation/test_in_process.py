@@ -6,6 +6,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from qwenops.generation.chat import render
 from qwenops.generation.engine import Sampling
 from qwenops.generation.in_process import InProcessEngine, choose
+from qwenops.model.modes import long_context_mode
 
 PROMPTS = [render([{"role": "user", "content": text}]) for text in ("Reverse: 381752", "hi", "Sort: 1", "a" * 40)]
 
@@ -82,3 +83,19 @@ def test_a_nucleus_wider_than_the_first_look_is_still_exact():
     logits = torch.zeros(2000, 200)  # flat: 90 % of the mass is 180 tokens
     drawn = choose(logits, Sampling(temperature=1.0, top_p=0.9), torch.Generator().manual_seed(0))
     assert 150 < len(set(drawn.tolist())) <= 181
+
+
+def test_long_batches_are_read_in_the_mode_and_short_ones_exactly_as_without(model, tokenizer):
+    long, short = ["a" * 300], ["ab"]
+    sampling = Sampling(max_new_tokens=8)
+    plain = InProcessEngine(model, tokenizer)
+    expected = plain.generate(short, sampling), plain.generate(long, sampling)
+    config = model.config.to_dict()
+    engine = InProcessEngine(model, tokenizer, long_context="dca", trained_length=64)
+    with long_context_mode(model, "dca", 308, trained_length=64):
+        by_hand = plain.generate(long, sampling)
+    assert by_hand != expected[1]
+    assert engine.generate(long, sampling) == by_hand
+    assert engine.generate(short, sampling) == expected[0]
+    assert plain.generate(long, sampling) == expected[1]
+    assert model.config.to_dict() == config

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenops.errors import RecipeError, StageError
+from qwenops.model.attention import attend_part, attend_part_backward, attend_plainly, attend_plainly_backward
 from qwenops.model.dual_chunk import DualChunk, attend, padding_mask
 from qwenops.model.rope import rotate, rotation_table
 
@@ -111,18 +112,59 @@ def test_merged_parts_equal_one_softmax(length, num_queries):
     torch.testing.assert_close(found, plain_softmax(query, key, value, scheme, 0.25), rtol=0, atol=TOLERANCE)
 
 
-def test_attention_with_gradients_equals_attention_without():
-    scheme, (query, key, value) = DualChunk(32, 8), projections(100, 100)
-    expected = attend(query, key, value, scheme, table_for(scheme), 0.25)
-    for tensor in (query, key, value):
-        tensor.requires_grad_()
-    found = attend(query, key, value, scheme, table_for(scheme), 0.25)
-    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
-    found.sum().backward()
-    gradient = query.grad.clone()
-    query.grad = None
-    plain_softmax(query, key, value, scheme, 0.25).sum().backward()
-    torch.testing.assert_close(gradient, query.grad, rtol=0, atol=TOLERANCE)
+@pytest.mark.parametrize("num_queries", ["all", 1, 7])
+@pytest.mark.parametrize("length", [24, 49, 100])
+def test_gradients_of_query_key_and_value_equal_those_of_one_softmax(length, num_queries):
+    scheme = DualChunk(32, 8)
+    inputs = projections(length if num_queries == "all" else num_queries, length)
+    upstream = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(5))
+    found = []
+    for function in (
+        lambda *x: attend(*x, scheme, table_for(scheme), 0.25),
+        lambda *x: plain_softmax(*x, scheme, 0.25),
+    ):
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        function(*leaves).backward(upstream)
+        found.append([leaf.grad for leaf in leaves])
+    for ours, reference in zip(*found, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=0, atol=TOLERANCE)
+
+
+def test_gradients_in_bfloat16_stay_near_those_in_float32():
+    scheme, inputs = DualChunk(32, 8), projections(150, 150)
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        leaves = [tensor.to(torch.bfloat16).to(dtype).requires_grad_() for tensor in inputs]
+        attend(*leaves, scheme, table_for(scheme), 0.25).square().mean().backward()
+        found.append([leaf.grad.float() for leaf in leaves])
+    for half, whole in zip(*found, strict=True):
+        assert (half - whole).norm() < 0.02 * whole.norm()
+
+
+def test_what_training_keeps_grows_with_the_length_and_not_with_its_square():
+    scheme, kept = DualChunk(64, 16), {}
+    for length in (256, 1024):
+        leaves = [tensor.requires_grad_() for tensor in projections(length, length)]
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):  # noqa: B023
+            attend(*leaves, scheme, table_for(scheme), 0.25)
+        kept[length] = sum(sizes)
+    assert kept[1024] < 4.1 * kept[256]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_without_a_kernel_equals_the_kernel_forwards_and_backwards(causal):
+    query, key, value = projections(30, 30, kv_heads=4)
+    gradient = projections(30, 30, seed=3)[0]
+    output, lse = attend_part(query, key, value, 0.25, causal=causal)
+    plain = attend_plainly(query, key, value, 0.25, causal=causal)
+    torch.testing.assert_close((output, lse), plain, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(
+        attend_part_backward(gradient, query, key, value, output, lse, 0.25, causal=causal),
+        attend_plainly_backward(gradient, query, key, value, output, lse, 0.25, causal=causal),
+        rtol=0,
+        atol=TOLERANCE,
+    )
 
 
 def test_grouped_queries_equal_repeated_keys():

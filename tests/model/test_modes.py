@@ -1,11 +1,12 @@
 import pytest
 import torch
 from tests.model.small import TRAINED, logits, random_ids, small_model
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from qwenops.errors import RecipeError, StageError
 from qwenops.model.dual_chunk import DualChunk
-from qwenops.model.modes import MODES, apply_mode, long_context_mode
-from qwenops.model.rope import temperature
+from qwenops.model.modes import MODES, apply_mode, apply_request, long_context_mode
+from qwenops.model.rope import temperature, with_yarn
 from qwenops.model.sizes import Experts
 
 EXPERTS = Experts(num_experts=4, num_active=2, expert_width=32, shared_width=32)
@@ -99,3 +100,82 @@ def test_generation_in_dca_continues_as_step_by_step_argmax():
 def test_unknown_mode_is_refused():
     with pytest.raises(RecipeError, match="unknown long-context mode"):
         apply_mode(small_model(), "ntk", 10)
+
+
+def other_family(config_class, model_class, **settings):
+    torch.manual_seed(0)
+    config = config_class(
+        vocab_size=300,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=TRAINED,
+        initializer_range=0.2,
+        **settings,
+    )
+    return model_class._from_config(config, attn_implementation="sdpa").eval()
+
+
+@pytest.mark.parametrize(
+    ("config_class", "model_class", "settings"),
+    [(LlamaConfig, LlamaForCausalLM, {}), (MistralConfig, MistralForCausalLM, {"sliding_window": None})],
+    ids=["llama", "mistral"],
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_serve_llama_like_models_too(mode, config_class, model_class, settings):
+    model, ids = other_family(config_class, model_class, **settings), random_ids(1, 3 * TRAINED)
+    short, long = logits(model, ids[:, :TRAINED]), logits(model, ids)
+    with long_context_mode(model, mode, TRAINED):
+        torch.testing.assert_close(logits(model, ids[:, :TRAINED]), short, rtol=0, atol=TOLERANCE)
+    with long_context_mode(model, mode, ids.shape[1]):
+        assert mode == "plain" or (logits(model, ids) - long).abs().max() > 1e-2
+    assert torch.equal(logits(model, ids), long)
+
+
+def test_request_within_the_trained_length_reads_exactly_as_without_a_mode():
+    model, ids = small_model(), random_ids(1, 2 * TRAINED)
+    short = logits(model, ids[:, :TRAINED])
+    for mode in ("yarn", "dca"):
+        apply_request(model, mode, ids.shape[1], TRAINED)
+        long = logits(model, ids)
+        apply_mode(model, mode, ids.shape[1])
+        assert torch.equal(logits(model, ids), long)
+        apply_request(model, mode, TRAINED, TRAINED)
+        assert torch.equal(logits(model, ids[:, :TRAINED]), short)
+
+
+def test_static_yarn_of_the_config_reads_like_the_yarn_mode():
+    model, ids = small_model(), random_ids(1, 4 * TRAINED)
+    apply_mode(model, "yarn", 4 * TRAINED)
+    by_mode = logits(model, ids)
+    stock = type(model)._from_config(with_yarn(small_model().config, 4.0, TRAINED), attn_implementation="sdpa").eval()
+    stock.load_state_dict(model.state_dict())
+    torch.testing.assert_close(logits(stock, ids), by_mode, rtol=0, atol=TOLERANCE)
+    apply_mode(stock, "plain", 4 * TRAINED)
+    assert torch.equal(logits(stock, ids), logits(small_model(), ids))
+
+
+def test_training_in_dca_after_reading_in_dca_moves_every_weight():
+    model, ids = small_model(), random_ids(2, 3 * TRAINED)
+    mask = torch.ones_like(ids)
+    mask[0, :20] = 0
+    with long_context_mode(model, "dca", ids.shape[1]):
+        seen = logits(model, ids, attention_mask=mask)
+        found = model(ids, attention_mask=mask).logits
+        found[mask.bool()].logsumexp(-1).mean().backward()
+    torch.testing.assert_close(found[mask.bool()], seen[mask.bool()], rtol=0, atol=TOLERANCE)
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters())
+
+
+def test_model_without_rotary_embeddings_is_refused():
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=300))
+    with pytest.raises(RecipeError, match="no long-context modes"):
+        apply_mode(model, "dca", 10)
+
+
+def test_model_with_another_rope_scaling_is_refused():
+    scaled = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
+    with pytest.raises(RecipeError, match="scaled in another way"):
+        apply_mode(other_family(LlamaConfig, LlamaForCausalLM, rope_parameters=scaled), "dca", 10)

@@ -4,7 +4,7 @@ from tests.model.small import apply_feed_forward, feed_forward, logits, random_i
 
 from qwenops.errors import RecipeError
 from qwenops.model.sizes import Experts
-from qwenops.model.upcycling import FeedForward, num_copies, reinitialize, slice_experts, upcycle
+from qwenops.model.upcycling import FeedForward, Upcycling, neurons_of_experts, num_copies, redraw, upcycle
 
 # (experts, expert width, dense width): one copy, exact copies, hE not dividing F, experts that straddle copies.
 LAYOUTS = [(2, 4, 20), (10, 4, 20), (8, 6, 20), (7, 9, 20), (1, 26, 20)]
@@ -20,6 +20,18 @@ def sources(experts: FeedForward, dense: FeedForward) -> torch.Tensor:
     """Index of the dense neuron each expert neuron equals, -1 for none."""
     equal = (neurons(experts)[:, None] == neurons(dense)).all(-1)
     return torch.where(equal.any(1), equal.int().argmax(1), -1)
+
+
+def slice_experts(dense, num_experts, width, *, seed, layer):
+    return dense.take(neurons_of_experts(num_experts, width, dense.gate.shape[0], seed=seed, layer=layer))
+
+
+def reinitialize(experts, ratio, *, granularity, source):
+    layout = Experts(num_experts=8, num_active=1, expert_width=1, shared_width=1)
+    how = Upcycling(layout, ratio, granularity, seed=3)
+    each = [FeedForward(experts.gate[e], experts.up[e], experts.down[e]) for e in range(len(experts.gate))]
+    drawn = [redraw(expert, how, source.spread, layer=0, index=index) for index, expert in enumerate(each)]
+    return FeedForward(*(torch.stack([getattr(e, name) for e in drawn]) for name in ("gate", "up", "down")))
 
 
 def test_published_layouts_need_the_published_numbers_of_copies():
@@ -60,7 +72,7 @@ def test_copies_and_layers_have_orders_of_their_own():
 def test_neuron_reinitialisation_is_exact_in_every_expert(ratio):
     dense = feed_forward(20)
     sliced = slice_experts(dense, 6, 10, seed=3, layer=0)
-    experts = reinitialize(sliced, ratio, granularity="neuron", source=dense, seed=3, layer=0)
+    experts = reinitialize(sliced, ratio, granularity="neuron", source=dense)
     fresh = (sources(experts, dense) < 0).view(6, 10)
     assert (fresh.sum(1) == round(ratio * 10)).all()
     for kept, before in ((experts.gate, sliced.gate), (experts.up, sliced.up), (experts.down.mT, sliced.down.mT)):
@@ -71,7 +83,7 @@ def test_neuron_reinitialisation_is_exact_in_every_expert(ratio):
 def test_weight_reinitialisation_is_exact_in_every_matrix():
     dense = feed_forward(20)
     sliced = slice_experts(dense, 6, 10, seed=3, layer=0)
-    experts = reinitialize(sliced, 0.5, granularity="weight", source=dense, seed=3, layer=0)
+    experts = reinitialize(sliced, 0.5, granularity="weight", source=dense)
     for after, before in ((experts.gate, sliced.gate), (experts.up, sliced.up), (experts.down, sliced.down)):
         assert ((after != before).flatten(1).sum(1) == 40).all()
 
@@ -79,16 +91,14 @@ def test_weight_reinitialisation_is_exact_in_every_matrix():
 def test_fresh_weights_have_the_spread_of_their_source():
     dense = feed_forward(400, hidden=32)
     dense = FeedForward(dense.gate, 3 * dense.up, dense.down / 5)
-    experts = reinitialize(
-        slice_experts(dense, 4, 200, seed=3, layer=0), 1.0, granularity="neuron", source=dense, seed=3, layer=0
-    )
+    experts = reinitialize(slice_experts(dense, 4, 200, seed=3, layer=0), 1.0, granularity="neuron", source=dense)
     for fresh, source in ((experts.gate, dense.gate), (experts.up, dense.up), (experts.down, dense.down)):
         assert float(fresh.std()) == pytest.approx(float(source.std()), rel=0.03)
 
 
 def test_upcycled_model_copies_everything_outside_the_feed_forward_layers():
     dense = small_model()
-    moe = upcycle(dense, Experts(num_experts=8, num_active=2, expert_width=24, shared_width=96), seed=5)
+    moe = upcycle(dense, Upcycling(Experts(num_experts=8, num_active=2, expert_width=24, shared_width=96), seed=5))
     assert moe.config.norm_topk_prob is False
     assert moe.config.rope_parameters == dense.config.rope_parameters
     mixed = moe.state_dict()
@@ -100,7 +110,7 @@ def test_upcycled_model_copies_everything_outside_the_feed_forward_layers():
 
 def test_upcycled_experts_differ_and_the_same_seed_repeats_them():
     dense, layout = small_model(), Experts(num_experts=8, num_active=2, expert_width=24, shared_width=96)
-    first, again, other = (upcycle(dense, layout, seed=seed).state_dict() for seed in (5, 5, 6))
+    first, again, other = (upcycle(dense, Upcycling(layout, seed=seed)).state_dict() for seed in (5, 5, 6))
     name = "model.layers.1.mlp.experts.gate_up_proj"
     experts = first[name].flatten(1)
     assert len(experts.unique(dim=0)) == 8
@@ -114,7 +124,7 @@ def test_upcycled_model_with_every_expert_active_and_nothing_drawn_afresh_is_clo
     # and the shared path, a whole dense FFN half open, adds half: three quarters of the dense feed-forward output.
     dense = small_model()
     layout = Experts(num_experts=4, num_active=4, expert_width=24, shared_width=96)
-    moe = upcycle(dense, layout, reinit_ratio=0.0, seed=5)
+    moe = upcycle(dense, Upcycling(layout, reinit_ratio=0.0, seed=5))
     with torch.no_grad():
         for layer in moe.model.layers:
             layer.mlp.gate.weight.zero_()
@@ -127,4 +137,21 @@ def test_upcycled_model_with_every_expert_active_and_nothing_drawn_afresh_is_clo
 def test_upcycling_without_a_shared_expert_is_refused():
     layout = Experts(num_experts=4, num_active=2, expert_width=24, shared_width=0)
     with pytest.raises(RecipeError, match="shared width"):
-        upcycle(small_model(), layout, seed=0)
+        Upcycling(layout)
+
+
+@pytest.mark.parametrize("shared_width", [96, 130, 200])
+def test_function_preserving_start_computes_what_the_dense_model_does(shared_width):
+    dense, ids = small_model(), random_ids(2, 20)
+    layout = Experts(num_experts=8, num_active=2, expert_width=24, shared_width=shared_width)
+    moe = upcycle(dense, Upcycling(layout, start="function_preserving", seed=5)).eval()
+    torch.testing.assert_close(logits(moe, ids), logits(dense, ids), rtol=0, atol=1e-4)
+    # Experts join as they learn: the next step moves their down matrices.
+    moe(ids, labels=ids).loss.backward()
+    assert moe.model.layers[0].mlp.experts.down_proj.grad.abs().max() > 0
+
+
+def test_function_preserving_start_needs_a_shared_expert_as_wide_as_the_dense_layer():
+    layout = Experts(num_experts=8, num_active=2, expert_width=24, shared_width=95)
+    with pytest.raises(RecipeError, match="shared width of at least 96"):
+        upcycle(small_model(), Upcycling(layout, start="function_preserving"))

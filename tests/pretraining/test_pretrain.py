@@ -4,11 +4,14 @@ import time
 
 import pytest
 import torch
+from tests.delivery.artifacts import make_tokenizer
 from tests.pretraining.corpus import PRETRAIN
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qwenops.contracts.checkpoint import read_facts
-from qwenops.errors import RecipeError
+from qwenops.errors import ContractError, RecipeError
+from qwenops.pretraining.phases import Phase
+from qwenops.pretraining.pretrain.run import check_vocabulary
 
 STEPS, BATCH = PRETRAIN.training.steps, PRETRAIN.training.batch_tokens
 
@@ -73,3 +76,22 @@ def test_config_whose_phases_and_steps_disagree_is_refused():
     plain["training"]["steps"] = 11
     with pytest.raises(ValueError, match="sum of the phases"):
         type(PRETRAIN).model_validate(plain)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rope_theta": 1e6}, "RoPE base"),
+        ({"size": PRETRAIN.size.model_copy(update={"num_layers": 3})}, r"pretrain\.size\.num_layers"),
+        ({"phases": (Phase(length=100_000, steps=STEPS),)}, "longer than the initial weights"),
+    ],
+)
+def test_warm_start_that_the_recipe_describes_wrongly_is_refused(run_stage, artifacts, pretrained, changes, words):
+    wrong = PRETRAIN.model_copy(update={"init_from": str(pretrained.path), **changes})
+    with pytest.raises(RecipeError, match=words):
+        run_stage("pretrain", wrong, artifacts)
+
+
+def test_warm_start_with_another_tokenizer_is_refused(pretrained, tmp_path):
+    with pytest.raises(ContractError, match="not that of the initial weights"):
+        check_vocabulary(str(pretrained.path), make_tokenizer(tmp_path / "other"))

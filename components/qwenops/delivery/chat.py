@@ -14,12 +14,11 @@ from transformers.utils import logging as transformers_logging
 
 from qwenops.contracts.checkpoint import CHECKPOINT, read_facts
 from qwenops.errors import RecipeError
-from qwenops.model.modes import apply_mode
+from qwenops.model.modes import LONGEST_MULTIPLE, apply_request
 
 LongContext = Literal["plain", "yarn", "dca"]
 _PROMPT, _FORGET = "you> ", "/new"
 _LEAVE = ("/exit", "/quit")
-_LONGEST_MULTIPLE = 4
 _NEW_TOKENS = 512
 
 
@@ -29,11 +28,16 @@ class Session:
     Args:
         model: A Qwen2 model in evaluation mode.
         tokenizer: Its tokenizer, with a chat template.
-        longest: Tokens that prompt and answer together may take.
+        trained: Tokens the model was trained at; prompt and answer together may take as many, or in another mode
+            than plain four times as many.
+        long_context: Mode for a request longer than `trained`; shorter ones are always read plainly.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
-        self._model, self._tokenizer, self._longest = model, tokenizer, longest
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, trained: int, long_context: LongContext
+    ) -> None:
+        self._model, self._tokenizer, self._trained, self._mode = model, tokenizer, trained, long_context
+        self._longest = trained if long_context == "plain" else LONGEST_MULTIPLE * trained
         self._messages: list[dict[str, str]] = []
 
     def answer(self, question: str, out: TextIO) -> str:
@@ -46,6 +50,9 @@ class Session:
         inputs = self._fitting()
         streamer = _Writer(self._tokenizer, out)
         room = min(_NEW_TOKENS, self._longest - inputs["input_ids"].shape[1])
+        if self._mode != "plain":
+            # Nothing is cached between turns, so each request may have a mode of its own.
+            apply_request(self._model, self._mode, inputs["input_ids"].shape[1] + room, self._trained)
         with torch.no_grad():
             tokens = self._model.generate(**inputs, max_new_tokens=room, streamer=streamer)
         text = self._tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -124,11 +131,7 @@ def open_session(model_path: Path, long_context: LongContext) -> Session:
             found="a base model",
             action="give a checkpoint of sft, dpo or online, or the exported model",
         )
-    trained = _trained_length(model_path)
-    longest = trained if long_context == "plain" else _LONGEST_MULTIPLE * trained
-    if long_context != "plain":
-        apply_mode(model, long_context, longest, trained_length=trained)
-    return Session(model, tokenizer, longest)
+    return Session(model, tokenizer, _trained_length(model_path), long_context)
 
 
 def _trained_length(path: Path) -> int:

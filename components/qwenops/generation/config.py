@@ -36,6 +36,10 @@ class EngineConfig(Config):
     batch_tokens: int = Field(
         default=65536, ge=1, description="Cached tokens per in-process batch. house choice: under 1 GB for 7B layers."
     )
+    long_context: Literal["plain", "yarn", "dca"] = Field(
+        default="plain",
+        description="How inputs beyond the trained length are read, §2.2.1. house choice: plain, most are short.",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="Arithmetic of the in-process engine. house choice: exact on a CPU."
     )

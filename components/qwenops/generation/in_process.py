@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.generation.engine import Sampling
+from qwenops.model.modes import Mode, apply_request
 from qwenops.training.precision import autocast
 
 _STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
@@ -29,6 +30,8 @@ class InProcessEngine:
         name: For provenance.
         batch_tokens: Cached tokens (rows x length) per batch.
         precision: "bf16" runs under autocast where the device has the instructions.
+        long_context: Mode of batches longer than `trained_length`; shorter ones are read plainly.
+        trained_length: Tokens the model was trained at; needed for another mode than plain.
     """
 
     def __init__(
@@ -38,9 +41,13 @@ class InProcessEngine:
         name: str = "in_process",
         batch_tokens: int = 65536,
         precision: Literal["fp32", "bf16"] = "fp32",
+        long_context: Mode = "plain",
+        trained_length: int = 0,
     ) -> None:
         self._model, self._tokenizer, self._name = model, tokenizer, name
         self._batch_tokens, self._precision = batch_tokens, precision
+        self._mode: Mode = long_context
+        self._trained_length = trained_length
         known = (tokenizer.convert_tokens_to_ids(token) for token in _STOP_TOKENS)
         self._stops = torch.tensor(sorted({i for i in known if i is not None and i != tokenizer.unk_token_id}))
 
@@ -62,14 +69,21 @@ class InProcessEngine:
         try:
             with torch.inference_mode(), autocast(self._model, self._precision):
                 for batch in self._batches(ids, sampling):
+                    self._read(max(len(ids[index]) for index in batch) + sampling.max_new_tokens)
                     tokens = self._decode([ids[i] for i in batch], sampling, generator)
                     for place, index in enumerate(batch):
                         responses[index] = tokens[place * sampling.n : (place + 1) * sampling.n]
         finally:
+            self._read(0)
             self._model.train(was_training)
         flat = [tokens for group in responses for tokens in group]
         texts = self._tokenizer.batch_decode(flat, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return [texts[i : i + sampling.n] for i in range(0, len(texts), sampling.n)]
+
+    def _read(self, length: int) -> None:
+        """Set the model for a batch of at most `length` tokens; 0 sets it back to plain."""
+        if self._mode != "plain":
+            apply_request(self._model, self._mode, length, self._trained_length)
 
     def _batches(self, ids: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[list[int]]:
         """Indices of prompts of similar length, as many as the budget of cached tokens allows."""

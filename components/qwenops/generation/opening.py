@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from qwenops.contracts.checkpoint import read_facts
 from qwenops.errors import RecipeError
 from qwenops.generation.config import EngineConfig
 from qwenops.generation.endpoint import EndpointEngine
@@ -11,6 +12,7 @@ from qwenops.generation.engine import Engine
 from qwenops.generation.in_process import InProcessEngine
 from qwenops.generation.vllm_engine import VllmEngine
 from qwenops.model.checkpoints import load_model, load_tokenizer
+from qwenops.model.modes import LONGEST_MULTIPLE, config_keys
 
 
 def open_engine(config: EngineConfig, checkpoint: Path | None = None, api_key: str = "") -> Engine:
@@ -22,11 +24,18 @@ def open_engine(config: EngineConfig, checkpoint: Path | None = None, api_key: s
         api_key: Key for an endpoint, read by whoever may read secrets.
 
     Raises:
-        RecipeError: neither the config nor the stage has a model.
+        RecipeError: neither the config nor the stage has a model, or an endpoint is asked for a long-context mode.
     """
     model = config.model or (str(checkpoint) if checkpoint else "")
     if not model:
         raise RecipeError("the engine has no model", expected="engine.model, or a stage with a model", found="none")
+    if config.kind == "endpoint" and config.long_context != "plain":
+        raise RecipeError(
+            "an endpoint decides by itself how it reads long inputs",
+            expected="engine.long_context plain",
+            found=config.long_context,
+            action="set the mode on the server, by the keys in the model card",
+        )
     if config.kind == "endpoint":
         return EndpointEngine(
             config.url,
@@ -38,7 +47,11 @@ def open_engine(config: EngineConfig, checkpoint: Path | None = None, api_key: s
             concurrency=config.concurrency,
         )
     if config.kind == "vllm":
-        return VllmEngine(model, "bfloat16" if config.precision == "bf16" else "float32")
+        overrides = {}
+        if config.long_context != "plain":
+            trained = read_facts(Path(model)).context_length_tokens
+            overrides = config_keys(config.long_context, trained, LONGEST_MULTIPLE)
+        return VllmEngine(model, "bfloat16" if config.precision == "bf16" else "float32", overrides)
     folder = Path(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return InProcessEngine(
@@ -47,6 +60,8 @@ def open_engine(config: EngineConfig, checkpoint: Path | None = None, api_key: s
         name=_short_name(folder),
         batch_tokens=config.batch_tokens,
         precision=config.precision,
+        long_context=config.long_context,
+        trained_length=read_facts(folder).context_length_tokens,
     )
 
 

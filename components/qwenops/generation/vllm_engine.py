@@ -3,7 +3,7 @@
 The import stands inside the class because vLLM is an optional accelerator: images without a GPU do not carry it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwenops.errors import PlatformError
@@ -17,12 +17,13 @@ class VllmEngine:
     Args:
         model: Checkpoint folder or model name.
         precision: vLLM's dtype name.
+        overrides: Entries of the model's config to replace, such as those of a long-context mode.
 
     Raises:
         PlatformError: vLLM is not installed here.
     """
 
-    def __init__(self, model: str, precision: str = "bfloat16") -> None:
+    def __init__(self, model: str, precision: str = "bfloat16", overrides: Mapping[str, object] | None = None) -> None:
         try:
             import vllm
         except ImportError as error:
@@ -34,7 +35,7 @@ class VllmEngine:
             ) from None
         self._name = model
         self._parameters: Any = vllm.SamplingParams
-        self._llm: Any = vllm.LLM(model=model, dtype=precision)
+        self._llm: Any = vllm.LLM(model=model, dtype=precision, hf_overrides=dict(overrides or {}))
 
     @property
     def name(self) -> str:

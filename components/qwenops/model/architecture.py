@@ -4,6 +4,8 @@ from typing import Any
 
 from transformers import PretrainedConfig, Qwen2Config, Qwen2MoeConfig
 
+from qwenops.errors import RecipeError
+from qwenops.model.published import PUBLISHED
 from qwenops.model.sizes import Size
 
 
@@ -43,3 +45,17 @@ def model_config(
         shared_expert_intermediate_size=size.experts.shared_width,
         norm_topk_prob=False,
     )
+
+
+def published_config(name: str) -> PretrainedConfig:
+    """Return the config of a released model, for example `qwen2_7b` or `qwen1_5_moe_a2_7b`.
+
+    Raises:
+        RecipeError: no released model has that name.
+    """
+    if name not in PUBLISHED:
+        raise RecipeError(
+            "unknown model", expected=f"one of {', '.join(PUBLISHED)}", found=name, action="choose one of them"
+        )
+    found = PUBLISHED[name]
+    return model_config(found.size, rope_theta=found.rope_theta, max_position_embeddings=found.trained_length)

@@ -7,7 +7,7 @@ the facts of `contracts.checkpoint`. Experts are written one by one under their 
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -81,7 +81,7 @@ def save_checkpoint(
     tokenizer.save_pretrained(out)
     _generation_config(tokenizer, kind).save_pretrained(out)
     rope_theta = float(model.config.rope_parameters["rope_theta"])
-    _amend_config(out, tokenizer, kind, rope_theta, dtype or model.dtype)
+    _amend_config(out, tokenizer, kind, dtype or model.dtype)
     facts = CheckpointFacts(context_length_tokens, rope_theta, tokens_seen, parent)
     write_facts(out, facts)
     return facts
@@ -103,17 +103,22 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase, kind: Literal["base",
     )
 
 
-def _amend_config(
-    out: Path, tokenizer: PreTrainedTokenizerBase, kind: Literal["base", "chat"], rope_theta: float, dtype: torch.dtype
-) -> None:
-    """Add the names that transformers 4 reads; transformers 5 reads both."""
-    path = out / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+def with_legacy_names(config: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """`config.json` with the names that transformers 4 reads beside those of transformers 5, which reads both."""
     name = str(dtype).removeprefix("torch.")
-    end, turn = (tokenizer.convert_tokens_to_ids(token) for token in (END_OF_TEXT, IM_END))
-    config |= {"rope_theta": rope_theta, "dtype": name, "torch_dtype": name, "bos_token_id": end}
-    config["eos_token_id"] = turn if kind == "chat" else end
-    scaling = {key: value for key, value in config["rope_parameters"].items() if key != "rope_theta"}
+    rope = config["rope_parameters"]
+    named = config | {"rope_theta": float(rope["rope_theta"]), "dtype": name, "torch_dtype": name}
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
     if scaling["rope_type"] != "default":
-        config["rope_scaling"] = {"type": scaling["rope_type"], **scaling}
+        named["rope_scaling"] = {"type": scaling["rope_type"], **scaling}
+    return named
+
+
+def _amend_config(
+    out: Path, tokenizer: PreTrainedTokenizerBase, kind: Literal["base", "chat"], dtype: torch.dtype
+) -> None:
+    path = out / "config.json"
+    end, turn = (tokenizer.convert_tokens_to_ids(token) for token in (END_OF_TEXT, IM_END))
+    config = with_legacy_names(json.loads(path.read_text(encoding="utf-8")), dtype)
+    config |= {"bos_token_id": end, "eos_token_id": turn if kind == "chat" else end}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

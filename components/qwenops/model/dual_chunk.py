@@ -6,7 +6,8 @@ position depends on the key alone, keys are cached un-rotated and never change; 
 by the identity, so that queries and keys arrive here as they left their projections.
 
 A chunk of queries meets its keys in three kernel calls whose outputs are merged by their log-sum-exp, so memory is
-linear in the length. The alternative, a monkey patch of the attention classes (ChunkLlama), ties one to their source.
+linear in the length, in training too. The alternative, a monkey patch of the attention classes (ChunkLlama), ties one
+to their source.
 
 Report: section 2.2.1; arXiv 2402.17463. Parameters are those of Qwen's released configs and vLLM (`chunk_size`,
 `local_size`); the report does not give the values it used.
@@ -14,8 +15,10 @@ Report: section 2.2.1; arXiv 2402.17463. Parameters are those of Qwen's released
 Dimensions: B batch, H query heads, K key-value heads, G = H / K, Q queries, T keys, D head size.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -23,6 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 
 from qwenops.errors import RecipeError, StageError
+from qwenops.model.attention import attend_part, attend_part_backward
 from qwenops.model.rope import rotate, rotation_table
 
 NAME = "dual_chunk"
@@ -69,7 +73,15 @@ class DualChunk:
 
 
 class IdentityRotary(nn.Module):
-    """Stands in for a model's rotary embedding: cos 1 and sin 0 leave queries and keys as they are."""
+    """Stands in for a model's rotary embedding: cos 1 and sin 0 leave queries and keys as they are.
+
+    Args:
+        replaced: Class of the embedding it stands in for, to build it anew from a config.
+    """
+
+    def __init__(self, replaced: type[nn.Module]) -> None:
+        super().__init__()
+        self.replaced = replaced
 
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cos and sin [1, 1, 1], which broadcast over any position."""
@@ -117,12 +129,13 @@ def dual_chunk_attention(
         return attend(query, key, value, scheme, table, scaling).transpose(1, 2), None
     output = torch.zeros_like(query)
     num_queries = query.shape[2]
-    for row, padding in enumerate(_left_padding(attention_mask)):
+    paddings = _left_padding(attention_mask)
+    for padding in sorted(set(paddings)):
         # Chunks begin at the first real token, so rows with different padding have different borders.
-        real = min(num_queries, key.shape[2] - padding)
-        one = slice(row, row + 1)
-        output[one, :, num_queries - real :] = attend(
-            query[one, :, num_queries - real :], key[one, :, padding:], value[one, :, padding:], scheme, table, scaling
+        first = num_queries - min(num_queries, key.shape[2] - padding)
+        rows = torch.tensor([row for row, found in enumerate(paddings) if found == padding], device=query.device)
+        output[rows, :, first:] = attend(
+            query[rows, :, first:], key[rows, :, padding:], value[rows, :, padding:], scheme, table, scaling
         )
     return output.transpose(1, 2), None
 
@@ -130,7 +143,9 @@ def dual_chunk_attention(
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scheme: DualChunk, table: torch.Tensor, scaling: float
 ) -> torch.Tensor:
-    """Causal dual chunk attention of the last Q of T tokens, without padding.
+    """Causal dual chunk attention of the last Q of T tokens, without padding; differentiable.
+
+    Memory is linear in T, of the backward pass too: it calls the kernels' own backward passes, part by part.
 
     Args:
         query: [B, H, Q, D], un-rotated.
@@ -143,24 +158,98 @@ def attend(
     Returns:
         [B, H, Q, D], in the query's dtype.
     """
-    total, size = key.shape[2], scheme.chunk_length
-    first = total - query.shape[2]
-    key = rotate(key, scheme.positions(torch.arange(total, device=key.device))[0], table)
-    output = torch.empty_like(query)
-    for begin in range(first // size * size, total, size):
-        tokens = torch.arange(max(begin, first), min(begin + size, total), device=key.device)
-        rows = slice(int(tokens[0]) - first, int(tokens[-1]) - first + 1)
-        own, successive, earlier = (rotate(query[:, :, rows], p, table) for p in scheme.positions(tokens))
-        end = begin + size
-        visible = rows.stop + first - begin
-        parts = [_attend_causally(own, key[:, :, begin:end], value[:, :, begin:end], scaling, visible)]
-        if begin >= size:
-            near = slice(begin - size, begin)
-            parts.append(_attend_fully(successive, key[:, :, near], value[:, :, near], scaling))
-        if begin >= 2 * size:
-            parts.append(_attend_fully(earlier, key[:, :, : begin - size], value[:, :, : begin - size], scaling))
-        output[:, :, rows] = merge(parts).to(query.dtype)
+    own = scheme.positions(torch.arange(key.shape[2], device=key.device))[0]
+    output: torch.Tensor = _Parts.apply(query, rotate(key, own, table), value, scheme, table, scaling)  # type: ignore[assignment]
     return output
+
+
+class Part(NamedTuple):
+    """Queries of one chunk that meet a run of keys: rows of the query, their positions, the keys, and how they see."""
+
+    rows: slice
+    positions: torch.Tensor
+    keys: slice
+    causal: bool
+
+
+def parts_of(scheme: DualChunk, num_queries: int, num_keys: int, device: torch.device) -> Iterator[list[Part]]:
+    """For each chunk that holds queries, the parts that together cover all keys its queries see."""
+    size, first = scheme.chunk_length, num_keys - num_queries
+    for begin in range(first // size * size, num_keys, size):
+        low, high = max(begin, first), min(begin + size, num_keys)
+        own, successive, earlier = scheme.positions(torch.arange(low, high, device=device))
+        rows = slice(low - first, high - first)
+        if high - low == 1:
+            parts = [Part(rows, own, slice(begin, high), causal=False)]
+        else:
+            parts = [Part(rows, own, slice(low, high), causal=True)]
+            if low > begin:
+                parts.append(Part(rows, own, slice(begin, low), causal=False))
+        if begin >= size:
+            parts.append(Part(rows, successive, slice(begin - size, begin), causal=False))
+        if begin >= 2 * size:
+            parts.append(Part(rows, earlier, slice(0, begin - size), causal=False))
+        yield parts
+
+
+class _Parts(torch.autograd.Function):
+    """Attention part by part, from keys that are rotated and queries that are not."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scheme: DualChunk,
+        table: torch.Tensor,
+        scaling: float,
+    ) -> torch.Tensor:
+        """Attend and merge, chunk by chunk."""
+        output = torch.empty_like(query)
+        total = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        for parts in parts_of(scheme, query.shape[2], key.shape[2], query.device):
+            rows = parts[0].rows
+            found = [
+                attend_part(
+                    rotate(query[:, :, rows], part.positions, table),
+                    key[:, :, part.keys],
+                    value[:, :, part.keys],
+                    scaling,
+                    causal=part.causal,
+                )
+                for part in parts
+            ]
+            output[:, :, rows] = merge(found).to(query.dtype)
+            total[:, :, rows] = torch.stack([lse for _, lse in found]).logsumexp(dim=0)
+        ctx.save_for_backward(query, key, value, output, total, table)
+        ctx.scheme, ctx.scaling = scheme, scaling
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Add up what each part contributes; keys gather in float32, since many chunks reach them."""
+        query, key, value, output, total, table = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        back = table * table.new_tensor([1.0, -1.0])[:, None, None]
+        of_query = torch.zeros_like(query)
+        of_key, of_value = (torch.zeros_like(x, dtype=torch.float32) for x in (key, value))
+        for part in itertools.chain(*parts_of(ctx.scheme, query.shape[2], key.shape[2], query.device)):
+            rows, keys = part.rows, part.keys
+            turned, for_key, for_value = attend_part_backward(
+                gradient[:, :, rows],
+                rotate(query[:, :, rows], part.positions, table),
+                key[:, :, keys],
+                value[:, :, keys],
+                output[:, :, rows],
+                total[:, :, rows],
+                ctx.scaling,
+                causal=part.causal,
+            )
+            of_query[:, :, rows] += rotate(turned, part.positions, back)
+            of_key[:, :, keys] += for_key
+            of_value[:, :, keys] += for_value
+        return of_query, of_key.to(key.dtype), of_value.to(value.dtype), None, None, None
 
 
 def merge(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -210,59 +299,6 @@ def _left_padding(mask: torch.Tensor) -> list[int]:
             action="pad on the left",
         )
     return mask.argmax(dim=1).tolist()
-
-
-def _attend_causally(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, num_keys: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Own chunk: query i of Q sees keys up to num_keys - Q + i."""
-    groups, num_queries = query.shape[1] // key.shape[1], query.shape[2]
-    # A chunk's keys are few, so repeating them for each query head costs little.
-    key = key[:, :, :num_keys].repeat_interleave(groups, dim=1)
-    value = value[:, :, :num_keys].repeat_interleave(groups, dim=1)
-    if num_queries in (1, num_keys):
-        return _attend(query, key, value, scaling, causal=num_queries > 1)
-    mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril(num_keys - num_queries)
-    return _attend_plainly(query, key, value, scaling, mask)
-
-
-def _attend_fully(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Earlier chunks: every query sees every key, so a group's query heads share one call without repeated keys."""
-    batch, heads, num_queries, width = query.shape
-    grouped = query.reshape(batch, key.shape[1], -1, width)
-    output, lse = _attend(grouped, key, value, scaling, causal=False)
-    return output.reshape(batch, heads, num_queries, width), lse.reshape(batch, heads, num_queries)
-
-
-def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, *, causal: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output [B, H, Q, D] and float32 log-sum-exp [B, H, Q], from torch's flash kernels where they serve.
-
-    The public `scaled_dot_product_attention` does not return the log-sum-exp, hence the calls below it. These kernels
-    give no gradient through it, so a backward pass takes the plain path.
-    """
-    needs_gradient = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    if not needs_gradient and query.device.type == "cpu":
-        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        return flash(query, key, value, 0.0, causal, scale=scaling)[:2]
-    if not needs_gradient and query.device.type == "cuda" and query.dtype in (torch.bfloat16, torch.float16):
-        flash = torch.ops.aten._scaled_dot_product_flash_attention
-        return flash(query, key, value, 0.0, causal, False, scale=scaling)[:2]
-    mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril() if causal else None
-    return _attend_plainly(query, key, value, scaling, mask)
-
-
-def _attend_plainly(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    scores = (query @ key.transpose(-1, -2)).float() * scaling
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    lse = scores.logsumexp(dim=-1)
-    return (scores - lse[..., None]).exp().to(value.dtype) @ value, lse
 
 
 AttentionInterface.register(NAME, dual_chunk_attention)

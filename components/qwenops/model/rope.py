@@ -72,9 +72,11 @@ def rotation_table(rope_theta: float, head_dim: int, num_positions: int, device:
         float32, shape [2, num_positions, head_dim]: cos, then sin. In float32 even under autocast, because the angles
         of far positions do not fit bfloat16.
     """
-    inverse = 1.0 / (rope_theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim))
-    angles = torch.arange(num_positions, dtype=torch.float32, device=device)[:, None] * inverse
-    return torch.stack((torch.cat((angles, angles), -1).cos(), torch.cat((angles, angles), -1).sin()))
+    # A table first asked for in inference mode must serve training later.
+    with torch.inference_mode(False), torch.no_grad():
+        inverse = 1.0 / (rope_theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim))
+        angles = torch.arange(num_positions, dtype=torch.float32, device=device)[:, None] * inverse
+        return torch.stack((torch.cat((angles, angles), -1).cos(), torch.cat((angles, angles), -1).sin()))
 
 
 def rotate(x: torch.Tensor, positions: torch.Tensor, table: torch.Tensor) -> torch.Tensor:

@@ -7,13 +7,24 @@ single weights; the default draws whole neurons, with one choice for all three m
 half's functions intact (house choice). Nor does it say where the shared expert comes from: it is made the same way
 with n = 1 and nothing drawn afresh, which keeps one path of dense quality (house choice).
 
-Every draw has a generator of its own, seeded by layer and purpose, so results do not depend on the order of the work.
+Made so, the mixture does not compute what the dense model did: the chosen probabilities do not add up to one, the
+shared path is half open, and half of every expert is new. `function_preserving` starts from the dense function
+instead, and leaves the report in one point: the shared path is scaled to carry the whole dense FFN, and the routed
+experts' down matrices start at zero, so that experts join as they learn (house choice, after blocks that are added to a
+trained network).
+
+Every draw has a generator of its own, seeded by layer and purpose, so results do not depend on the order of the work,
+and an expert can be made without its neighbours: `upcycled_layer` holds one at a time. `upcycle` makes a model in
+memory; `upcycle_folder` in `upcycled_folder.py` goes from files to files.
+
+Dimensions: F dense width, n experts of width E, C copies.
 """
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel, Qwen2MoeConfig, Qwen2MoeForCausalLM
@@ -22,7 +33,41 @@ from qwenops.errors import RecipeError
 from qwenops.model.sizes import Experts
 
 Granularity = Literal["neuron", "weight"]
+Start = Literal["report", "function_preserving"]
 _ROUTER_STD = 0.02
+_MATRICES = ("gate", "up", "down")
+
+
+@dataclass(frozen=True)
+class Upcycling:
+    """How a dense FFN becomes experts.
+
+    Attributes:
+        experts: Layout.
+        reinit_ratio: Share of every routed expert that is drawn afresh.
+        granularity: "neuron" draws whole neurons, the same ones in all three matrices; "weight" draws single weights,
+            chosen separately in each matrix.
+        start: "report", or "function_preserving" to begin with the dense model's function.
+        seed: Seed of every draw.
+
+    Raises:
+        RecipeError: the ratio is not a share, or the layout has no shared part.
+    """
+
+    experts: Experts
+    reinit_ratio: float = 0.5
+    granularity: Granularity = "neuron"
+    start: Start = "report"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reinit_ratio <= 1 or self.experts.shared_width < 1:
+            raise RecipeError(
+                "these experts cannot be upcycled",
+                expected="a ratio from 0 to 1 and a shared width of at least 1",
+                found=f"ratio {self.reinit_ratio}, shared width {self.experts.shared_width}",
+                action="mend the upcycle config",
+            )
 
 
 @dataclass(frozen=True)
@@ -33,104 +78,119 @@ class FeedForward:
     up: torch.Tensor
     down: torch.Tensor
 
+    @property
+    def spread(self) -> tuple[float, float, float]:
+        """Standard deviation of each matrix."""
+        gate, up, down = (float(matrix.float().std()) for matrix in (self.gate, self.up, self.down))
+        return gate, up, down
+
+    def take(self, neurons: torch.Tensor) -> "FeedForward":
+        """New FFNs of the given neurons of this one, int64 [..., width], each bit-equal to its source."""
+        neurons = neurons.to(self.gate.device)
+        return FeedForward(self.gate[neurons], self.up[neurons], self.down.T[neurons].mT.contiguous())
+
 
 def num_copies(num_experts: int, expert_width: int, dense_width: int) -> int:
     """C = ceil(n * E / F): 9 for Qwen2-57B-A14B."""
     return math.ceil(num_experts * expert_width / dense_width)
 
 
-def slice_experts(dense: FeedForward, num_experts: int, expert_width: int, *, seed: int, layer: int) -> FeedForward:
-    """Replicate, shuffle and slice one dense FFN; nothing is re-initialised.
+def neurons_of_experts(num_experts: int, expert_width: int, dense_width: int, *, seed: int, layer: int) -> torch.Tensor:
+    """Replicate, shuffle and slice: the dense neuron behind each expert neuron, int64 [n, E].
 
     Args:
-        dense: gate and up [F, hidden], down [hidden, F].
         num_experts: n.
         expert_width: E, neurons per expert.
+        dense_width: F.
         seed: Seed of the upcycling.
         layer: Index of the layer; every layer and copy has a permutation of its own.
-
-    Returns:
-        gate and up [n, E, hidden], down [n, hidden, E]: new tensors, each neuron bit-equal to its source.
     """
-    width = dense.gate.shape[0]
-    copies = num_copies(num_experts, expert_width, width)
-    orders = [torch.randperm(width, generator=_generator(seed, layer, f"copy {c}")) for c in range(copies)]
-    chosen = torch.cat(orders)[: num_experts * expert_width].to(dense.gate.device)
-    shape = (num_experts, expert_width, -1)
-    return FeedForward(
-        dense.gate[chosen].view(shape),
-        dense.up[chosen].view(shape),
-        dense.down.T[chosen].view(shape).transpose(1, 2).contiguous(),
-    )
+    copies = num_copies(num_experts, expert_width, dense_width)
+    orders = [torch.randperm(dense_width, generator=_generator(seed, layer, f"copy {c}")) for c in range(copies)]
+    return torch.cat(orders)[: num_experts * expert_width].view(num_experts, expert_width)
 
 
-def reinitialize(
-    experts: FeedForward, ratio: float, *, granularity: Granularity, source: FeedForward, seed: int, layer: int
+def redraw(
+    expert: FeedForward, how: Upcycling, spread: tuple[float, float, float], *, layer: int, index: int
 ) -> FeedForward:
-    """Draw exactly `ratio` of every expert afresh from N(0, std of the source matrix).
+    """Draw exactly `how.reinit_ratio` of one expert afresh from N(0, `spread` of the source matrix).
 
     Args:
-        experts: As `slice_experts` returns them.
-        ratio: Share of neurons or weights, from 0 to 1; rounded to a whole number per expert.
-        granularity: "neuron" draws whole neurons, the same ones in all three matrices; "weight" draws single weights,
-            chosen separately in each matrix.
-        source: The dense FFN, whose standard deviations are used.
-        seed: Seed of the upcycling.
+        expert: One expert, gate and up [E, hidden], down [hidden, E].
+        how: Ratio, granularity and seed; the ratio is rounded to a whole number of neurons or weights.
+        spread: Standard deviations of the dense gate, up and down.
         layer: Index of the layer.
+        index: Index of the expert.
     """
-    result = FeedForward(experts.gate.clone(), experts.up.clone(), experts.down.clone())
-    pairs = (("gate", result.gate, source.gate), ("up", result.up, source.up), ("down", result.down, source.down))
-    for expert in range(experts.gate.shape[0]):
-        width = experts.gate.shape[1]
-        fresh = _choose(width, ratio, _generator(seed, layer, f"neurons {expert}"))
-        for name, matrices, origin in pairs:
-            generator = _generator(seed, layer, f"{name} {expert}")
-            matrix = matrices[expert]
-            mask = torch.zeros(matrix.shape, dtype=torch.bool)
-            if granularity == "neuron":
-                (mask.T if name == "down" else mask)[fresh] = True
-            else:
-                mask.view(-1)[_choose(matrix.numel(), ratio, generator)] = True
-            values = torch.randn(matrix.shape, generator=generator) * float(origin.float().std())
-            matrix[mask.to(matrix.device)] = values[mask].to(matrix)
-    return result
+    matrices = [matrix.clone() for matrix in (expert.gate, expert.up, expert.down)]
+    fresh = _choose(expert.gate.shape[0], how.reinit_ratio, _generator(how.seed, layer, f"neurons {index}"))
+    for name, matrix, deviation in zip(_MATRICES, matrices, spread, strict=True):
+        generator = _generator(how.seed, layer, f"{name} {index}")
+        mask = torch.zeros(matrix.shape, dtype=torch.bool)
+        if how.granularity == "neuron":
+            (mask.T if name == "down" else mask)[fresh] = True
+        else:
+            mask.view(-1)[_choose(matrix.numel(), how.reinit_ratio, generator)] = True
+        values = torch.randn(matrix.shape, generator=generator) * deviation
+        matrix[mask.to(matrix.device)] = values[mask].to(matrix)
+    return FeedForward(*matrices)
+
+
+def upcycled_layer(source: FeedForward, how: Upcycling, layer: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights of one sparse layer under their hub names, one expert at a time.
+
+    The router is fresh N(0, 0.02) and the shared expert's gate zero, so that it starts half open (house choices; the
+    report gives neither).
+
+    Args:
+        source: The dense FFN: gate and up [F, hidden], down [hidden, F].
+        how: Layout and draws.
+        layer: Index of the layer.
+
+    Raises:
+        RecipeError: `function_preserving` with a shared expert too narrow for the dense FFN.
+    """
+    layout, (dense_width, hidden) = how.experts, source.gate.shape
+    preserving = how.start == "function_preserving"
+    if preserving and layout.shared_width < dense_width:
+        raise RecipeError(
+            "the shared expert cannot hold the dense function",
+            expected=f"a shared width of at least {dense_width}",
+            found=layout.shared_width,
+            action="widen it, or start as the report does",
+        )
+    router = torch.randn(layout.num_experts, hidden, generator=_generator(how.seed, layer, "router")) * _ROUTER_STD
+    yield "gate.weight", router.to(source.gate)
+    neurons = neurons_of_experts(layout.num_experts, layout.expert_width, dense_width, seed=how.seed, layer=layer)
+    spread = source.spread
+    for index in range(layout.num_experts):
+        expert = redraw(source.take(neurons[index]), how, spread, layer=layer, index=index)
+        down = torch.zeros_like(expert.down) if preserving else expert.down
+        yield from _named(f"experts.{index}", expert.gate, expert.up, down)
+    # The shared expert's copies must not repeat the order of the routed experts' copies.
+    chosen = neurons_of_experts(1, layout.shared_width, dense_width, seed=how.seed + 1, layer=layer)[0]
+    shared = source.take(chosen)
+    if preserving:
+        # A neuron's copies share its output, and the gate halves their sum.
+        scale = 2.0 / torch.bincount(chosen, minlength=dense_width)[chosen]
+        shared = FeedForward(shared.gate, shared.up, shared.down * scale.to(shared.down))
+    yield from _named("shared_expert", shared.gate, shared.up, shared.down)
+    yield "shared_expert_gate.weight", torch.zeros(1, hidden).to(source.gate)
 
 
 @torch.no_grad()
-def upcycle(
-    dense: PreTrainedModel,
-    experts: Experts,
-    *,
-    reinit_ratio: float = 0.5,
-    granularity: Granularity = "neuron",
-    seed: int,
-) -> Qwen2MoeForCausalLM:
+def upcycle(dense: PreTrainedModel, how: Upcycling) -> Qwen2MoeForCausalLM:
     """Make a Qwen2-MoE model from a dense Qwen2 model, on the CPU and in its dtype.
 
-    Everything outside the FFNs is copied. The router is fresh N(0, 0.02) and the shared expert's gate zero, so that it
-    starts half open (house choices; the report gives neither). The loss jumps at first: the router's chosen
-    probabilities do not add up to one, and half of every expert is new.
-
-    Raises:
-        RecipeError: `reinit_ratio` is not a share, or the experts have no shared part.
+    Everything outside the FFNs is copied. The loss jumps at first unless the start preserves the function.
     """
-    if not 0 <= reinit_ratio <= 1 or experts.shared_width < 1:
-        raise RecipeError(
-            "these experts cannot be upcycled",
-            expected="a ratio from 0 to 1 and a shared width of at least 1",
-            found=f"ratio {reinit_ratio}, shared width {experts.shared_width}",
-            action="mend the upcycle config",
-        )
     state = dense.state_dict()
     for layer in range(dense.config.num_hidden_layers):
         prefix = f"model.layers.{layer}.mlp."
-        source = FeedForward(*(state.pop(f"{prefix}{name}_proj.weight") for name in ("gate", "up", "down")))
-        state |= {
-            prefix + name: value
-            for name, value in _sparse_layer(source, experts, reinit_ratio, granularity, seed, layer).items()
-        }
+        source = FeedForward(*(state.pop(f"{prefix}{name}_proj.weight") for name in _MATRICES))
+        state |= {prefix + name: value for name, value in _fused(upcycled_layer(source, how, layer)).items()}
     with torch.device("meta"):
-        model = Qwen2MoeForCausalLM(_moe_config(dense, experts))
+        model = Qwen2MoeForCausalLM(moe_config(dense.config, how.experts))
     model = model.to_empty(device="cpu").to(dense.dtype)
     model.load_state_dict({name: value.clone() for name, value in state.items()}, strict=True)
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
@@ -138,28 +198,8 @@ def upcycle(
     return model
 
 
-def _sparse_layer(
-    source: FeedForward, experts: Experts, ratio: float, granularity: Granularity, seed: int, layer: int
-) -> dict[str, torch.Tensor]:
-    """Weights of one sparse layer under transformers' names, experts fused as it holds them in memory."""
-    sliced = slice_experts(source, experts.num_experts, experts.expert_width, seed=seed, layer=layer)
-    routed = reinitialize(sliced, ratio, granularity=granularity, source=source, seed=seed, layer=layer)
-    # The shared expert's copies must not repeat the order of the routed experts' copies.
-    shared = slice_experts(source, 1, experts.shared_width, seed=seed + 1, layer=layer)
-    hidden = source.gate.shape[1]
-    router = torch.randn(experts.num_experts, hidden, generator=_generator(seed, layer, "router")) * _ROUTER_STD
-    return {
-        "gate.weight": router.to(source.gate),
-        "experts.gate_up_proj": torch.cat((routed.gate, routed.up), dim=1),
-        "experts.down_proj": routed.down,
-        "shared_expert.gate_proj.weight": shared.gate[0],
-        "shared_expert.up_proj.weight": shared.up[0],
-        "shared_expert.down_proj.weight": shared.down[0],
-        "shared_expert_gate.weight": torch.zeros(1, hidden).to(source.gate),
-    }
-
-
-def _moe_config(dense: PreTrainedModel, experts: Experts) -> Qwen2MoeConfig:
+def moe_config(dense: Any, experts: Experts) -> Qwen2MoeConfig:
+    """The config of the mixture made from a model with the config `dense`."""
     kept = (
         "vocab_size",
         "hidden_size",
@@ -179,7 +219,7 @@ def _moe_config(dense: PreTrainedModel, experts: Experts) -> Qwen2MoeConfig:
         "pad_token_id",
     )
     return Qwen2MoeConfig(
-        **{name: getattr(dense.config, name) for name in kept},
+        **{name: getattr(dense, name) for name in kept},
         num_experts=experts.num_experts,
         num_experts_per_tok=experts.num_active,
         moe_intermediate_size=experts.expert_width,
@@ -188,6 +228,21 @@ def _moe_config(dense: PreTrainedModel, experts: Experts) -> Qwen2MoeConfig:
         decoder_sparse_step=1,
         attn_implementation="sdpa",
     )
+
+
+def _named(prefix: str, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, matrix in zip(_MATRICES, (gate, up, down), strict=True):
+        yield f"{prefix}.{name}_proj.weight", matrix
+
+
+def _fused(weights: Iterator[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The layer as transformers holds it in memory: experts stacked, gate over up."""
+    found = dict(weights)
+    experts: dict[str, list[torch.Tensor]] = {name: [] for name in _MATRICES}
+    for name in [name for name in found if name.startswith("experts.")]:
+        experts[name.split(".")[2].removesuffix("_proj")].append(found.pop(name))
+    gate, up, down = (torch.stack(experts[name]) for name in _MATRICES)
+    return found | {"experts.gate_up_proj": torch.cat((gate, up), dim=1), "experts.down_proj": down}
 
 
 def _choose(size: int, ratio: float, generator: torch.Generator) -> torch.Tensor:

@@ -99,6 +99,15 @@ class Recipe(Config):
             raise ValueError(f"pretrain.size.vocab_rows is {rows}, below tokenizer.vocabulary {vocabulary}")
         return self
 
+    @model_validator(mode="after")
+    def _weights_have_their_tokenizer(self) -> "Recipe":
+        weights, tokenizer = self.pretrain.init_from, self.tokenizer.init_from
+        if weights != tokenizer:
+            raise ValueError(
+                f"tokenizer.init_from is {tokenizer!r} and pretrain.init_from {weights!r}; they must be the same source"
+            )
+        return self
+
 
 NODES: tuple[str, ...] = tuple(name for name in Recipe.model_fields if name not in ("name", "recipe_version", "seed"))
 

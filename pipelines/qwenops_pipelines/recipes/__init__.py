@@ -9,7 +9,16 @@ from qwenops.errors import RecipeError
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.schema import Recipe
 
-RECIPES: tuple[str, ...] = ("smoke", "tiny")
+RECIPES: tuple[str, ...] = (
+    "smoke",
+    "tiny",
+    "smol",
+    "qwen2_0_5b",
+    "qwen2_1_5b",
+    "qwen2_7b",
+    "qwen2_57b_a14b",
+    "qwen2_72b",
+)
 
 
 def load_recipe(name: str, overrides: list[str]) -> Recipe:

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from qwenops.contracts.tokens import CONTROL_TOKENS, END_OF_TEXT
+from qwenops.errors import ContractError
 
 # transformers' tokenization_qwen2.py; against cl100k the one change is \p{N} for \p{N}{1,3}: digits stand alone.
 PATTERN = (
@@ -69,6 +70,39 @@ def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.backend_tokenizer.model.save(str(folder))
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "Qwen2Tokenizer"}
+    path.write_text(json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
+
+
+def adopt(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a tokenizer that came with a model as the pipeline needs it; its ids and the way it cuts text stay.
+
+    The class is the general one: Qwen's own would put its pre-tokenisation in place of this one's.
+
+    Raises:
+        ContractError: it lacks a control token.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if lacking := [token for token in CONTROL_TOKENS if token not in vocabulary]:
+        raise ContractError(
+            "the tokenizer taken over lacks control tokens",
+            expected=", ".join(CONTROL_TOKENS),
+            found=f"no {', '.join(lacking)}",
+            action="start from a model that speaks ChatML",
+        )
+    adopted = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        bos_token=None,
+        unk_token=None,
+        additional_special_tokens=list(CONTROL_TOKENS[1:]),
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=_LONGEST,
+        clean_up_tokenization_spaces=False,
+    )
+    adopted.save_pretrained(folder, save_jinja_files=False)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     path.write_text(json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
 
 

@@ -8,6 +8,11 @@ from qwenops.recipe.config import Config
 class TokenizerConfig(Config):
     """Size and training sample of the byte-level BPE vocabulary."""
 
+    init_from: str = Field(
+        "",
+        description="Model whose tokenizer is taken over, as pretrain.init_from names it; empty trains one. "
+        "House choice: weights that exist need the tokenizer they were trained with.",
+    )
     vocabulary: int = Field(151_646, ge=260, description="Tokens in all, the three control tokens included, §2.1.")
     sample_bytes: int = Field(
         20_000_000_000,

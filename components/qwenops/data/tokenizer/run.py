@@ -10,10 +10,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qwenops.contracts.document import iter_documents, read_documents
 from qwenops.contracts.tokens import CONTROL_TOKENS, encode_texts
-from qwenops.data.tokenizer.bpe import balanced, save, take, train
+from qwenops.data.tokenizer.bpe import adopt, balanced, save, take, train
 from qwenops.data.tokenizer.config import TokenizerConfig
-from qwenops.errors import StageError
+from qwenops.errors import RecipeError, StageError
+from qwenops.model.warm_start import load_initial_tokenizer
 from qwenops.platform.stage import Stage
+from qwenops.platform.weights import locate
 
 
 def run(config: TokenizerConfig, *, documents: Path, stage: Stage) -> None:
@@ -21,16 +23,10 @@ def run(config: TokenizerConfig, *, documents: Path, stage: Stage) -> None:
 
     Raises:
         StageError: the tokenizer does not give a held-out text back.
+        RecipeError: a tokenizer that is taken over has another size than the recipe says.
+        ContractError: it lacks a control token.
     """
-    shares = balanced(_sizes(documents, "train"), config.sample_bytes)
-    with stage.progress(sum(shares.values()), "bytes") as progress:
-
-        def texts() -> Iterator[str]:
-            for text in take(_rows(documents, "train"), shares):
-                progress.advance(len(text.encode()))
-                yield text
-
-        save(train(texts(), config.vocabulary, config.least_frequency), stage.out)
+    shares = _take_over(config, stage) if config.init_from else _train(config, documents, stage)
     tokenizer = AutoTokenizer.from_pretrained(stage.out)
     if len(tokenizer) < config.vocabulary:
         stage.warn(f"the text has frequent pairs for {len(tokenizer)} tokens only, not {config.vocabulary}")
@@ -40,6 +36,35 @@ def run(config: TokenizerConfig, *, documents: Path, stage: Stage) -> None:
     for language, value in compression.items():
         stage.metric(f"bytes_per_token.{language}", value)
     _write(stage, tokenizer, compression, shares)
+
+
+def _train(config: TokenizerConfig, documents: Path, stage: Stage) -> dict[str, int]:
+    """Train and save; returns the bytes of each language that were trained on."""
+    shares = balanced(_sizes(documents, "train"), config.sample_bytes)
+    with stage.progress(sum(shares.values()), "bytes") as progress:
+
+        def texts() -> Iterator[str]:
+            for text in take(_rows(documents, "train"), shares):
+                progress.advance(len(text.encode()))
+                yield text
+
+        save(train(texts(), config.vocabulary, config.least_frequency), stage.out)
+    return shares
+
+
+def _take_over(config: TokenizerConfig, stage: Stage) -> dict[str, int]:
+    """Save the tokenizer of the initial weights; nothing is trained, so no language has a share."""
+    source = locate(config.init_from, stage.context.cache_folder("weights"))
+    found = load_initial_tokenizer(source)
+    if len(found) != config.vocabulary:
+        raise RecipeError(
+            "the tokenizer taken over has another size",
+            expected=f"tokenizer.vocabulary {config.vocabulary}",
+            found=len(found),
+            action=f"set tokenizer.vocabulary to {len(found)}",
+        )
+    adopt(found, stage.out)
+    return {}
 
 
 def _rows(documents: Path, split: str) -> Iterator[tuple[str, str]]:
@@ -62,18 +87,21 @@ def _compression(
     """Bytes per token by language on held-out text; each text must also decode to itself."""
     sizes = _sizes(documents, "heldout")
     counts: dict[str, list[int]] = {}
+    normalises = tokenizer.backend_tokenizer.normalizer is not None
     wanted = dict.fromkeys(sizes, config.measured_bytes)
     rows = [(language, text) for language, text in _rows(documents, "heldout") if language in wanted]
     for language in sorted(sizes):
         texts = list(take((row for row in rows if row[0] == language), wanted))
         encoded = encode_texts(tokenizer, texts)
         for text, ids in zip(texts, encoded, strict=True):
-            if tokenizer.decode(ids) != unicodedata.normalize("NFC", text):
+            if tokenizer.decode(ids) != (unicodedata.normalize("NFC", text) if normalises else text):
                 raise StageError(
                     "the tokenizer loses text",
                     expected=repr(text[:80]),
                     found=repr(tokenizer.decode(ids)[:80]),
-                    action="report this; a byte-level tokenizer gives back every text",
+                    action="choose another model to take it over from"
+                    if config.init_from
+                    else "report this; a byte-level tokenizer gives back every text",
                 )
         counts[language] = [sum(len(text.encode()) for text in texts), sum(map(len, encoded))]
     if not counts:
@@ -86,6 +114,7 @@ def _write(
 ) -> None:
     (stage.out / "compression.json").write_text(json.dumps(compression, indent=1), encoding="utf-8")
     controls = ", ".join(f"`{token}` {tokenizer.convert_tokens_to_ids(token)}" for token in CONTROL_TOKENS)
+    languages = sorted(shares or compression)
     lines = [
         "# Tokenizer",
         "",
@@ -93,6 +122,6 @@ def _write(
         "",
         "| language | bytes trained on | bytes per token, held out |",
         "|---|---|---|",
-        *(f"| {name} | {size} | {compression.get(name, float('nan')):.2f} |" for name, size in sorted(shares.items())),
+        *(f"| {name} | {shares.get(name, 0)} | {compression.get(name, float('nan')):.2f} |" for name in languages),
     ]
     (stage.out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -34,6 +34,11 @@ class ExportConfig(Config):
     repetition_penalty: float = Field(
         1.05, ge=1, description="Default repetition penalty. house choice: generation_config of the released models."
     )
+    long_context: Literal["plain", "yarn", "dca"] = Field(
+        "plain",
+        description="Mode written into config.json, for inputs of up to four times the trained length. §2.2.1. "
+        "house choice: plain, because a written mode holds for short inputs too.",
+    )
     logit_tolerance: float = Field(
         1e-4,
         gt=0,

@@ -15,7 +15,7 @@ from qwenops.delivery.export.config import ExportConfig
 from qwenops.delivery.export.quickstart import run_quickstart
 from qwenops.errors import StageError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
-from qwenops.model.modes import default_dual_chunk
+from qwenops.model.modes import LONGEST_MULTIPLE, config_keys, default_dual_chunk
 from qwenops.platform.stage import Stage
 
 CHECKS = "export.json"
@@ -50,6 +50,7 @@ def run(config: ExportConfig, *, checkpoint: Path, tokenizer: Path, tokens: Path
             found=difference,
             action="compare config.json of the two folders; the RoPE keys are the usual cause",
         )
+    _write_mode(config, facts.context_length_tokens, stage.out)
     checks: dict[str, object] = {"max_logit_difference": difference}
     if config.quickstart == "run":
         answer = run_quickstart(
@@ -75,6 +76,18 @@ def logit_difference(trained: PreTrainedModel, folder: Path, input_ids: torch.Te
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     with torch.no_grad():
         return float((trained.float()(input_ids).logits - loaded(input_ids).logits).abs().max())
+
+
+def _write_mode(config: ExportConfig, trained: int, out: Path) -> None:
+    """Add the long-context mode to `config.json`, under the names of transformers 4 and 5 and of vLLM."""
+    path = out / "config.json"
+    keys = config_keys(config.long_context, trained, LONGEST_MULTIPLE)
+    written = json.loads(path.read_text(encoding="utf-8")) | keys
+    if config.long_context == "yarn":
+        written["rope_parameters"] = {"rope_theta": written["rope_theta"], **written["rope_scaling"]}
+        # Older transformers take YaRN's correction range from here.
+        written["max_position_embeddings"] = trained
+    path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _held_out(shards: TokenShards, length: int) -> torch.Tensor:

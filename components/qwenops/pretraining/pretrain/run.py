@@ -5,15 +5,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.contracts.tokens import TokenShards
-from qwenops.errors import RecipeError
+from qwenops.errors import ContractError, RecipeError
 from qwenops.model.architecture import model_config
-from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
+from qwenops.model.checkpoints import load_tokenizer, save_checkpoint
 from qwenops.model.sizes import count_parameters
+from qwenops.model.warm_start import describe, load_initial_model, load_initial_tokenizer
 from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
+from qwenops.platform.weights import locate
 from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_metrics, text_rows
 from qwenops.pretraining.pretrain.config import PretrainConfig
 from qwenops.pretraining.rows import RowSource
@@ -45,13 +47,16 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
     """What every Ray Train worker runs: build, train, evaluate; rank 0 saves."""
     config, stage = job["config"], job["stage"]
     shards, tokenizer = TokenShards(job["tokens"]), load_tokenizer(job["tokenizer"])
-    model, device = initial_model(config, len(tokenizer), stage.seed), place()
+    source = locate(config.init_from, stage.context.cache_folder("weights"))
+    if source:
+        check_vocabulary(source, tokenizer)
+    model, device = initial_model(config, source, len(tokenizer), stage.seed), place()
     model.to(device.kind)  # type: ignore[arg-type]
     shard(model)
     length = config.phases[-1].length
     text = text_rows(shards, length, config.evaluation_tokens)
     metrics = {"loss.first": mean_loss(model, text)}
-    source = RowSource(
+    rows = RowSource(
         shards,
         tokenizer,
         config.phases,
@@ -61,7 +66,7 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
         device.rank,
         device.world_size,
     )
-    trained = train(model, source, config.training, stage)
+    trained = train(model, rows, config.training, stage)
     metrics |= {
         "loss.final": mean_loss(model, text),
         "threads": trained.threads,
@@ -76,19 +81,23 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
     seen = trained.fit.tokens * device.world_size
     finished = unsharded(model)
     if device.rank == 0:
-        save_checkpoint(finished, tokenizer, stage.out, length, seen, parent=config.init_from)
+        # Rows shorter than what the initial weights were trained at do not shorten what the model reads.
+        context = max(length, model.config.max_position_embeddings if source else 0)
+        save_checkpoint(finished, tokenizer, stage.out, context, seen, parent=config.init_from)
     return {"metrics": metrics, "tokens": seen, "by_depth": by_depth}
 
 
-def initial_model(config: PretrainConfig, vocabulary: int, seed: int) -> PreTrainedModel:
-    """Fresh weights drawn from `seed`, or those of `init_from`; fp32, on the CPU.
+def initial_model(config: PretrainConfig, source: str, vocabulary: int, seed: int) -> PreTrainedModel:
+    """Fresh weights drawn from `seed`, or those at `source`; fp32, on the CPU.
 
     Raises:
-        RecipeError: the embedding has fewer rows than the tokenizer has tokens.
+        RecipeError: the embedding has fewer rows than the tokenizer has tokens, or the initial weights are not
+            what the recipe says they are.
     """
     torch.manual_seed(seed)
-    if config.init_from:
-        model: PreTrainedModel = load_model(Path(config.init_from))
+    if source:
+        model = load_initial_model(source)
+        _check_warm_start(config, model)
     else:
         model = AutoModelForCausalLM.from_config(
             model_config(
@@ -109,6 +118,51 @@ def initial_model(config: PretrainConfig, vocabulary: int, seed: int) -> PreTrai
             action="raise vocab_rows to the next multiple of 128, or train a smaller tokenizer",
         )
     return model
+
+
+def check_vocabulary(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse initial weights whose own tokenizer numbers its tokens otherwise than the run's.
+
+    Raises:
+        ContractError: their vocabularies differ; rows of the embedding would mean other tokens.
+    """
+    own, ours = load_initial_tokenizer(source).get_vocab(), tokenizer.get_vocab()
+    if own != ours:
+        differing = sorted({token for token, _ in own.items() ^ ours.items()})
+        raise ContractError(
+            "the run's tokenizer is not that of the initial weights",
+            expected=f"the {len(own)} tokens of {source}",
+            found=f"{len(ours)} tokens; {len(differing)} differ, {differing[0]!r} among them",
+            action="set tokenizer.init_from to the same source",
+        )
+
+
+def _check_warm_start(config: PretrainConfig, model: PreTrainedModel) -> None:
+    found, wanted = describe(model.config), config.size.model_dump(exclude={"experts"})
+    different = [name for name in wanted if wanted[name] != found[name]]
+    if different:
+        raise RecipeError(
+            "the initial weights have another size than the recipe",
+            expected=", ".join(f"pretrain.size.{name} {wanted[name]}" for name in different),
+            found=", ".join(str(found[name]) for name in different),
+            action="set pretrain.size to the model's dimensions",
+        )
+    theta = model.config.rope_parameters["rope_theta"]
+    if theta != config.rope_theta:
+        raise RecipeError(
+            "the recipe would change the RoPE base without the long-context phase",
+            expected=f"pretrain.rope_theta {theta:g}, the initial weights' own",
+            found=f"{config.rope_theta:g}",
+            action="set pretrain.rope_theta; extend.rope_theta is where the base changes",
+        )
+    longest = max(phase.length for phase in config.phases)
+    if longest > model.config.max_position_embeddings:
+        raise RecipeError(
+            "rows are longer than the initial weights can read",
+            expected=f"pretrain.phases of at most {model.config.max_position_embeddings} tokens",
+            found=longest,
+            action="shorten them; extend is where the context grows",
+        )
 
 
 def _embedding_rows(model: nn.Module) -> int:

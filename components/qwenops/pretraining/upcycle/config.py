@@ -17,6 +17,9 @@ class UpcycleConfig(Config):
     granularity: Literal["neuron", "weight"] = Field(
         "neuron", description="What is drawn afresh; house choice: whole neurons, so that the other half stays intact."
     )
+    start: Literal["report", "function_preserving"] = Field(
+        "report", description="§2.2.2, or from the dense model's own function; house choice: the second ends the jump."
+    )
     balance_coefficient: float = Field(
         0.001, ge=0, description="Weight of the load-balancing loss; house choice: the published config's value."
     )

@@ -11,7 +11,7 @@ from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.model.routing import RouterLog, watch_routers
-from qwenops.model.upcycling import upcycle
+from qwenops.model.upcycling import Upcycling, upcycle
 from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
 from qwenops.pretraining.held_out import text_rows
@@ -61,9 +61,8 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             found=shards.vocabulary,
             action="train the checkpoint on the tokens of this run",
         )
-    moe = upcycle(
-        dense, config.experts, reinit_ratio=config.reinit_ratio, granularity=config.granularity, seed=stage.seed
-    ).to(device.kind)
+    how = Upcycling(config.experts, config.reinit_ratio, config.granularity, config.start, stage.seed)
+    moe = upcycle(dense, how).to(device.kind)  # type: ignore[arg-type]
     text = text_rows(shards, config.length, config.heldout_tokens)
     batches = spread_batches(shards, config.length, config.training, stage.seed, device)
     threads = remembered_threads(stage.scratch / "threads", lambda: _probe(moe, next(batches(0)), config))

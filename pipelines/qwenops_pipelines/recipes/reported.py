@@ -1,0 +1,149 @@
+"""What the recipes of the report's five models share: `reported` turns a size and its token counts into a recipe.
+
+The report publishes sizes, token counts, lengths, RoPE bases and the rates of post-training; these are the defaults of
+the stages' configs or stand here. It publishes no rate, batch or optimiser of pre-training: those are Qwen1's (4 M
+tokens per step, AdamW, 3e-4 to a tenth of it by cosine), and the last 5 % of the tokens train the long context at the
+rate the main phase ended with. Every model is upcycled too, because the DAG has that stage; only 57B-A14B is in the
+report.
+
+A run reads its text from `collect.sources` and the official benchmarks from `benchmarks.folder` and
+`decontaminate.folder`; set them with `--set`. The default `rank.judge` is people, as in the report.
+"""
+
+from qwenops.alignment.dpo.config import DpoConfig
+from qwenops.alignment.online.config import OnlineConfig
+from qwenops.alignment.reward.config import RewardConfig
+from qwenops.alignment.sft.config import SftConfig
+from qwenops.data.collect.config import CollectConfig
+from qwenops.data.decontaminate.config import DecontaminateConfig
+from qwenops.data.dedup.config import DedupConfig
+from qwenops.data.ingest.config import IngestConfig
+from qwenops.data.mixture.config import MixtureConfig
+from qwenops.data.quality.config import QualityConfig
+from qwenops.data.tokenizer.config import TokenizerConfig
+from qwenops.data.tokens.config import TokensConfig
+from qwenops.delivery.export.config import ExportConfig
+from qwenops.delivery.register.config import RegisterConfig, Rule
+from qwenops.delivery.report.config import ReportConfig
+from qwenops.evaluation.benchmarks.config import BenchmarksConfig
+from qwenops.evaluation.contamination.config import ContaminationConfig
+from qwenops.evaluation.long_context.config import LongContextConfig
+from qwenops.evaluation.multilingual.config import MultilingualConfig
+from qwenops.evaluation.safety.config import SafetyConfig
+from qwenops.generation.config import EngineConfig
+from qwenops.instructions.evolve.config import EvolveConfig
+from qwenops.instructions.ontology.config import OntologyConfig
+from qwenops.instructions.rank.config import RankConfig
+from qwenops.instructions.select.config import SelectConfig
+from qwenops.instructions.synthesize.config import SynthesizeConfig
+from qwenops.model.sizes import Experts, Size
+from qwenops.pretraining.extend.config import ExtendConfig
+from qwenops.pretraining.phases import Phase
+from qwenops.pretraining.pretrain.config import PretrainConfig
+from qwenops.pretraining.upcycle.config import UpcycleConfig
+from qwenops.recipe.schema import Recipe
+from qwenops.training.config import TrainingConfig
+
+TRILLION = 10**12
+_BATCH_TOKENS = 4_194_304
+_LONG_SHARE = 0.05
+_ENGINE = EngineConfig(kind="vllm", precision="bf16")
+# A conversion that is not in the report is trained just long enough to see whether it recovers.
+_SHORT_CONVERSION = 25 * 10**9
+
+
+def reported(
+    name: str,
+    size: Size,
+    *,
+    tokens: int,
+    learning_rate: float = 3e-4,
+    experts: Experts | None = None,
+    upcycle_tokens: int = _SHORT_CONVERSION,
+) -> Recipe:
+    """Return the recipe of a model of the report.
+
+    Args:
+        name: Name of the recipe.
+        size: Dense dimensions (section 2.2.3).
+        tokens: Pre-training tokens, both phases together (section 3.1).
+        learning_rate: Peak rate; not published.
+        experts: Layout of the upcycled mixture; by default 57B-A14B's, scaled with the width of the dense layer.
+        upcycle_tokens: Tokens the mixture is trained on (section 3.1: 4.5 trillion for 57B-A14B).
+    """
+    steps = tokens // _BATCH_TOKENS
+    long_steps = round(_LONG_SHARE * steps)
+    final = learning_rate / 10
+    upcycle_steps = upcycle_tokens // _BATCH_TOKENS
+    return Recipe(
+        name=name,
+        seed=1,
+        collect=CollectConfig(),
+        ingest=IngestConfig(),
+        quality=QualityConfig(),
+        dedup=DedupConfig(),
+        decontaminate=DecontaminateConfig(),
+        tokenizer=TokenizerConfig(),
+        mixture=MixtureConfig(planned_tokens=tokens),
+        tokens=TokensConfig(),
+        pretrain=PretrainConfig(
+            size=size,
+            phases=(Phase(length=4096, steps=steps - long_steps),),
+            training=TrainingConfig(
+                steps=steps - long_steps, learning_rate=learning_rate, final_learning_rate=final, warmup_steps=2000
+            ),
+        ),
+        extend=ExtendConfig(
+            phases=(Phase(length=32_768, steps=long_steps),),
+            training=TrainingConfig(
+                steps=long_steps, learning_rate=final, final_learning_rate=final / 10, warmup_steps=100
+            ),
+        ),
+        upcycle=UpcycleConfig(
+            experts=experts or scaled_experts(size),
+            training=TrainingConfig(
+                steps=upcycle_steps, learning_rate=learning_rate, final_learning_rate=final, warmup_steps=2000
+            ),
+            control="none",
+        ),
+        ontology=OntologyConfig(engine=_ENGINE),
+        select=SelectConfig(),
+        evolve=EvolveConfig(engine=_ENGINE),
+        sft_seed=SftConfig(),
+        rank=RankConfig(engine=_ENGINE),
+        synthesize=SynthesizeConfig(engine=_ENGINE, writer_engine=_ENGINE),
+        sft=SftConfig(),
+        reward=RewardConfig(),
+        dpo=DpoConfig(),
+        online=OnlineConfig(),
+        benchmarks=BenchmarksConfig(engine=_ENGINE),
+        long_context=LongContextConfig(),
+        safety=SafetyConfig(engine=_ENGINE),
+        multilingual=MultilingualConfig(engine=_ENGINE),
+        contamination=ContaminationConfig(),
+        export=ExportConfig(model_name=name.replace("_", "-") + "-instruct"),
+        register=RegisterConfig(
+            model_name=name.replace("_", "-") + "-instruct",
+            rules=(
+                Rule(figure="export.export.max_logit_difference", bound="at_most", value=1e-4),
+                Rule(figure="online.pass_rate", bound="at_least", value=-0.02, reference="dpo.pass_rate"),
+                Rule(figure="reward.pair_accuracy", bound="at_least", value=0.6),
+                Rule(
+                    figure="safety.harmful_rate.*", bound="at_most", value=0.0, reference="safety.before.harmful_rate.*"
+                ),
+                # Four times the trained 32,768 tokens: the report's longest input.
+                Rule(figure="long_context.niah.dca.4x.accuracy", bound="at_least", value=0.7),
+                Rule(figure="upcycle.experts.dead", bound="at_most", value=0.0),
+            ),
+        ),
+        report=ReportConfig(),
+    )
+
+
+def scaled_experts(size: Size) -> Experts:
+    """57B-A14B's layout at another width: 64 experts, 8 active, the same share of the dense layer in each.
+
+    Widths are multiples of 64. The shared expert is as wide as 8 routed ones and holds a whole dense layer.
+    """
+    width = round(size.intermediate_size * 2560 / 18_944 / 64) * 64
+    return Experts(num_experts=64, num_active=8, expert_width=width, shared_width=8 * width)
