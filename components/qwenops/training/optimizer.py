@@ -45,7 +45,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.parts = (muon, adamw)
         self.defaults = {}
         self.state = {}  # type: ignore[assignment]
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The groups of both parts as they are now: a part that loads a state makes its groups anew."""
+        return [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -71,7 +75,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """Restore what `state_dict` returned."""
         for part, name in zip(self.parts, ("muon", "adamw"), strict=True):
             part.load_state_dict(state_dict[name])
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -89,6 +92,11 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
         hidden, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=_MUON_MOMENTUM, nesterov=True
     )
     return MuonWithAdamW(muon, _adamw(rest, config))
+
+
+def plain_optimizers(optimizer: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ...]:
+    """The optimisers of torch that `optimizer` consists of: what torch's state-dict functions understand."""
+    return optimizer.parts if isinstance(optimizer, MuonWithAdamW) else (optimizer,)
 
 
 class _Float32ForBfloat16(TorchFunctionMode):
