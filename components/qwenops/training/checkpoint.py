@@ -49,6 +49,7 @@ class LoopState:
         norms: Gradient norms of the last steps that were not skipped, for the guard.
         skipped: Steps that were skipped.
         rollbacks: Times the weights went back to a checkpoint.
+        went_back_at: Step before which they last did.
     """
 
     step: int = 0
@@ -57,6 +58,7 @@ class LoopState:
     norms: list[float] = field(default_factory=list[float])
     skipped: list[int] = field(default_factory=list[int])
     rollbacks: int = 0
+    went_back_at: int = 0
 
 
 class Checkpoints:

@@ -172,7 +172,9 @@ def _run(
         report, local_loss = _train_step(model, objective, micro, config, optimizer, state)
         _account(state, report, hooks)
         _go_back_if_broken(model, optimizer, config, state, hooks, checkpoints, report, (local_loss, micro))
-        if checkpoints and state.step % config.checkpoint_every_steps == 0 and state.step < config.steps:
+        due = state.step % config.checkpoint_every_steps == 0 and state.step < config.steps
+        # In a series of bad steps the weights may be what is bad.
+        if checkpoints and due and not report.fault:
             checkpoints.save(model, optimizer, state)
     seconds = time.perf_counter() - began
     return FitResult(
@@ -283,7 +285,7 @@ def _go_back_if_broken(
         before = checkpoints.restore(model, optimizer, random=False)
     if before is None:
         raise _diverged(report.step, divergence) if divergence else stop_broken(report.step, report.fault, *own)
-    state.rollbacks += 1
+    state.rollbacks, state.went_back_at = state.rollbacks + 1, state.step
     # The losses since then belong to weights that are gone; the steps still happened.
     state.losses[before.step :] = [float("nan")] * (state.step - before.step)
     if place().rank == 0:

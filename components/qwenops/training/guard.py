@@ -37,9 +37,10 @@ def find_fault(config: TrainingConfig, state: LoopState, loss: float, norm: floa
 
 
 def num_skipped_in_a_row(state: LoopState) -> int:
-    """Length of the run of skipped steps that ends at the last finished step."""
+    """Length of the run of skipped steps that ends at the last finished step, since the last rollback."""
+    recent = [step for step in state.skipped if step >= state.went_back_at]
     count = 0
-    while count < len(state.skipped) and state.skipped[-1 - count] == state.step - 1 - count:
+    while count < len(recent) and recent[-1 - count] == state.step - 1 - count:
         count += 1
     return count
 
