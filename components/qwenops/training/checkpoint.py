@@ -2,8 +2,8 @@
 
 torch.distributed.checkpoint writes weights and moments under their parameter names, so that a loop may resume with
 another number of workers or with weights sharded another way. The rate and the data position are functions of the step
-and need no state of their own. Whole weights are copied and written by a thread of rank 0 while training goes on; sharded
-weights are written at once by all workers, since a collective in a thread would race with the loop's own.
+and need no state of their own. Whole weights are copied and written by a thread of rank 0 while training goes on;
+sharded weights are written at once by all workers, since a collective in a thread would race with the loop's own.
 """
 
 import copy
@@ -24,9 +24,9 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from qwenops.training.checkpoint_files import (
     find_damage,
     part_folder,
+    prune,
     publish,
     published,
-    prune,
     read_facts,
     set_aside,
 )

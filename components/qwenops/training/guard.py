@@ -1,8 +1,8 @@
 """The guard of a training loop: skip a bad step, go back after several, stop when that does not help.
 
 A step is bad when its loss or gradient norm is not finite, or when its norm is far above the recent ones. A skipped
-step leaves weights and optimiser alone. After `max_skips` of them in a row, or when the mean loss has left its start far
-behind, the weights and the optimiser go back to the last checkpoint while the counters go on: the batches since then
+step leaves weights and optimiser alone. After `max_skips` of them in a row, or when the mean loss is far above its
+start, the weights and the optimiser go back to the last checkpoint while the counters go on: the batches since then
 are left out, since they are where the trouble began. All workers see the same global figures and so decide alike.
 """
 
