@@ -52,8 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     compile_.add_argument("-o", "--output", type=Path, required=True, help="YAML file to write")
     compile_.add_argument("--until", default="report", metavar="STAGE", help="last stage of the pipeline")
 
-    plan = commands.add_parser("plan", help="parameters, tokens, FLOPs and memory of a recipe; starts nothing")
+    plan = commands.add_parser("plan", help="parameters, FLOPs, memory, hours and money of a recipe; starts nothing")
     _add_recipe(plan)
+    plan.add_argument("--placement", default="laptop", help="where (default laptop)")
 
     show = commands.add_parser("show", help="what a run did")
     show.add_argument("run", type=Path, help="folder of a run")

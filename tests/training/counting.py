@@ -1,5 +1,6 @@
 """A model of a few thousand parameters and batches of numbers: what the training tests share."""
 
+import gc
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -43,6 +44,8 @@ def number_batches(start: int) -> Iterator[Batch]:
 
 def peak_bytes(work: Callable[[], object]) -> int:
     """Most bytes of tensors that `work` holds at once beyond what was there before, by the allocator's own events."""
+    # What earlier work left in cycles must not be freed, and so subtracted, in between.
+    gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
     held = peak = 0

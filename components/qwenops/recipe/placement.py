@@ -47,4 +47,7 @@ class Placement(Config):
     secret_env: dict[str, str] = Field(
         default_factory=dict, description="Environment variable to `secret-name/key`; names only, never values."
     )
+    accelerator_hour_price: float = Field(
+        0.0, ge=0, description="Price of one accelerator for one hour, any currency; 0 is unknown. `qwenops plan` uses it."
+    )
     retries: int = Field(0, ge=0, description="Times KFP retries a failed task.")
