@@ -20,7 +20,7 @@ from qwenops.training.checkpoint import Checkpoints, LoopState
 from qwenops.training.config import TrainingConfig
 from qwenops.training.guard import WINDOW, find_divergence, find_fault, mean, num_skipped_in_a_row, stop_broken
 from qwenops.training.optimizer import build_optimizer
-from qwenops.training.parallel import global_sum, place, sum_gradients
+from qwenops.training.parallel import clip_gradients, global_sum, own_part, place, sum_gradients
 from qwenops.training.precision import autocast
 from qwenops.training.recompute import recompute_layers
 from qwenops.training.schedule import learning_rate
@@ -201,7 +201,7 @@ def compile_layers(model: Any) -> None:
 
 
 def _pieces(batch: Batch | Sequence[Batch], config: TrainingConfig) -> list[Batch]:
-    given = [batch] if isinstance(batch, dict) else list(batch)
+    given = [own_part(part) for part in ([batch] if isinstance(batch, dict) else batch)]
     if not config.micro_batch_tokens:
         return given
     return [piece for whole in given for piece in split_rows(whole, config.micro_batch_tokens)]
@@ -239,7 +239,7 @@ def _train_step(
     facts |= {name: total / count for name, (total, count) in sums.items() if count}
     sum_gradients(model)
     loss_sum = global_sum(local_loss)
-    norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
+    norm = clip_gradients(model, config.clip_norm)
     fault = find_fault(config, state, loss_sum, norm)
     if not fault:
         optimizer.step()

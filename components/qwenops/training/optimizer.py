@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 
 from qwenops.training.config import TrainingConfig
@@ -114,12 +115,15 @@ def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 def _adamw(named: Iterable[tuple[str, nn.Parameter]], config: TrainingConfig) -> torch.optim.AdamW:
     listed = list(named)
-    groups = [
-        {"params": [p for _, p in listed if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in listed if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    # A fused step takes tensors of one mesh at a time.
+    groups: dict[Any, dict[str, Any]] = {}
+    for decays in (True, False):
+        for _, parameter in (pair for pair in listed if (pair[1].ndim >= 2) == decays):
+            mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+            group = {"params": [], "weight_decay": config.weight_decay if decays else 0.0}
+            groups.setdefault((decays, mesh), group)["params"].append(parameter)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        list(groups.values()),
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
