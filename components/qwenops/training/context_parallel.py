@@ -81,9 +81,9 @@ def _visible(positions: Tensor, rank: int, group: dist.ProcessGroup) -> Tensor:
     place = torch.arange(rank * size, (rank + 1) * size, device=positions.device)
     # A token's place minus its position is where its document begins: equal exactly within a document.
     own = (place - positions).contiguous()
-    starts = torch.empty((dist.get_world_size(group), *own.shape), dtype=own.dtype, device=own.device)
-    dist.all_gather_into_tensor(starts, own, group=group)
-    every = starts.transpose(0, 1).reshape(own.shape[0], -1)
+    starts = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(starts, own, group=group)
+    every = torch.cat(starts, dim=1)
     causal = torch.arange(every.shape[1], device=own.device) <= place[:, None]
     return ((own[:, :, None] == every[:, None, :]) & causal)[:, None]
 
