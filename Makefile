@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint ui compile clean
+.PHONY: help demo test test-all bench-train bench-gpu lint ui compile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,12 @@ test: $(STAMP) ## the default test suite, with the smoke recipe end to end
 
 test-all: $(STAMP) ## the tests that need more workers or minutes as well
 	$(BIN)/python -m pytest -m ''
+
+bench-train: $(STAMP) ## tokens per second of training against transformers' Trainer, on this machine
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_train.py
+
+bench-gpu: ## MFU, tokens per second and memory on one GPU; needs only torch and transformers of that machine
+	$(PYTHON) tests/bench/bench_gpu.py
 
 lint: $(STAMP) ## ruff, pyright, import rules, spelling
 	$(BIN)/ruff check .

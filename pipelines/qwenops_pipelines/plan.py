@@ -63,7 +63,8 @@ def describe(recipe: Recipe, placement: Placement) -> str:
         f"parameters  {count.total:,} ({count.non_embedding:,} without embeddings, {count.active:,} active per token)",
         "",
         "memory of one worker, GB",
-        f"{'stage':<20} {'weights':>8} {'gradients':>9} {'optimiser':>9} {'activations':>11} {'logits':>8} {'peak':>8}  mesh",
+        f"{'stage':<20} {'weights':>8} {'gradients':>9} {'optimiser':>9} {'activations':>11} {'logits':>8} {'peak':>8}"
+        "  mesh",
     ]
     lines += [_memory_line(stage) for stage in stages]
     lines += ["", f"{'stage':<20} {'tokens':>16} {'row':>7} {'FLOPs':>9} {'tokens/s':>12} {'device-h':>9} {'days':>7}"]

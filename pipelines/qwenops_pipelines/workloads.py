@@ -1,4 +1,4 @@
-"""The training loops of a recipe as numbers: model, rows, steps and passes of every stage that trains, without torch."""
+"""The training loops of a recipe as numbers, without torch: model, rows, steps and passes of each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 from tests.training.counting import number_batches, number_rows, tiny_model

@@ -74,9 +74,7 @@ def test_series_of_bad_steps_goes_back_to_the_checkpoint_and_on_with_later_batch
             seen.append(step)
             yield batch
 
-    result = fit(
-        tiny_model(), scaled(bad), batches, config, hooks=FitHooks(on_event=events.append), state_dir=tmp_path
-    )
+    result = fit(tiny_model(), scaled(bad), batches, config, hooks=FitHooks(on_event=events.append), state_dir=tmp_path)
     assert result.rollbacks == 1
     assert result.skipped == (10, 11, 12, 13)
     assert seen == list(range(24))

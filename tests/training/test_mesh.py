@@ -37,9 +37,7 @@ def _documents(step):
     rows = []
     for row in range(4):
         sizes = (5 + row, 9, 6) if row % 2 else (12, 8 + row)
-        rows.append(
-            [Example(torch.randint(VOCABULARY, (n,), generator=draw).tolist(), (True,) * n) for n in sizes]
-        )
+        rows.append([Example(torch.randint(VOCABULARY, (n,), generator=draw).tolist(), (True,) * n) for n in sizes])
     return rows
 
 
@@ -58,9 +56,7 @@ def _train(folder, config, parallel=None, tied=True, state=None, seed=0):
     here = row_place()
     norms = []
     hooks = FitHooks(on_step=lambda report: norms.append(report.gradient_norm))
-    result = fit(
-        model, language_modelling, _batches(here.rank, here.world_size), config, hooks=hooks, state_dir=state
-    )
+    result = fit(model, language_modelling, _batches(here.rank, here.world_size), config, hooks=hooks, state_dir=state)
     whole = whole_state(model)
     return {"state": whole, "curve": result.curve, "norms": norms}
 

@@ -48,6 +48,6 @@ class Placement(Config):
         default_factory=dict, description="Environment variable to `secret-name/key`; names only, never values."
     )
     accelerator_hour_price: float = Field(
-        0.0, ge=0, description="Price of one accelerator for one hour, any currency; 0 is unknown. `qwenops plan` uses it."
+        0.0, ge=0, description="Price of one accelerator for one hour, any currency, for `plan`; 0 is unknown."
     )
     retries: int = Field(0, ge=0, description="Times KFP retries a failed task.")

@@ -34,9 +34,7 @@ def shift_labels(labels: Tensor) -> Tensor:
     return torch.cat([labels[..., 1:], torch.full_like(labels[..., :1], IGNORED)], dim=-1)
 
 
-def text_batch(
-    rows: np.ndarray, weights: np.ndarray | None = None, documents: Sequence[int] | None = None
-) -> Batch:
+def text_batch(rows: np.ndarray, weights: np.ndarray | None = None, documents: Sequence[int] | None = None) -> Batch:
     """A language-modelling batch from whole rows.
 
     Args:

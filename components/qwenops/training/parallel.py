@@ -1,7 +1,7 @@
 """Training on several workers, applied from outside the model.
 
-Every worker reads its own rows (`row_place`). A worker's loss counts by its share of all targets, so that the update equals the one
-a single process would make of the whole batch. Weights are either whole on every worker (the gradients are then summed
+Every worker reads its own rows (`row_place`). A worker's loss counts by its share of all targets, so that the update
+equals the one a single process would make of the whole batch. Weights are either whole on every worker (the gradients are then summed
 here) or sharded with FSDP2 (`shard`), which sums and scatters them itself.
 """
 
@@ -32,6 +32,7 @@ _TENSOR_PLAN = {
 }
 # The mesh of this process, as there is one default process group; None while every worker has rows of its own.
 _layout: Layout | None = None
+_ALL_SHARDED = ParallelConfig()
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def row_place() -> Place:
     return Place(rows.get_local_rank(), rows.size(), here.kind)
 
 
-def shard(model: PreTrainedModel, parallel: ParallelConfig = ParallelConfig(), length: int = 0) -> None:
+def shard(model: PreTrainedModel, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) -> None:
     """Divide a `*ForCausalLM` over all workers, in place; nothing when this process is alone.
 
     Layers are gathered one by one as the decoder body runs. The output weight is gathered by `whole`.
