@@ -1,8 +1,8 @@
 """Training on several workers, applied from outside the model.
 
 Every worker reads its own rows (`row_place`). A worker's loss counts by its share of all targets, so that the update
-equals the one a single process would make of the whole batch. Weights are either whole on every worker (the gradients are then summed
-here) or sharded with FSDP2 (`shard`), which sums and scatters them itself.
+equals the one a single process would make of the whole batch. Weights are either whole on every worker (the gradients
+are then summed here) or sharded with FSDP2 (`shard`), which sums and scatters them itself.
 """
 
 from dataclasses import dataclass
