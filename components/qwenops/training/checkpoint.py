@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from qwenops.training.checkpoint_files import (
     find_damage,
@@ -92,7 +93,7 @@ class Checkpoints:
         facts = {"world_size": place().world_size, "state": asdict(state)}
         content = _content(model, optimizer)
         if is_sharded(model):
-            dcp.save(content, checkpoint_id=part)
+            save(content, checkpoint_id=part)
             if place().rank == 0:
                 self._publish(part, facts)
             _barrier()
@@ -135,7 +136,7 @@ class Checkpoints:
             self._writer.shutdown()
 
     def _write(self, part: Path, content: dict[str, Any], facts: dict[str, Any]) -> None:
-        dcp.save(content, checkpoint_id=part, no_dist=True)
+        save(content, checkpoint_id=part, no_dist=True)
         self._publish(part, facts)
 
     def _publish(self, part: Path, facts: dict[str, Any]) -> None:
@@ -161,7 +162,7 @@ def _load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rand
     facts, here = read_facts(folder), place()
     assert facts is not None, "find_damage has read it"
     content = _content(model, optimizer)
-    dcp.load(content, checkpoint_id=folder, no_dist=not is_sharded(model))
+    load(content, checkpoint_id=folder, no_dist=not is_sharded(model))
     set_state_dict(
         model,
         plain_optimizers(optimizer),

@@ -1,7 +1,7 @@
 """Context parallelism: each worker holds a stretch of every row, and attention sees the keys of all stretches.
 
 Keys and values are gathered layer by layer; under grouped-query attention they are a fraction of the queries, and their
-gradients return to their owners by the gather's own backward pass. Queries, feed-forward layers and losses never
+gradients are summed and return to their owners. Queries, feed-forward layers and losses never
 leave their worker, so activations fall with the number of workers.
 """
 
@@ -12,7 +12,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.nn.functional import all_gather
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
@@ -30,7 +29,7 @@ def divide_context(model: Any, mesh: DeviceMesh) -> None:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any
     ) -> tuple[Tensor, None]:
         del module, mask
-        whole_key, whole_value = _gather(key, group), _gather(value, group)
+        whole_key, whole_value = _Gather.apply(key, group, rank), _Gather.apply(value, group, rank)
         visible = _visible(settings["position_ids"], rank, group)
         out = F.scaled_dot_product_attention(
             query, whole_key, whole_value, attn_mask=visible, scale=settings["scaling"], enable_gqa=True
@@ -70,8 +69,23 @@ def own_stretch(batch: dict[str, Any], rank: int, parts: int) -> dict[str, Any]:
     return part
 
 
-def _gather(part: Tensor, group: dist.ProcessGroup) -> Tensor:
-    return torch.cat(all_gather(part.contiguous(), group=group), dim=2)
+class _Gather(torch.autograd.Function):
+    """Join the stretches of all workers along the length; backward sums what they want of each other's."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, group: dist.ProcessGroup, rank: int) -> Tensor:
+        ctx.group, ctx.own = group, slice(rank * part.shape[2], (rank + 1) * part.shape[2])
+        parts = [
+            torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size(group))
+        ]
+        dist.all_gather(parts, part.contiguous(), group=group)
+        return torch.cat(parts, dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        total = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=ctx.group)
+        return total[:, :, ctx.own].contiguous(), None, None
 
 
 @torch.no_grad()

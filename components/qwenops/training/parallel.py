@@ -15,7 +15,6 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Partial
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-from transformers import PreTrainedModel
 
 from qwenops.training.context_parallel import divide_context, own_stretch
 from qwenops.training.mesh import Layout, ParallelConfig, build_layout, check_mesh
@@ -66,7 +65,7 @@ def row_place() -> Place:
     return Place(rows.get_local_rank(), rows.size(), here.kind)
 
 
-def shard(model: PreTrainedModel, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) -> None:
+def shard(model: Any, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) -> None:
     """Divide a `*ForCausalLM` over all workers, in place; nothing when this process is alone.
 
     Layers are gathered one by one as the decoder body runs. The output weight is gathered by `whole`.
