@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-chart lint bench-model ui compile compile-check clean
+.PHONY: help demo test test-all test-chart bench-model bench-train bench-gpu lint ui compile compile-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,12 @@ test-all: $(STAMP) ## the tests that need more workers or minutes as well
 test-chart: $(STAMP) ## the Helm chart with the real helm, Kubernetes' schemas, images and runbook; fetches its tools into a cache
 	$(BIN)/python infra/ci/fetch_tools.py
 	$(BIN)/python -m pytest tests/helm tests/infra
+
+bench-train: $(STAMP) ## tokens per second of training against transformers' Trainer, on this machine
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_train.py
+
+bench-gpu: ## MFU, tokens per second and memory on one GPU; needs only torch and transformers of that machine
+	$(PYTHON) tests/bench/bench_gpu.py
 
 lint: $(STAMP) ## ruff, pyright, import rules, spelling
 	$(BIN)/ruff check .

@@ -63,8 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_kubeflow(schedule)
     schedule.add_argument("--cron", required=True, help="second minute hour day month weekday, in UTC")
 
-    plan = commands.add_parser("plan", help="parameters, tokens, FLOPs and memory of a recipe; starts nothing")
+    plan = commands.add_parser("plan", help="parameters, FLOPs, memory, hours and money of a recipe; starts nothing")
     _add_recipe(plan)
+    plan.add_argument("--placement", default="laptop", help="where (default laptop)")
 
     show = commands.add_parser("show", help="what a run did")
     show.add_argument("run", type=Path, help="folder of a run")

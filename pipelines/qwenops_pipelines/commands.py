@@ -88,7 +88,8 @@ def _submission(options: argparse.Namespace, submit: Any) -> tuple[Any, Any, dic
 
 
 def _plan(options: argparse.Namespace) -> int:
-    print(importlib.import_module("qwenops_pipelines.plan").describe(load_recipe(options.recipe, options.overrides)))
+    plan = importlib.import_module("qwenops_pipelines.plan")
+    print(plan.describe(load_recipe(options.recipe, options.overrides), by_name(options.placement)))
     return 0
 
 

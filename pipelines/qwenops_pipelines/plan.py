@@ -1,30 +1,135 @@
-"""`qwenops plan`: what a recipe asks for, derived from its numbers; starts nothing.
+"""`qwenops plan`: what a recipe asks for at a placement, derived from its numbers; starts nothing.
 
-FLOPs count multiply and add as two: 6 per non-embedding parameter and token for a training pass, 6 per output
-embedding entry and token (the head), and 12 * layers * heads * head size * context / 2 per token for causal attention.
+Tokens per second come from `measured.py` where a rate of that kind of device was measured, else from the device's peak
+and an assumed utilisation, and each line says which. Memory comes from `qwenops.training.footprint`, which the tests
+hold against what a loop really allocates.
 """
 
+from dataclasses import dataclass
+
+from qwenops.errors import RecipeError
 from qwenops.model.sizes import count_parameters
+from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
+from qwenops.training.footprint import Footprint, footprint
+from qwenops_pipelines.measured import Device, device_of, workers_of
+from qwenops_pipelines.workloads import Workload, workloads
 
-_BYTES_FP32, _BYTES_TRAINING = 4, 16
+_DAY, _HOUR = 86_400, 3600
 
 
-def describe(recipe: Recipe) -> str:
-    """Return the plan of `recipe` as text: parameters, memory, then tokens and FLOPs of each pretraining phase."""
-    size = recipe.pretrain.size
+@dataclass(frozen=True)
+class StagePlan:
+    """Costs of one training loop at one placement.
+
+    Attributes:
+        workload: The loop.
+        mesh: How the workers share it, in words.
+        memory: Bytes of one worker.
+        fits: Whether its peak fits the device, as far as its memory is known.
+        tokens_per_second: Over all workers.
+        rate_source: Where that rate comes from.
+        seconds: Wall time; 0 where the steps follow from the data.
+        device_hours: Devices times hours.
+    """
+
+    workload: Workload
+    mesh: str
+    memory: Footprint
+    fits: bool
+    tokens_per_second: float
+    rate_source: str
+    seconds: float
+    device_hours: float
+
+
+def plan_stages(recipe: Recipe, placement: Placement) -> list[StagePlan]:
+    """The costs of every training loop of `recipe`.
+
+    Raises:
+        RecipeError: a step has fewer rows than there are workers.
+    """
+    device, workers = device_of(placement), workers_of(placement)
+    return [_plan(workload, device, workers) for workload in workloads(recipe)]
+
+
+def describe(recipe: Recipe, placement: Placement) -> str:
+    """The plan as text: the model, then memory, time and money of every training loop."""
+    size, device = recipe.pretrain.size, device_of(placement)
     count = count_parameters(size)
+    stages = plan_stages(recipe, placement)
     lines = [
-        f"recipe      {recipe.name}",
-        f"parameters  {count.total:,} ({count.non_embedding:,} without embeddings)",
-        f"weights     {_BYTES_FP32 * count.total / 1e6:.1f} MB in fp32",
-        f"training    {_BYTES_TRAINING * count.total / 1e6:.1f} MB with gradients and AdamW's two moments in fp32",
+        f"recipe      {recipe.name} at {placement.name}: {workers_of(placement)} x {device.name}",
+        f"parameters  {count.total:,} ({count.non_embedding:,} without embeddings, {count.active:,} active per token)",
+        "",
+        "memory of one worker, GB",
+        f"{'stage':<20} {'weights':>8} {'gradients':>9} {'optimiser':>9} {'activations':>11} {'logits':>8} {'peak':>8}"
+        "  mesh",
     ]
-    for node in ("pretrain", "extend"):
-        config = getattr(recipe, node)
-        for phase in config.phases:
-            tokens = phase.steps * config.training.batch_tokens
-            attention = 6 * size.num_layers * size.num_query_heads * size.head_size * phase.length
-            flops = tokens * (6 * (count.active + size.vocab_rows * size.hidden_size) + attention)
-            lines.append(f"{node:<11} {tokens:,} tokens in rows of {phase.length:,}, {flops:.2e} FLOPs")
+    lines += [_memory_line(stage) for stage in stages]
+    lines += ["", f"{'stage':<20} {'tokens':>16} {'row':>7} {'FLOPs':>9} {'tokens/s':>12} {'device-h':>9} {'days':>7}"]
+    lines += [_time_line(stage) for stage in stages]
+    hours, seconds = sum(s.device_hours for s in stages), sum(s.seconds for s in stages)
+    lines += ["", f"together    {hours:,.2f} device-hours, {seconds / _DAY:,.3f} days one after the other"]
+    lines.append(f"money       {_money(hours, placement)}")
+    lines += [f"rate        {source}" for source in sorted({stage.rate_source for stage in stages})]
+    lines += [f"note        {s.workload.stage}: {s.workload.note}" for s in stages if s.workload.note]
     return "\n".join(lines)
+
+
+def _money(hours: float, placement: Placement) -> str:
+    if placement.prices is None:
+        return "unknown: the placement names no prices"
+    price, currency = placement.prices.accelerator_hour, placement.prices.currency
+    return f"{hours * price:,.2f} {currency} at {price:g} per device-hour"
+
+
+def _plan(workload: Workload, device: Device, workers: int) -> StagePlan:
+    if workload.rows < workers and workload.sharded:
+        raise RecipeError(
+            f"{workload.stage} has fewer rows in a step than the placement has workers",
+            expected=f"at least {workers} rows of {workload.length} tokens: batch_tokens {workers * workload.length}",
+            found=f"{workload.rows} rows",
+            action="raise batch_tokens or choose a placement with fewer workers",
+        )
+    rows = -(-workload.rows // workers)
+    if workload.config.micro_batch_tokens:
+        rows = min(rows, max(workload.config.micro_batch_tokens // workload.length, 1))
+    shards = workers if workload.sharded else 1
+    memory = footprint(workload.size, workload.config, workload.length, rows=rows, shards=shards)
+    rate = device.flops_per_second * workers * workload.length * workload.rows * workload.steps
+    per_second = rate / workload.flops if workload.flops else 0.0
+    seconds = workload.tokens / per_second if per_second else 0.0
+    return StagePlan(
+        workload=workload,
+        mesh=_mesh(workload, workers),
+        memory=memory,
+        fits=not device.memory_bytes or memory.peak <= device.memory_bytes,
+        tokens_per_second=per_second,
+        rate_source=device.source,
+        seconds=seconds,
+        device_hours=seconds * workers / _HOUR,
+    )
+
+
+def _mesh(workload: Workload, workers: int) -> str:
+    if workers == 1:
+        return "one worker"
+    return f"{workers} data-parallel, weights {'divided (FSDP2)' if workload.sharded else 'whole on each'}"
+
+
+def _memory_line(stage: StagePlan) -> str:
+    memory = stage.memory
+    parts = (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.logits, memory.peak)
+    cells = [f"{part / 1e9:>{width}.3f}" for part, width in zip(parts, (8, 9, 9, 11, 8, 8), strict=True)]
+    return f"{stage.workload.stage:<20} {' '.join(cells)}  {stage.mesh}" + ("" if stage.fits else "; DOES NOT FIT")
+
+
+def _time_line(stage: StagePlan) -> str:
+    work = stage.workload
+    if not work.steps:
+        return f"{work.stage:<20} {'from the data':>16} {work.length:>7,}"
+    return (
+        f"{work.stage:<20} {work.tokens:>16,} {work.length:>7,} {work.flops:>9.2e} {stage.tokens_per_second:>12,.0f}"
+        f" {stage.device_hours:>9.2f} {stage.seconds / _DAY:>7.3f}"
+    )

@@ -47,11 +47,14 @@ def test_pretrain_killed_and_run_again_publishes_the_same_weights(run_stage, art
     process = multiprocessing.get_context("fork").Process(target=run_stage, args=("pretrain", PRETRAIN, artifacts))
     process.start()
     deadline = time.monotonic() + 40
-    while not list(tmp_path.glob("store/pretrain/.*.scratch/state/state.pt")) and time.monotonic() < deadline:
+    while (
+        not list(tmp_path.glob("store/pretrain/.*.scratch/state/step-*[0-9]/checkpoint.json"))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.005)
     process.kill()
     process.join()
-    assert list(tmp_path.glob("store/pretrain/.*.scratch/state/state.pt"))
+    assert list(tmp_path.glob("store/pretrain/.*.scratch/state/step-*[0-9]/checkpoint.json"))
     assert not list(tmp_path.glob("store/pretrain/[!.]*"))
     resumed = run_stage("pretrain", PRETRAIN, artifacts)
     expected = (pretrained.path / "model.safetensors").read_bytes()

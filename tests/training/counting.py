@@ -1,9 +1,11 @@
 """A model of a few thousand parameters and batches of numbers: what the training tests share."""
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from qwenops.training.batching import text_batch
@@ -38,3 +40,17 @@ def number_batches(start: int) -> Iterator[Batch]:
     while True:
         yield text_batch(number_rows(step))
         step += 1
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Most bytes of tensors that `work` holds at once beyond what was there before, by the allocator's own events."""
+    # What earlier work left in cycles must not be freed, and so subtracted, in between.
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        work()
+    held = peak = 0
+    for event in record.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak

@@ -1,8 +1,3 @@
-import math
-import multiprocessing
-import signal
-from pathlib import Path
-
 import pytest
 import torch
 from tests.training.counting import number_batches, number_rows, tiny_model
@@ -63,59 +58,6 @@ def test_fit_interrupted_and_run_again_ends_with_bitwise_the_same_weights(tmp_pa
     assert seen == [(4, 4 * 64)]
     assert _same(whole, resumed)
     assert result.curve == expected.curve
-
-
-def _train_until_told_to_wait(folder: Path, ready) -> None:
-    torch.set_num_threads(1)
-
-    def on_step(report: StepReport) -> None:
-        if report.step == 5:
-            ready.set()
-            signal.pause()
-
-    fit(tiny_model(), language_modelling, number_batches, CONFIG, hooks=FitHooks(on_step=on_step), state_dir=folder)
-
-
-def test_fit_killed_by_the_system_and_run_again_ends_with_the_same_weights(tmp_path):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        fork = multiprocessing.get_context("fork")
-        ready = fork.Event()
-        process = fork.Process(target=_train_until_told_to_wait, args=(tmp_path, ready))
-        process.start()
-        assert ready.wait(30)
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-        whole, resumed = tiny_model(), tiny_model(seed=1)
-        fit(whole, language_modelling, number_batches, CONFIG)
-        fit(resumed, language_modelling, number_batches, CONFIG, state_dir=tmp_path)
-        assert _same(whole, resumed)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_fit_with_a_loss_that_is_not_a_number_names_the_step():
-    def objective(model, batch):
-        loss, facts = language_modelling(model, batch)
-        objective.calls += 1
-        return (loss * math.nan if objective.calls == 4 else loss), facts
-
-    objective.calls = 0
-    with pytest.raises(StageError, match="training broke at step 3"):
-        fit(tiny_model(), objective, number_batches, CONFIG)
-
-
-def test_fit_whose_loss_explodes_names_the_step_and_the_rate():
-    def objective(model, batch):
-        loss, facts = language_modelling(model, batch)
-        objective.calls += 1
-        return loss * (1.0 if objective.calls <= 8 else 50.0), facts
-
-    objective.calls = 0
-    with pytest.raises(StageError, match=r"diverged at step 15[\s\S]*learning rate"):
-        fit(tiny_model(), objective, number_batches, CONFIG.model_copy(update={"steps": 40}))
 
 
 def test_fit_whose_batches_end_early_says_at_which_step():

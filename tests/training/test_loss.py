@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.training.counting import VOCABULARY, tiny_model
+from tests.training.counting import VOCABULARY, peak_bytes, tiny_model
 
 from qwenops.training.loss import (
     IGNORED,
@@ -17,6 +17,7 @@ from qwenops.training.loss import (
     sequence_log_probs,
     token_log_probs,
 )
+from qwenops.training.objective import language_modelling
 
 
 def _inputs(tokens: int = 37, width: int = 8):
@@ -122,3 +123,60 @@ def test_ppo_policy_loss_stops_rewarding_a_ratio_beyond_the_clip():
 def test_ppo_value_loss_takes_the_larger_of_plain_and_clipped_error():
     loss = ppo_value_loss(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([1.0]), clip=0.15)
     assert loss.item() == pytest.approx(0.5 * 0.85**2)
+
+
+@pytest.mark.parametrize("chunk", [3, 1024])
+def test_z_loss_adds_the_squared_log_partition_in_value_and_gradients(chunk):
+    hidden, weight, labels, weights = _inputs()
+    logits, keep = hidden @ weight.T, labels != IGNORED
+    each = F.cross_entropy(logits, labels, reduction="none") + 0.01 * logits.logsumexp(-1).square()
+    expected = (each * weights)[keep].sum() / weights[keep].sum()
+    wanted = torch.autograd.grad(expected, (hidden, weight))
+    found = chunked_cross_entropy(hidden, weight, labels, weights, chunk=chunk, z_loss=0.01)
+    got = torch.autograd.grad(found, (hidden, weight))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(got, wanted, strict=True))
+
+
+def test_loss_by_domain_is_the_mean_over_the_domains_own_targets():
+    model = tiny_model()
+    ids = torch.randint(VOCABULARY, (4, 9), generator=torch.Generator().manual_seed(3))
+    labels = torch.roll(ids, -1, dims=1)
+    labels[:, -1], labels[2, :5] = IGNORED, IGNORED
+    names = ("prose", "code", "absent")
+    batch = {"input_ids": ids, "labels": labels, "domains": torch.tensor([0, 1, 1, 0]), "domain_names": names}
+    with torch.no_grad():
+        loss, figures = language_modelling(model, batch)
+        each = F.cross_entropy(model(ids).logits.flatten(0, 1), labels.flatten(), reduction="none").view(4, 9)
+    assert set(figures) == {"loss.prose", "loss.code"}
+    for name, rows in (("prose", [0, 3]), ("code", [1, 2])):
+        total, count = figures[f"loss.{name}"]
+        keep = labels[rows] != IGNORED
+        assert count == int(keep.sum())
+        assert total / count == pytest.approx(each[rows][keep].mean().item(), rel=1e-5)
+    whole = sum(total for total, _ in figures.values()) / sum(count for _, count in figures.values())
+    assert whole == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_peak_memory_of_the_chunked_loss_is_an_eighth_of_materialised_logits():
+    # 4,096 tokens and a slice of 8,192 rows: the ratio only grows with the length, since a chunk stays a chunk.
+    tokens, rows, width = 4096, 8192, 32
+    generator = torch.Generator().manual_seed(4)
+    hidden = torch.randn(tokens, width, generator=generator, requires_grad=True)
+    weight = torch.randn(rows, width, generator=generator, requires_grad=True)
+    labels = torch.randint(rows, (tokens,), generator=generator)
+
+    def materialised():
+        F.cross_entropy(hidden @ weight.T, labels).backward()
+
+    def chunked():
+        chunked_cross_entropy(hidden, weight, labels, chunk=128).backward()
+
+    peaks, gradients = [], []
+    for work in (materialised, chunked):
+        hidden.grad = weight.grad = None
+        peaks.append(peak_bytes(work))
+        gradients.append((hidden.grad, weight.grad))
+    assert peaks[0] > 2 * 4 * tokens * rows
+    assert peaks[1] < peaks[0] / 8
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))

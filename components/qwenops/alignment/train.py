@@ -81,7 +81,7 @@ def train(
             if report.step % curve_every_steps == 0 or report.step == config.steps - 1:
                 _record(stage, name, report)
 
-        hooks = FitHooks(on_step=on_step, on_resume=lambda step, _: progress.resume_at(step))
+        hooks = FitHooks(on_step=on_step, on_resume=lambda step, _: progress.resume_at(step), on_event=stage.warn)
         result = fit(
             model,
             objective,

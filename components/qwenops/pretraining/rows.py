@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from qwenops.pretraining.phases import Phase, Practice
 from qwenops.tasks.needles import needle_rows, repeated_rows
 from qwenops.training.batching import text_batch
 from qwenops.training.fit import Batch, Batches
 
+_KINDS = ("text", "repeats", "needles")
 _FILLER_TOKENS = 1 << 20
 _FILLER_ROW = 4096
 
@@ -74,7 +76,8 @@ class RowSource:
         texts = max(rows - needles - repeats, 0)
         packed = self.text.packed("train", phase.length + 1, self.seed + first, done * texts)
         for step in range(first + done, first + phase.steps):
-            pieces = [np.stack([next(packed)[0] for _ in range(texts)]).astype(np.int64)] if texts else []
+            drawn = [next(packed) for _ in range(texts)]
+            pieces = [np.stack([row for row, _ in drawn]).astype(np.int64)] if texts else []
             weights = [np.ones((texts, phase.length), dtype=np.float32)]
             if repeats:
                 pieces.append(repeated_rows(filler, length=phase.length, count=repeats, seed=(self.seed, step, 1)))
@@ -86,7 +89,12 @@ class RowSource:
                 pieces.append(made.tokens)
                 weights.append(made.loss_weights(self.practice.answer_weight))
             mine = slice(self.rank, None, self.world_size)
-            yield text_batch(np.concatenate(pieces)[mine], np.concatenate(weights)[mine])
+            documents = sorted({int(number) for _, numbers in drawn[mine] for number in np.unique(numbers)})
+            kinds = np.repeat(np.arange(len(_KINDS)), (texts, repeats, needles))[mine]
+            yield text_batch(np.concatenate(pieces)[mine], np.concatenate(weights)[mine], documents) | {
+                "domains": torch.from_numpy(kinds),
+                "domain_names": _KINDS,
+            }
 
 
 def filler_tokens(text: PackedText, split: str, seed: int, most: int = _FILLER_TOKENS) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Run `fit` for pretrain and extend: thread count, progress, curves, a state to resume from."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from qwenops.platform.stage import Stage
 from qwenops.pretraining.rows import RowSource
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitHooks, FitResult, StepReport, fit
-from qwenops.training.objective import language_modelling
+from qwenops.training.objective import language_modelling, text_objective
 from qwenops.training.parallel import is_distributed, is_sharded, whole_state
 from qwenops.training.precision import autocast
 from qwenops.training.threads import remembered_threads
@@ -44,11 +45,13 @@ def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: St
             stage.curve("loss", report.step, report.loss)
             stage.curve("learning_rate", report.step, report.learning_rate)
             stage.curve("gradient_norm", report.step, report.gradient_norm)
+            for name, loss in report.facts.items():
+                stage.curve(name, report.step, loss)
 
-        hooks = FitHooks(on_step=on_step, on_resume=on_resume) if leader else FitHooks()
+        hooks = FitHooks(on_step=on_step, on_resume=on_resume, on_event=stage.warn) if leader else FitHooks()
         result = fit(
             model,
-            language_modelling,
+            text_objective(config),
             batches,
             config,
             hooks=hooks,
@@ -58,7 +61,8 @@ def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: St
     if leader:
         # The curve file of the process that was killed is gone; the state kept its losses.
         for step, loss in enumerate(result.curve[:began_at]):
-            stage.curve("loss", step, loss)
+            if math.isfinite(loss):
+                stage.curve("loss", step, loss)
     model.eval()
     return Trained(result, threads)
 

@@ -34,15 +34,16 @@ def shift_labels(labels: Tensor) -> Tensor:
     return torch.cat([labels[..., 1:], torch.full_like(labels[..., :1], IGNORED)], dim=-1)
 
 
-def text_batch(rows: np.ndarray, weights: np.ndarray | None = None) -> Batch:
+def text_batch(rows: np.ndarray, weights: np.ndarray | None = None, documents: Sequence[int] | None = None) -> Batch:
     """A language-modelling batch from whole rows.
 
     Args:
         rows: Integer [rows, length + 1]: the inputs and, one to the right, what to predict.
         weights: float [rows, length] loss weight of each target; None weighs all the same.
+        documents: Numbers of the documents in the rows, for the message when a step breaks.
 
     Returns:
-        input_ids and labels int64 [rows, length], `weights` where given, `num_tokens`, `loss_weight`.
+        input_ids and labels int64 [rows, length], `weights` and `documents` where given, `num_tokens`, `loss_weight`.
     """
     ids = torch.from_numpy(rows.astype(np.int64))
     batch: Batch = {"input_ids": ids[:, :-1], "labels": ids[:, 1:], "num_tokens": ids[:, 1:].numel()}
@@ -50,6 +51,8 @@ def text_batch(rows: np.ndarray, weights: np.ndarray | None = None) -> Batch:
     if weights is not None:
         batch["weights"] = torch.from_numpy(weights.astype(np.float32))
         batch["loss_weight"] = float(weights.sum())
+    if documents is not None:
+        batch["documents"] = documents
     return batch
 
 

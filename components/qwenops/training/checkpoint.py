@@ -1,26 +1,42 @@
-"""The state a killed training loop continues from: weights, optimiser, random state, counters.
+"""What a killed training loop continues from: weights, optimiser, random states, counters.
 
-A state becomes visible by one rename, so that a kill leaves the previous one and never half of one. Whole weights go
-into one file, written by rank 0; weights sharded by FSDP2 go through torch.distributed.checkpoint, each worker
-writing its own part.
+torch.distributed.checkpoint writes weights and moments under their parameter names, so that a loop may resume with
+another number of workers or with weights sharded another way. The rate and the data position are functions of the step
+and need no state of their own. Whole weights are copied and written by a thread of rank 0 while training goes on;
+sharded weights are written at once by all workers, since a collective in a thread would race with the loop's own.
 """
 
-import json
+import copy
 import shutil
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
-from qwenops.training.optimizer import MuonWithAdamW
-from qwenops.training.parallel import is_sharded, place
+from qwenops.training.checkpoint_files import (
+    find_damage,
+    part_folder,
+    prune,
+    publish,
+    published,
+    read_facts,
+    set_aside,
+)
+from qwenops.training.optimizer import plain_optimizers
+from qwenops.training.parallel import is_distributed, is_sharded, place
+from qwenops.training.random_state import random_state, restore_random_state
 
-_FILE = "state.pt"
-_LATEST = "latest.json"
+# A single process is what is meant where no group is given.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 
 @dataclass
@@ -28,73 +44,152 @@ class LoopState:
     """Counters of a training loop.
 
     Attributes:
-        step: Steps finished.
+        step: Steps finished, skipped ones included.
         tokens: Tokens trained by this worker.
-        losses: Loss of every finished step, nats per token.
+        losses: Loss of every finished step, nats per token; not a number where the step was skipped.
+        norms: Gradient norms of the last steps that were not skipped, for the guard.
+        skipped: Steps that were skipped.
+        rollbacks: Times the weights went back to a checkpoint.
+        went_back_at: Step before which they last did.
     """
 
     step: int = 0
     tokens: int = 0
     losses: list[float] = field(default_factory=list[float])
+    norms: list[float] = field(default_factory=list[float])
+    skipped: list[int] = field(default_factory=list[int])
+    rollbacks: int = 0
+    went_back_at: int = 0
 
 
-def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: LoopState) -> None:
-    """Write everything the loop needs to continue exactly. Every worker must call it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_sharded(model):
-        _save_shards(folder, model, optimizer, state)
-    elif place().rank == 0:
-        temporary = folder / (_FILE + ".tmp")
-        torch.save(
-            {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "state": asdict(state),
-                "random": torch.get_rng_state(),
-            },
-            temporary,
-        )
-        temporary.replace(folder / _FILE)
+class Checkpoints:
+    """The checkpoints of one loop in one folder, which all workers reach. Every worker must make every call.
+
+    Args:
+        folder: Made when missing.
+        keep: Checkpoints that stay; older ones are removed.
+        tell: Called on rank 0 with a sentence when a checkpoint is damaged.
+    """
+
+    def __init__(self, folder: Path, keep: int, tell: Callable[[str], None]) -> None:
+        self._folder, self._keep, self._tell = folder, keep, tell
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: LoopState) -> None:
+        """Write everything the loop needs to continue exactly; returns early when a thread can do the rest.
+
+        Raises:
+            OSError: this or the previous checkpoint could not be written.
+        """
+        self.wait()
+        part = part_folder(self._folder, state.step)
+        if place().rank == 0:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        _barrier()
+        own = {"random": random_state(), "tokens": state.tokens}
+        torch.save(own, part / f"rank-{place().rank}.pt")
+        facts = {"world_size": place().world_size, "state": asdict(state)}
+        content = _content(model, optimizer)
+        if is_sharded(model):
+            save(content, checkpoint_id=part)
+            if place().rank == 0:
+                self._publish(part, facts)
+            _barrier()
+            return
+        _barrier()
+        if place().rank == 0:
+            self._pending = self._writer.submit(self._write, part, _snapshot(content), copy.deepcopy(facts))
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, random: bool = True) -> LoopState | None:
+        """Load the newest checkpoint that is whole into `model` and `optimizer`; None when there is none.
+
+        Args:
+            model: Filled in place.
+            optimizer: Filled in place.
+            random: Whether the random states go back as well.
+        """
+        self.wait()
+        _barrier()
+        for folder in published(self._folder):
+            damage = _agree(find_damage(folder, place().rank, place().world_size))
+            if not damage:
+                return _load(folder, model, optimizer, random)
+            if place().rank == 0:
+                set_aside(folder)
+                self._tell(f"checkpoint {folder.name} is damaged ({damage}); falling back to the one before it")
+            _barrier()
+        return None
+
+    def wait(self) -> None:
+        """Wait until the last save is published; raises what it raised."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def close(self) -> None:
+        """Finish what is being written and end the thread."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+
+    def _write(self, part: Path, content: dict[str, Any], facts: dict[str, Any]) -> None:
+        save(content, checkpoint_id=part, no_dist=True)
+        self._publish(part, facts)
+
+    def _publish(self, part: Path, facts: dict[str, Any]) -> None:
+        publish(part, facts)
+        prune(self._folder, self._keep)
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> LoopState:
-    """Restore the last saved state into `model` and `optimizer`; a fresh state when there is none."""
-    if is_sharded(model):
-        return _load_shards(folder, model, optimizer)
-    path = folder / _FILE
-    if not path.exists():
-        return LoopState()
-    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    torch.set_rng_state(saved["random"])
-    return LoopState(**saved["state"])
+def _content(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    weights, moments = get_state_dict(model, plain_optimizers(optimizer))
+    return {"model": weights, "optimizer": moments}
 
 
-def _save_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: LoopState) -> None:
-    name = f"step-{state.step}"
-    weights, moments = get_state_dict(model, _plain_optimizers(optimizer))
-    dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=folder / name)
-    if place().rank != 0:
-        return
-    temporary = folder / (_LATEST + ".tmp")
-    temporary.write_text(json.dumps({"name": name, "state": asdict(state)}), encoding="utf-8")
-    temporary.replace(folder / _LATEST)
-    for old in folder.glob("step-*"):
-        if old.name != name:
-            shutil.rmtree(old)
+def _snapshot(content: Any) -> Any:
+    """A copy of nested state on the CPU that later steps do not change."""
+    if isinstance(content, torch.Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, dict):
+        return {key: _snapshot(value) for key, value in content.items()}
+    return copy.deepcopy(content)
 
 
-def _load_shards(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> LoopState:
-    latest = folder / _LATEST
-    if not latest.exists():
-        return LoopState()
-    facts = json.loads(latest.read_text(encoding="utf-8"))
-    weights, moments = get_state_dict(model, _plain_optimizers(optimizer))
-    dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=folder / facts["name"])
-    set_state_dict(model, _plain_optimizers(optimizer), model_state_dict=weights, optim_state_dict=moments)
-    return LoopState(**facts["state"])
+def _load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, random: bool) -> LoopState:
+    facts, here = read_facts(folder), place()
+    assert facts is not None, "find_damage has read it"
+    content = _content(model, optimizer)
+    load(content, checkpoint_id=folder, no_dist=not is_sharded(model))
+    set_state_dict(
+        model,
+        plain_optimizers(optimizer),
+        model_state_dict=content["model"],
+        optim_state_dict=content["optimizer"],
+    )
+    state = LoopState(**facts["state"])
+    if facts["world_size"] == here.world_size:
+        own = torch.load(folder / f"rank-{here.rank}.pt", map_location="cpu", weights_only=True)
+        state.tokens = own["tokens"]
+        if random:
+            restore_random_state(own["random"])
+    else:
+        # Another number of workers: the same rows are shared out anew, and random states cannot be the same.
+        state.tokens = state.tokens * facts["world_size"] // here.world_size
+    return state
 
 
-def _plain_optimizers(optimizer: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ...]:
-    return optimizer.parts if isinstance(optimizer, MuonWithAdamW) else (optimizer,)
+def _agree(damage: str) -> str:
+    """The first damage that any worker found."""
+    if not is_distributed():
+        return damage
+    found: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(found, damage)
+    return next(filter(None, found), "")
+
+
+def _barrier() -> None:
+    if is_distributed():
+        dist.barrier()

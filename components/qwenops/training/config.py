@@ -39,9 +39,35 @@ class TrainingConfig(Config):
         "bf16",
         description="Autocast type, fp32 where the processor only emulates bf16; house choice: Qwen1 used bf16.",
     )
+    micro_batch_tokens: int = Field(
+        0, ge=0, description="Most tokens of one forward pass, 0 for a whole step; house choice: set by the memory."
+    )
+    z_loss: float = Field(
+        0.0, ge=0, description="Weight of the squared log-partition; house choice: 0, it is no part of the recipe."
+    )
+    recompute: Literal["none", "matmuls", "layers"] = Field(
+        "none", description="What backward computes again, see `recompute.py`; house choice: none while it fits."
+    )
+    compile: Literal["no", "layers"] = Field(
+        "no", description="torch.compile of each layer; house choice: no, it pays on GPUs and on long runs only."
+    )
+    skip_ratio: float = Field(
+        0.0,
+        ge=0,
+        description="Skip a step whose gradient norm exceeds this many recent medians, 0 never; house choice: 0.",
+    )
+    max_skips: int = Field(
+        3, ge=0, description="Steps skipped in a row before a rollback; house choice: one bad batch is no divergence."
+    )
+    max_rollbacks: int = Field(
+        2, ge=0, description="Rollbacks after which the loop stops; house choice: the data is not to blame by then."
+    )
     spike_ratio: float = Field(
-        3.0, gt=1, description="Stop when recent loss exceeds this many times the first; house choice: divergence."
+        3.0, gt=1, description="Roll back when recent loss exceeds this many times the first; house choice: divergence."
     )
     checkpoint_every_steps: int = Field(
         500, ge=1, description="Steps between states to resume from; house choice: minutes of lost work at most."
+    )
+    keep_checkpoints: int = Field(
+        2, ge=1, description="States kept; house choice: the last, and one to fall back to when it is damaged."
     )

@@ -4,9 +4,9 @@ The loop owns what all of them need: rate, clipping, precision, gradient accumul
 divergence, and a state to resume from that gives bitwise the weights of an uninterrupted run.
 """
 
-import math
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from qwenops.errors import StageError
-from qwenops.training.checkpoint import LoopState, load_state, save_state
+from qwenops.training.accumulate import split_rows
+from qwenops.training.checkpoint import Checkpoints, LoopState
 from qwenops.training.config import TrainingConfig
+from qwenops.training.guard import WINDOW, find_divergence, find_fault, mean, num_skipped_in_a_row, stop_broken
 from qwenops.training.optimizer import build_optimizer
-from qwenops.training.parallel import global_sum, sum_gradients
+from qwenops.training.parallel import clip_gradients, global_sum, own_part, place, sum_gradients
 from qwenops.training.precision import autocast
+from qwenops.training.recompute import recompute_layers
 from qwenops.training.schedule import learning_rate
 
-Batch = dict[str, Any]
-Objective = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]
-Batches = Callable[[int], Iterator[Batch | Sequence[Batch]]]
+_LOG = logging.getLogger(__name__)
 
-_WINDOW = 8
+Batch = dict[str, Any]
+Figures = Mapping[str, float | tuple[float, float]]
+Objective = Callable[[nn.Module, Batch], tuple[Tensor, Figures]]
+Batches = Callable[[int], Iterator[Batch | Sequence[Batch]]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class StepReport:
         loss: Nats per token, averaged over the micro-batches.
         learning_rate: Rate of this step.
         gradient_norm: Global norm before clipping.
-        facts: What the objective reported, averaged over the micro-batches.
+        facts: What the objective reported: numbers averaged over the micro-batches by their share of the loss, pairs
+            (sum, count) divided.
+        fault: Why the step was skipped; empty for a step that changed the weights.
     """
 
     step: int
@@ -48,14 +54,23 @@ class StepReport:
     learning_rate: float
     gradient_norm: float
     facts: dict[str, float]
+    fault: str = ""
 
 
 @dataclass(frozen=True)
 class FitHooks:
-    """Calls out of the loop: `on_step` after every step, `on_resume(step, tokens)` when a saved state was found."""
+    """Calls out of the loop.
+
+    Attributes:
+        on_step: After every step that changed the weights.
+        on_resume: `on_resume(step, tokens)` when a saved state was found.
+        on_event: On rank 0 with a sentence when a step is skipped, weights go back or a checkpoint is damaged; by
+            default a line of the log.
+    """
 
     on_step: Callable[[StepReport], None] | None = None
     on_resume: Callable[[int, int], None] | None = None
+    on_event: Callable[[str], None] = _LOG.warning
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,9 @@ class FitResult:
         tokens_per_second: Rate of this process's part.
         first_loss: Mean of the first steps' losses (at most 8).
         final_loss: Mean of the last steps' losses (at most 8).
-        curve: Loss of every step.
+        curve: Loss of every step; not a number where a step was skipped.
+        skipped: Steps that were skipped.
+        rollbacks: Times the weights went back to a checkpoint.
     """
 
     steps: int
@@ -79,6 +96,8 @@ class FitResult:
     first_loss: float
     final_loss: float
     curve: tuple[float, ...] = field(repr=False)
+    skipped: tuple[int, ...] = ()
+    rollbacks: int = 0
 
 
 def fit(
@@ -107,11 +126,34 @@ def fit(
         seed: Seeds torch before the first step.
 
     Raises:
-        StageError: loss or gradient is not finite, the loss has exploded, or the batches ended early.
+        StageError: the loss or gradient stays broken or the loss far above its start, and going back to a checkpoint
+            does not help or there is none; or the batches ended early.
+        RecipeError: `micro_batch_tokens` is set for batches that cannot be split.
     """
     optimizer = optimizer or build_optimizer(model, config)
     torch.manual_seed(seed)
-    state = load_state(state_dir, model, optimizer) if state_dir else LoopState()
+    if config.recompute != "none":
+        recompute_layers(model, config.recompute)
+    if config.compile == "layers":
+        compile_layers(model)
+    checkpoints = Checkpoints(state_dir, config.keep_checkpoints, hooks.on_event) if state_dir else None
+    try:
+        return _run(model, objective, batches, config, optimizer, hooks, checkpoints)
+    finally:
+        if checkpoints:
+            checkpoints.close()
+
+
+def _run(
+    model: nn.Module,
+    objective: Objective,
+    batches: Batches,
+    config: TrainingConfig,
+    optimizer: torch.optim.Optimizer,
+    hooks: FitHooks,
+    checkpoints: Checkpoints | None,
+) -> FitResult:
+    state = (checkpoints.restore(model, optimizer) if checkpoints else None) or LoopState()
     if state.step and hooks.on_resume:
         hooks.on_resume(state.step, state.tokens)
     model.train()
@@ -126,25 +168,43 @@ def fit(
                 found=state.step,
                 action="give the loop an iterator that repeats its data",
             )
-        micro = [batch] if isinstance(batch, dict) else list(batch)
-        report = _train_step(model, objective, micro, config, optimizer, state.step)
-        state.losses.append(report.loss)
-        _refuse_divergence(state, config)
-        state.step, state.tokens = state.step + 1, state.tokens + report.tokens
-        if hooks.on_step:
-            hooks.on_step(report)
-        if state_dir and state.step % config.checkpoint_every_steps == 0 and state.step < config.steps:
-            save_state(state_dir, model, optimizer, state)
+        micro = _pieces(batch, config)
+        report, local_loss = _train_step(model, objective, micro, config, optimizer, state)
+        _account(state, report, hooks)
+        _go_back_if_broken(model, optimizer, config, state, hooks, checkpoints, report, (local_loss, micro))
+        due = state.step % config.checkpoint_every_steps == 0 and state.step < config.steps
+        # In a series of bad steps the weights may be what is bad.
+        if checkpoints and due and not report.fault:
+            checkpoints.save(model, optimizer, state)
     seconds = time.perf_counter() - began
     return FitResult(
         steps=state.step,
         tokens=state.tokens,
         seconds=seconds,
         tokens_per_second=(state.tokens - tokens_before) / max(seconds, 1e-9),
-        first_loss=_mean(state.losses[:_WINDOW]),
-        final_loss=_mean(state.losses[-_WINDOW:]),
+        first_loss=mean(state.losses[:WINDOW]),
+        final_loss=mean(state.losses[-WINDOW:]),
         curve=tuple(state.losses),
+        skipped=tuple(state.skipped),
+        rollbacks=state.rollbacks,
     )
+
+
+def compile_layers(model: Any) -> None:
+    """Compile every decoder layer of a `*ForCausalLM` in place.
+
+    The layers share one graph, and a second one with symbolic sizes serves every other shape, so that phases of
+    several lengths do not compile without end.
+    """
+    for layer in model.model.layers:
+        layer.compile()
+
+
+def _pieces(batch: Batch | Sequence[Batch], config: TrainingConfig) -> list[Batch]:
+    given = [own_part(part) for part in ([batch] if isinstance(batch, dict) else batch)]
+    if not config.micro_batch_tokens:
+        return given
+    return [piece for whole in given for piece in split_rows(whole, config.micro_batch_tokens)]
 
 
 def _train_step(
@@ -153,13 +213,14 @@ def _train_step(
     micro: Sequence[Batch],
     config: TrainingConfig,
     optimizer: torch.optim.Optimizer,
-    step: int,
-) -> StepReport:
-    rate = learning_rate(config, step)
+    state: LoopState,
+) -> tuple[StepReport, float]:
+    """One step, and this worker's own part of its loss; a step with a fault changes nothing."""
+    rate = learning_rate(config, state.step)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
     optimizer.zero_grad(set_to_none=True)
-    loss_sum, facts = 0.0, dict[str, float]()
+    local_loss, facts, sums = 0.0, dict[str, float](), dict[str, tuple[float, float]]()
     weights = [float(batch.get("loss_weight", batch["num_tokens"])) for batch in micro]
     total_weight = global_sum(sum(weights))
     device = next(model.parameters()).device
@@ -168,36 +229,77 @@ def _train_step(
         with autocast(model, config.precision):
             loss, figures = objective(model, _to(batch, device))
         (loss * share).backward()
-        loss_sum += float(loss.detach()) * share
+        local_loss += float(loss.detach()) * share
         for name, value in figures.items():
-            facts[name] = facts.get(name, 0.0) + value * share
+            if isinstance(value, tuple):
+                so_far = sums.get(name, (0.0, 0.0))
+                sums[name] = (so_far[0] + value[0], so_far[1] + value[1])
+            else:
+                facts[name] = facts.get(name, 0.0) + value * share
+    facts |= {name: total / count for name, (total, count) in sums.items() if count}
     sum_gradients(model)
-    loss_sum = global_sum(loss_sum)
-    norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
-    if not (math.isfinite(loss_sum) and math.isfinite(norm)):
-        raise StageError(
-            f"training broke at step {step}",
-            expected="a finite loss and gradient",
-            found=f"loss {loss_sum}, gradient norm {norm}",
-            action="lower the learning rate or look at this step's data",
-        )
-    optimizer.step()
+    loss_sum = global_sum(local_loss)
+    norm = clip_gradients(model, config.clip_norm)
+    fault = find_fault(config, state, loss_sum, norm)
+    if not fault:
+        optimizer.step()
     tokens = sum(int(batch["num_tokens"]) for batch in micro)
-    return StepReport(step, tokens, loss_sum, rate, norm, facts)
+    return StepReport(state.step, tokens, loss_sum, rate, norm, facts, fault), local_loss
 
 
-def _refuse_divergence(state: LoopState, config: TrainingConfig) -> None:
-    """Stop when the mean of the last steps is far above the first ones: single spikes pass, divergence does not."""
-    if len(state.losses) < 2 * _WINDOW:
+def _account(state: LoopState, report: StepReport, hooks: FitHooks) -> None:
+    """Move the counters past this step and report it."""
+    state.step += 1
+    if report.fault:
+        state.losses.append(float("nan"))
+        state.skipped.append(report.step)
+        if place().rank == 0:
+            hooks.on_event(f"step {report.step} was skipped: {report.fault}")
         return
-    first, recent = _mean(state.losses[:_WINDOW]), _mean(state.losses[-_WINDOW:])
-    if first > 0 and recent > config.spike_ratio * first:
-        raise StageError(
-            f"training diverged at step {state.step}",
-            expected=f"loss below {config.spike_ratio} times its start of {first:.3f}",
-            found=f"{recent:.3f} over the last {_WINDOW} steps",
-            action="lower the learning rate or raise warmup_steps",
-        )
+    state.losses.append(report.loss)
+    state.tokens += report.tokens
+    if hooks.on_step:
+        hooks.on_step(report)
+
+
+def _go_back_if_broken(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: TrainingConfig,
+    state: LoopState,
+    hooks: FitHooks,
+    checkpoints: Checkpoints | None,
+    report: StepReport,
+    own: tuple[float, Sequence[Batch]],
+) -> None:
+    """Restore the last checkpoint's weights and optimiser after a series of skips or a divergence.
+
+    The counters go on: the batches since that checkpoint are left out. The random states go on as well.
+    """
+    divergence = "" if report.fault else find_divergence(config, state)
+    in_a_row = num_skipped_in_a_row(state) if report.fault else 0
+    if not divergence and in_a_row <= config.max_skips:
+        return
+    before = None
+    if checkpoints and state.rollbacks < config.max_rollbacks:
+        before = checkpoints.restore(model, optimizer, random=False)
+    if before is None:
+        raise _diverged(report.step, divergence) if divergence else stop_broken(report.step, report.fault, *own)
+    state.rollbacks, state.went_back_at = state.rollbacks + 1, state.step
+    # The losses since then belong to weights that are gone; the steps still happened.
+    state.losses[before.step :] = [float("nan")] * (state.step - before.step)
+    if place().rank == 0:
+        reason = divergence or f"{in_a_row} steps in a row were skipped"
+        hooks.on_event(f"weights of step {before.step} restored before step {state.step}: {reason}")
+
+
+def _diverged(step: int, found: str) -> StageError:
+    return StageError(
+        f"training diverged at step {step}",
+        expected="a loss near or below its start",
+        found=found,
+        action="lower the learning rate or raise warmup_steps",
+    )
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
@@ -206,7 +308,3 @@ def _to(batch: Batch, device: torch.device) -> Batch:
     return {
         key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in batch.items()
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

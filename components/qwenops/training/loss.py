@@ -18,7 +18,12 @@ _CHUNK_TOKENS = 1024
 
 
 def chunked_cross_entropy(
-    hidden: Tensor, lm_head_weight: Tensor, labels: Tensor, weights: Tensor | None = None, chunk: int = _CHUNK_TOKENS
+    hidden: Tensor,
+    lm_head_weight: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    chunk: int = _CHUNK_TOKENS,
+    z_loss: float = 0.0,
 ) -> Tensor:
     """Weighted mean cross entropy (nats per token); logits live for `chunk` tokens at a time.
 
@@ -28,13 +33,26 @@ def chunked_cross_entropy(
         labels: int64 [...], already shifted; `IGNORED` positions cost nothing, in time either.
         weights: float [...] weight of each position; None weighs all the same.
         chunk: Tokens whose logits exist at once.
+        z_loss: Weight of the squared log-partition that is added to each token's loss (PaLM uses 1e-4).
 
     Returns:
         A scalar: sum(weight * loss) / sum(weight) over the positions that have a label.
     """
+    return cross_entropy_by_token(hidden, lm_head_weight, labels, weights, chunk, z_loss)[0]
+
+
+def cross_entropy_by_token(
+    hidden: Tensor,
+    lm_head_weight: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    chunk: int = _CHUNK_TOKENS,
+    z_loss: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """`chunked_cross_entropy`, and the plain loss of each token that has a label: fp32 [targets], no gradient."""
     flat, targets, scale = _select(hidden, labels, weights)
     scale = scale / scale.sum().clamp_min(torch.finfo(scale.dtype).tiny)
-    return _ChunkedCrossEntropy.apply(flat, lm_head_weight, targets, scale, chunk)  # type: ignore[no-any-return]
+    return _ChunkedCrossEntropy.apply(flat, lm_head_weight, targets, scale, chunk, z_loss)  # type: ignore[no-any-return]
 
 
 def token_log_probs(hidden: Tensor, lm_head_weight: Tensor, labels: Tensor, chunk: int = _CHUNK_TOKENS) -> Tensor:
@@ -117,20 +135,33 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Computes the gradients while each chunk's logits are at hand: no second pass over the vocabulary."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, chunk: int, z_loss: float
+    ) -> tuple[Tensor, Tensor]:
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight) if need_weight else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        by_token = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         matrix = weight.to(_matmul_dtype(hidden))
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             part, target, share = hidden[rows].to(matrix.dtype), targets[rows], scale[rows]
-            log_probs = F.log_softmax((part @ matrix.T).float(), dim=-1)
-            total -= (log_probs.gather(1, target[:, None])[:, 0] * share).sum()
+            logits = (part @ matrix.T).float()
+            log_partition = logits.logsumexp(-1) if z_loss else None
+            log_probs = F.log_softmax(logits, dim=-1)
+            # The log-probabilities have taken over what is needed; at a large vocabulary this is a third of the peak.
+            del logits
+            picked = log_probs.gather(1, target[:, None])[:, 0]
+            by_token[rows] = -picked
+            total -= (picked * share).sum()
+            if log_partition is not None:
+                total += z_loss * (log_partition.square() * share).sum()
             if not (need_hidden or need_weight):
                 continue
             slope = log_probs.exp_()
+            if log_partition is not None:
+                slope *= 1 + 2 * z_loss * log_partition[:, None]
             slope.scatter_add_(1, target[:, None], slope.new_full((len(target), 1), -1.0))
             slope = (slope * share[:, None]).to(matrix.dtype)
             if grad_hidden is not None:
@@ -138,15 +169,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if grad_weight is not None:
                 grad_weight += slope.T @ part
         ctx.save_for_backward(grad_hidden, grad_weight)
-        return total
+        ctx.mark_non_differentiable(by_token)
+        return total, by_token
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        (slope,) = grads
+        slope = grads[0]
         return (
             None if grad_hidden is None else grad_hidden * slope,
             None if grad_weight is None else grad_weight * slope,
+            None,
             None,
             None,
             None,

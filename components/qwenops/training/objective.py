@@ -1,18 +1,32 @@
 """The language-modelling objective and its evaluation, shared by pre-training, extension, upcycling and SFT."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from qwenops.training.fit import Batch
-from qwenops.training.loss import chunked_cross_entropy, hidden_states, output_weight
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import Batch, Figures, Objective
+from qwenops.training.loss import IGNORED, chunked_cross_entropy, cross_entropy_by_token, hidden_states, output_weight
 
 
-def language_modelling(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """Weighted next-token loss of a batch with input_ids, labels and, where it has them, weights, masks, positions."""
+def text_objective(config: TrainingConfig) -> Objective:
+    """The language-modelling objective with the z-loss that `config` asks for."""
+    return partial(language_modelling, z_loss=config.z_loss) if config.z_loss else language_modelling
+
+
+def language_modelling(model: nn.Module, batch: Batch, z_loss: float = 0.0) -> tuple[Tensor, Figures]:
+    """Weighted next-token loss of a batch with input_ids, labels and, where it has them, weights, masks, positions.
+
+    A batch may say where its rows come from: `domains`, int64 [rows], numbers into `domain_names`. The figures then
+    hold `loss.<name>` as the pair (sum over the domain's targets, their count), unweighted.
+    """
     hidden = hidden_states(model, batch["input_ids"], batch.get("attention_mask"), batch.get("position_ids"))
-    return chunked_cross_entropy(hidden, output_weight(model), batch["labels"], batch.get("weights")), {}
+    loss, by_token = cross_entropy_by_token(
+        hidden, output_weight(model), batch["labels"], batch.get("weights"), z_loss=z_loss
+    )
+    return loss, _by_domain(batch, by_token) if "domains" in batch else {}
 
 
 @torch.no_grad()
@@ -28,3 +42,11 @@ def mean_loss(model: nn.Module, batches: Iterable[Batch]) -> float:
         total += float(chunked_cross_entropy(hidden, output_weight(model), inputs["labels"])) * count
         targets += count
     return total / max(targets, 1)
+
+
+def _by_domain(batch: Batch, by_token: Tensor) -> Figures:
+    targets = batch["labels"] != IGNORED
+    domain = batch["domains"][:, None].expand_as(targets)[targets]
+    sums = torch.bincount(domain, by_token, minlength=len(batch["domain_names"])).tolist()
+    counts = torch.bincount(domain, minlength=len(batch["domain_names"])).tolist()
+    return {f"loss.{name}": (sums[i], counts[i]) for i, name in enumerate(batch["domain_names"]) if counts[i]}

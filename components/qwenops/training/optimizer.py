@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 
 from qwenops.training.config import TrainingConfig
@@ -45,7 +46,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.parts = (muon, adamw)
         self.defaults = {}
         self.state = {}  # type: ignore[assignment]
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The groups of both parts as they are now: a part that loads a state makes its groups anew."""
+        return [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -71,7 +76,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """Restore what `state_dict` returned."""
         for part, name in zip(self.parts, ("muon", "adamw"), strict=True):
             part.load_state_dict(state_dict[name])
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -91,6 +95,11 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
     return MuonWithAdamW(muon, _adamw(rest, config))
 
 
+def plain_optimizers(optimizer: torch.optim.Optimizer) -> tuple[torch.optim.Optimizer, ...]:
+    """The optimisers of torch that `optimizer` consists of: what torch's state-dict functions understand."""
+    return optimizer.parts if isinstance(optimizer, MuonWithAdamW) else (optimizer,)
+
+
 class _Float32ForBfloat16(TorchFunctionMode):
     """Answers `tensor.bfloat16()` with a float32 copy (a copy, because the caller goes on to change it in place)."""
 
@@ -106,12 +115,15 @@ def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 def _adamw(named: Iterable[tuple[str, nn.Parameter]], config: TrainingConfig) -> torch.optim.AdamW:
     listed = list(named)
-    groups = [
-        {"params": [p for _, p in listed if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in listed if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    # A fused step takes tensors of one mesh at a time.
+    groups: dict[Any, dict[str, Any]] = {}
+    for decays in (True, False):
+        for _, parameter in (pair for pair in listed if (pair[1].ndim >= 2) == decays):
+            mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+            group = {"params": [], "weight_decay": config.weight_decay if decays else 0.0}
+            groups.setdefault((decays, mesh), group)["params"].append(parameter)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        list(groups.values()),
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,

@@ -1,8 +1,8 @@
-"""Data-parallel training, applied from outside the model.
+"""Training on several workers, applied from outside the model.
 
-Every worker reads its own rows. A worker's loss counts by its share of all targets, so that the update equals the one
-a single process would make of the whole batch. Weights are either whole on every worker (the gradients are then summed
-here) or sharded with FSDP2 (`shard`), which sums and scatters them itself.
+Every worker reads its own rows (`row_place`). A worker's loss counts by its share of all targets, so that the update
+equals the one a single process would make of the whole batch. Weights are either whole on every worker (the gradients
+are then summed here) or sharded with FSDP2 (`shard`), which sums and scatters them itself.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,24 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Partial
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+from qwenops.training.context_parallel import divide_context, own_stretch
+from qwenops.training.mesh import Layout, ParallelConfig, build_layout, check_mesh
+
+# How each projection of a layer is divided over the tensor dimension: by heads, by feed-forward columns.
+_TENSOR_PLAN = {
+    "self_attn.q_proj": ColwiseParallel,
+    "self_attn.k_proj": ColwiseParallel,
+    "self_attn.v_proj": ColwiseParallel,
+    "self_attn.o_proj": RowwiseParallel,
+    "mlp.gate_proj": ColwiseParallel,
+    "mlp.up_proj": ColwiseParallel,
+    "mlp.down_proj": RowwiseParallel,
+}
+# The mesh of this process, as there is one default process group; None while every worker has rows of its own.
+_layout: Layout | None = None
+_ALL_SHARDED = ParallelConfig()
 
 
 @dataclass(frozen=True)
@@ -38,22 +56,55 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def shard(model: Any) -> None:
-    """Shard a `*ForCausalLM` over all workers with FSDP2, in place; nothing when this process is alone.
+def row_place() -> Place:
+    """Which rows this worker reads: workers that share a row along its length or its heads have the same place."""
+    here = place()
+    if _layout is None:
+        return here
+    rows = _layout.rows["rows"]
+    return Place(rows.get_local_rank(), rows.size(), here.kind)
+
+
+def shard(model: Any, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) -> None:
+    """Divide a `*ForCausalLM` over all workers, in place; nothing when this process is alone.
 
     Layers are gathered one by one as the decoder body runs. The output weight is gathered by `whole`.
+
+    Args:
+        model: Whole weights, equal on every worker.
+        parallel: The mesh; by default FSDP2 over all workers.
+        length: Tokens of a row, checked against the context dimension.
+
+    Raises:
+        RecipeError: the mesh does not fit the workers or the model.
     """
+    global _layout
     if not is_distributed():
         return
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    for layer in model.model.layers:
-        fully_shard(layer)
+    _layout = build_layout(check_mesh(parallel, model.config, dist.get_world_size(), length))
+    resolved, weights = _layout.parallel, _layout.weights
+    body, head = model.model, model.get_output_embeddings()
+    tied = head.weight is model.get_input_embeddings().weight
+    for layer in body.layers:
+        if resolved.tensor > 1:
+            parallelize_module(layer, _layout.mesh["tensor"], {name: style() for name, style in _TENSOR_PLAN.items()})
+        fully_shard(layer, mesh=weights)
     # Sharded again after every forward pass, else an optimiser built after an evaluation would hold gathered weights.
-    fully_shard(model.model, reshard_after_forward=True)
+    fully_shard(body, mesh=weights, reshard_after_forward=True)
     if tied:
-        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+        head.weight = model.get_input_embeddings().weight
     else:
-        fully_shard(model.get_output_embeddings())
+        fully_shard(head, mesh=weights)
+    if resolved.context > 1:
+        divide_context(model, _layout.rows["context"])
+
+
+def own_part(batch: dict[str, Any]) -> dict[str, Any]:
+    """This worker's part of a batch that it shares with others along the rows' length; else the batch itself."""
+    if _layout is None or _layout.parallel.context == 1:
+        return batch
+    context = _layout.rows["context"]
+    return own_stretch(batch, context.get_local_rank(), context.size())
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -65,7 +116,7 @@ def whole(weight: Tensor) -> Tensor:
     """`weight`, gathered from all workers where it is sharded; gradients through it are averaged as FSDP2 does."""
     if not isinstance(weight, DTensor):
         return weight
-    return weight.full_tensor(grad_placements=[Partial("avg")])
+    return weight.full_tensor(grad_placements=[Partial("avg")] * weight.device_mesh.ndim)
 
 
 def whole_state(model: nn.Module) -> dict[str, Any]:
@@ -76,12 +127,12 @@ def whole_state(model: nn.Module) -> dict[str, Any]:
 
 
 def global_sum(value: float) -> float:
-    """Sum of a number over all workers."""
+    """Sum of a number over all workers, those that compute the same part of a row counted once."""
     if not is_distributed():
         return value
     total = torch.tensor(value, dtype=torch.float64, device=place().kind)
     dist.all_reduce(total)
-    return float(total)
+    return float(total) / _num_equal()
 
 
 @torch.no_grad()
@@ -92,7 +143,7 @@ def sum_gradients(model: nn.Module) -> None:
     """
     if not is_distributed():
         return
-    size = dist.get_world_size()
+    size = dist.get_world_size() // _num_equal()
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
@@ -103,3 +154,26 @@ def sum_gradients(model: nn.Module) -> None:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(parameter.grad)
+
+
+@torch.no_grad()
+def clip_gradients(model: nn.Module, most: float) -> float:
+    """Scale all gradients so that their global norm is at most `most`; returns the norm before."""
+    by_mesh: dict[Any, list[Tensor]] = {}
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            mesh = parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None
+            by_mesh.setdefault(mesh, []).append(parameter.grad)
+    if len(by_mesh) <= 1:
+        return float(nn.utils.clip_grad_norm_(model.parameters(), most))
+    # Projections divided over the tensor dimension lie on a larger mesh than the rest: a norm for each, then together.
+    norms = [nn.utils.get_total_norm(gradients) for gradients in by_mesh.values()]
+    total = torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
+    for gradients in by_mesh.values():
+        for gradient in gradients:
+            gradient.mul_(torch.clamp(most / (total + 1e-6), max=1.0))
+    return float(total)
+
+
+def _num_equal() -> int:
+    return _layout.parallel.tensor if _layout else 1

@@ -23,7 +23,7 @@ from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoin
 from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitResult
-from qwenops.training.objective import language_modelling
+from qwenops.training.objective import text_objective
 from qwenops.training.parallel import place
 
 
@@ -107,7 +107,7 @@ def _train(
     config: SftConfig,
 ) -> FitResult:
     batches = batches_of(tokenizer, data.examples, config, stage.seed)
-    return train(stage, name, model, language_modelling, batches, loop)
+    return train(stage, name, model, text_objective(loop), batches, loop)
 
 
 def _gate(rows: Sequence[Conversation], stage: Stage) -> None:

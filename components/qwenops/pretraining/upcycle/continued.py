@@ -14,7 +14,7 @@ from qwenops.platform.stage import Stage
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batch, Batches, FitHooks, FitResult, Objective, StepReport, fit
-from qwenops.training.objective import language_modelling, mean_loss
+from qwenops.training.objective import mean_loss
 from qwenops.training.parallel import Place
 
 
@@ -27,11 +27,11 @@ class Outcome:
     fit: FitResult
 
 
-def balanced_language_modelling(log: RouterLog, coefficient: float) -> Objective:
-    """Text loss plus the load-balancing loss of the routers that `log` watches."""
+def balanced_language_modelling(log: RouterLog, coefficient: float, text: Objective) -> Objective:
+    """The objective `text` plus the load-balancing loss of the routers that `log` watches."""
 
     def objective(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        loss, _ = language_modelling(model, batch)
+        loss, _ = text(model, batch)
         balance = log.balance_loss()
         return loss + coefficient * balance, {"text": float(loss.detach()), "balance": float(balance.detach())}
 
@@ -49,7 +49,9 @@ def spread_batches(shards: TokenShards, length: int, config: TrainingConfig, see
     def from_step(start: int) -> Iterator[Batch]:
         streams = [shards.packed("train", length + 1, seed, row * config.steps + start) for row in rows]
         for _ in range(start, config.steps):
-            yield text_batch(np.stack([next(stream)[0] for stream in streams]))
+            drawn = [next(stream) for stream in streams]
+            documents = sorted({int(number) for _, numbers in drawn for number in np.unique(numbers)})
+            yield text_batch(np.stack([row for row, _ in drawn]), documents=documents)
 
     return from_step
 
@@ -74,7 +76,7 @@ def continue_training(
         progress.advance(report.tokens * place.world_size, f"{name} loss {loss:.3f}")
 
     before = mean_loss(model, text)
-    hooks = FitHooks(on_step=on_step) if place.rank == 0 else FitHooks()
+    hooks = FitHooks(on_step=on_step, on_event=stage.warn) if place.rank == 0 else FitHooks()
     result = fit(
         model,
         objective,

@@ -24,7 +24,7 @@ from qwenops.pretraining.upcycle.continued import (
     continue_training,
     spread_batches,
 )
-from qwenops.training.objective import language_modelling, mean_loss
+from qwenops.training.objective import language_modelling, mean_loss, text_objective
 from qwenops.training.parallel import place, shard
 from qwenops.training.precision import autocast
 from qwenops.training.threads import remembered_threads
@@ -72,7 +72,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
     models = 1 if config.control == "none" else 2
     with stage.progress(models * config.training.steps * config.training.batch_tokens, "tokens") as progress:
         with watch_routers(moe) as log:
-            objective = balanced_language_modelling(log, config.balance_coefficient)
+            objective = balanced_language_modelling(log, config.balance_coefficient, text_objective(config.training))
             mixture = continue_training(
                 moe, objective, batches, text, config.training, name="moe", progress=progress, **common
             )
@@ -83,7 +83,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             shard(dense)
             control = continue_training(
                 dense,
-                language_modelling,
+                text_objective(config.training),
                 batches,
                 text,
                 config.training,

@@ -1,0 +1,131 @@
+"""What training costs: FLOPs and bytes from a model's dimensions, without torch, so that a plan starts nothing.
+
+FLOPs count multiply and add as two: 6 per active parameter and token for a forward and a backward pass, 6 per entry of
+the output projection and token, and 6 * layers * heads * head size * length per token for causal attention (half of the
+full square). Bytes follow what transformers' Qwen2 keeps for backward, with attention by SDPA and the loss in chunks.
+"""
+
+from dataclasses import dataclass
+
+from qwenops.model.sizes import Size, count_parameters
+from qwenops.training.config import TrainingConfig
+
+_FLOAT, _CHUNK = 4, 1024
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one worker at its peak, by part.
+
+    Attributes:
+        weights: fp32 weights, this worker's share.
+        gradients: fp32 gradients, this worker's share.
+        optimizer: Moments, this worker's share.
+        activations: What a forward pass keeps for its backward pass, for the rows of one micro-batch.
+        logits: Logits of one chunk, and the gradients that the chunked loss makes with them.
+        recomputed: Activations of one layer that backward computes again.
+        second_gradient: A tied embedding's gradient as it arrives from both of its ends.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    recomputed: int
+    second_gradient: int
+
+    @property
+    def peak(self) -> int:
+        """Most bytes at once.
+
+        Gradients come into being while the activations go, so the larger of the two counts; the loss's buffers and
+        the first layer that is computed again lie beside the activations.
+        """
+        forward = self.activations + max(self.logits, self.recomputed)
+        return self.weights + self.optimizer + max(self.gradients + self.second_gradient, forward)
+
+
+def flops_per_token(size: Size, length: int, *, head: bool = True) -> int:
+    """FLOPs of a forward and a backward pass per token, in rows of `length`."""
+    projection = size.vocab_rows * size.hidden_size if head else 0
+    attention = 6 * size.num_layers * size.num_query_heads * size.head_size * length
+    return 6 * (count_parameters(size).active + projection) + attention
+
+
+def footprint(
+    size: Size, config: TrainingConfig, length: int, *, rows: int, shards: int = 1, accumulate: bool | None = None
+) -> Footprint:
+    """Bytes of one worker that trains `rows` rows of `length` tokens per forward pass.
+
+    Args:
+        size: Dimensions of the model.
+        config: Optimiser, precision and what is recomputed.
+        length: Tokens of a row.
+        rows: Rows of one forward pass of this worker.
+        shards: Workers that weights, gradients and moments are divided over.
+        accumulate: Whether gradients of earlier micro-batches lie beside the activations; by default when the config
+            splits its steps.
+    """
+    total = count_parameters(size).total
+    tokens = rows * length
+    width = 2 if config.precision == "bf16" else _FLOAT
+    kept = _kept_per_token(size, config.recompute, width)
+    # Embedded tokens and the final norm's two results, and rotations shared by the layers.
+    ends = (3 * size.hidden_size + 2 * size.head_size) * _FLOAT
+    activations = tokens * (size.num_layers * kept + ends)
+    if width != _FLOAT:
+        # Autocast keeps a copy of every matrix it has cast until the forward pass ends.
+        activations += width * count_parameters(size).non_embedding
+    head = size.vocab_rows * size.hidden_size
+    chunk = min(_CHUNK, tokens) * size.vocab_rows * _FLOAT
+    logits = 2 * chunk + head * _FLOAT + tokens * size.hidden_size * _FLOAT
+    accumulate = bool(config.micro_batch_tokens) if accumulate is None else accumulate
+    gradients = _FLOAT * total // shards
+    return Footprint(
+        weights=_FLOAT * total // shards + (_FLOAT * total // size.num_layers if shards > 1 else 0),
+        gradients=gradients,
+        optimizer=_optimizer_bytes(size, config.optimizer) // shards,
+        activations=activations + (gradients if accumulate else 0),
+        logits=logits,
+        recomputed=tokens * _again_per_token(size, width) if config.recompute == "layers" else 0,
+        second_gradient=head * _FLOAT // shards if size.tied_embeddings else 0,
+    )
+
+
+def _kept_per_token(size: Size, recompute: str, width: int) -> int:
+    """Bytes that one layer keeps of one token.
+
+    Kept by: two norms (input, normalised, scaled), rotated queries and keys, values, the attention's result and its
+    log-sum-exp, and four tensors of the feed-forward width. Norms are fp32 even under autocast.
+    """
+    hidden, queries = size.hidden_size, size.num_query_heads * size.head_size
+    keys = size.num_kv_heads * size.head_size
+    if recompute == "layers":
+        return _FLOAT * hidden
+    wide = 4 * _feed_forward_width(size)
+    matrices = 2 * queries + 2 * keys
+    if recompute == "matmuls":
+        return _FLOAT * hidden + width * (matrices + 2 * hidden + wide // 2) + _FLOAT * size.num_query_heads
+    return _FLOAT * 4 * hidden + width * (2 * hidden + matrices + wide) + _FLOAT * size.num_query_heads
+
+
+def _again_per_token(size: Size, width: int) -> int:
+    """Bytes of one layer computed again, with the three gradients of feed-forward width on the way back."""
+    return _kept_per_token(size, "none", width) + 3 * width * _feed_forward_width(size)
+
+
+def _feed_forward_width(size: Size) -> int:
+    if size.experts is None:
+        return size.intermediate_size
+    return size.experts.num_active * size.experts.expert_width + size.experts.shared_width
+
+
+def _optimizer_bytes(size: Size, optimizer: str) -> int:
+    """AdamW keeps two moments; Muon one for the layers' matrices, AdamW's two for the rest."""
+    count = count_parameters(size)
+    if optimizer == "adamw":
+        return 2 * _FLOAT * count.total
+    vectors = size.num_layers * (2 * size.hidden_size + (size.num_query_heads + 2 * size.num_kv_heads) * size.head_size)
+    matrices = count.non_embedding - vectors - size.hidden_size
+    return 2 * _FLOAT * count.total - _FLOAT * matrices

@@ -1,0 +1,47 @@
+"""Activation checkpointing, applied from outside the model: memory for a second forward pass.
+
+| policy | kept of a layer | computed again in backward |
+|---|---|---|
+| none | everything | nothing |
+| matmuls | its input and the results of its matrix products and of attention | norms, rotations, products of elements |
+| layers | its input | the whole layer |
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+_KEPT = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+}
+
+
+def recompute_layers(model: Any, policy: str) -> None:
+    """Make every decoder layer of a `*ForCausalLM` follow `policy`, in place; "none" undoes it.
+
+    The class of a layer stays, so the names of its weights do as well.
+    """
+    for layer in model.model.layers:
+        layer.__dict__.pop("forward", None)
+        if policy != "none":
+            layer.forward = partial(_again, layer, type(layer).forward, policy)
+
+
+def _again(layer: nn.Module, forward: Any, policy: str, *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(layer, *args, **kwargs)
+    selective = {"context_fn": partial(create_selective_checkpoint_contexts, _decide)} if policy == "matmuls" else {}
+    return checkpoint(forward, layer, *args, use_reentrant=False, **selective, **kwargs)
+
+
+def _decide(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    del context, args, kwargs
+    return CheckpointPolicy.MUST_SAVE if operator in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE

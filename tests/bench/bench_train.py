@@ -1,0 +1,237 @@
+"""Real (unpadded) tokens per second of `fit` against transformers' Trainer, in one process, on the same documents.
+
+Both sides train the same weights on the same documents; a token counts when it is a token of a document, padding never.
+Run with `make bench-train`. Prints both sides, the ratio and the conditions, and ends with a table for RESULTS.md.
+"""
+
+import argparse
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import transformers
+from torch.utils.data import Dataset
+from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+
+from qwenops.model.architecture import model_config
+from qwenops.model.sizes import Size
+from qwenops.training.batching import Example, packed_epochs
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import FitHooks, fit
+from qwenops.training.objective import language_modelling
+from qwenops.training.precision import compute_dtype
+
+TINY = Size(
+    hidden_size=128,
+    num_layers=2,
+    num_query_heads=4,
+    num_kv_heads=2,
+    intermediate_size=352,
+    vocab_rows=2048,
+    tied_embeddings=True,
+)
+# The dimensions of SmolLM2-135M, which is Qwen2 with zero biases.
+SMALL = Size(
+    hidden_size=576,
+    num_layers=30,
+    num_query_heads=9,
+    num_kv_heads=3,
+    intermediate_size=1536,
+    vocab_rows=49_152,
+    tied_embeddings=True,
+)
+LONGEST, PAD = 512, 0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One model with the work of one step: `rows` packed rows of `length`, or as many padded documents."""
+
+    size: Size
+    length: int
+    rows: int
+    steps: int
+
+
+SHAPES = {"tiny": Shape(TINY, 512, 8, 12), "135m": Shape(SMALL, 512, 1, 3)}
+
+
+class Documents(Dataset):
+    """Documents as the Trainer's data set wants them."""
+
+    def __init__(self, documents: Sequence[Example]) -> None:
+        self._documents = documents
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._documents[index]
+
+
+class PackedRows(Dataset):
+    """The same documents, packed once: what a user of the Trainer can do about padding."""
+
+    def __init__(self, batches: Sequence[dict]) -> None:
+        self._rows = [
+            {"input_ids": batch["input_ids"][i], "labels": batch["labels"][i], "position_ids": batch["position_ids"][i]}
+            for batch in batches
+            for i in range(len(batch["input_ids"]))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict:
+        return self._rows[index]
+
+
+def documents(size: Size, count: int) -> list[Example]:
+    """Documents with the skewed lengths of web text: a log-normal around 90 tokens, cut at 512."""
+    draw = np.random.default_rng(0)
+    lengths = np.clip(draw.lognormal(4.5, 0.9, count).astype(int), 8, LONGEST)
+    return [Example(draw.integers(1, size.vocab_rows, length).tolist(), [True] * int(length)) for length in lengths]
+
+
+def fresh(size: Size) -> PreTrainedModel:
+    """The same weights for every side."""
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(model_config(size), attn_implementation="sdpa", dtype=torch.float32)
+
+
+class StepClock(TrainerCallback):
+    """Seconds of each of the Trainer's steps."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._began = 0.0
+
+    def on_step_begin(self, *args: object, **kwargs: object) -> None:
+        self._began = time.perf_counter()
+
+    def on_step_end(self, *args: object, **kwargs: object) -> None:
+        self.seconds.append(time.perf_counter() - self._began)
+
+
+def pad(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
+    """The Trainer's usual collator: every document padded to the longest of its batch."""
+    longest = max(len(example.tokens) for example in batch)
+    ids = torch.full((len(batch), longest), PAD)
+    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+    for row, example in enumerate(batch):
+        size = len(example.tokens)
+        ids[row, :size] = labels[row, :size] = torch.tensor(example.tokens)
+        mask[row, :size] = 1
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+def stack(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+    """Packed rows as one batch; the labels are shifted already, which the Trainer's model undoes."""
+    batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    # transformers shifts labels itself.
+    batch["labels"] = torch.cat([torch.full_like(batch["labels"][:, :1], -100), batch["labels"][:, :-1]], dim=1)
+    return batch
+
+
+def trainer_rate(shape: Shape, data: Dataset, collate: Callable, rows: int, bf16: bool, tokens: Sequence[int]) -> float:
+    """Real tokens per second of transformers' Trainer; its first step warms up."""
+    clock = StepClock()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=rows,
+            max_steps=shape.steps,
+            bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            train_sampling_strategy="sequential",
+            seed=0,
+        )
+        trainer = Trainer(
+            model=fresh(shape.size), args=arguments, train_dataset=data, data_collator=collate, callbacks=[clock]
+        )
+        trainer.train()
+    return sum(tokens[1 : shape.steps]) / sum(clock.seconds[1:])
+
+
+def fit_rate(shape: Shape, packed: Callable, **changes: object) -> float:
+    """Real tokens per second of `fit`; its first step warms up."""
+    marks: list[tuple[float, int]] = []
+    config = TrainingConfig(steps=shape.steps, batch_tokens=shape.rows * shape.length, warmup_steps=0)
+    hooks = FitHooks(on_step=lambda report: marks.append((time.perf_counter(), report.tokens)))
+    fit(fresh(shape.size), language_modelling, packed, config.model_copy(update=changes), hooks=hooks)
+    return sum(tokens for _, tokens in marks[1:]) / (marks[-1][0] - marks[0][0])
+
+
+def measure(name: str, repeats: int, with_compile: bool) -> list[tuple[str, float, float]]:
+    """(side, best rate, relative spread over the repeats), the sides taken in turns so that noise hits all alike."""
+    shape = SHAPES[name]
+    texts = documents(shape.size, 4000 if name == "tiny" else 600)
+    mean = sum(len(text.tokens) for text in texts) / len(texts)
+    # As many documents in a padded batch as a packed batch holds on average.
+    padded_rows = max(round(shape.rows * shape.length / mean), 1)
+
+    def packed(start: int):
+        return packed_epochs(
+            texts, length=shape.length, rows_per_batch=shape.rows, pad_id=PAD, seed=0, start_step=start
+        )
+
+    stream = packed(0)
+    batches = [next(stream) for _ in range(shape.steps)]
+    per_batch = [batch["num_tokens"] for batch in batches]
+    firsts = range(0, padded_rows * shape.steps, padded_rows)
+    per_padded = [sum(len(text.tokens) for text in texts[first : first + padded_rows]) for first in firsts]
+    rows = PackedRows(batches)
+    sides: dict[str, Callable[[], float]] = {
+        "Trainer, its defaults (padded, fp32)": lambda: trainer_rate(
+            shape, Documents(texts), pad, padded_rows, False, per_padded
+        ),
+        "Trainer, packed, fp32": lambda: trainer_rate(shape, rows, stack, shape.rows, False, per_batch),
+        "Trainer, packed, bf16": lambda: trainer_rate(shape, rows, stack, shape.rows, True, per_batch),
+        "fit, packed, bf16 where the processor has it": lambda: fit_rate(shape, packed),
+    }
+    if with_compile:
+        sides["fit, packed, compiled layers"] = lambda: fit_rate(shape, packed, compile="layers")
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(repeats):
+        for side, run in sides.items():
+            rates[side].append(run())
+            print(f"  {name:<5} {side:<46} {rates[side][-1]:>9,.0f} tokens/s", flush=True)
+    return [(side, max(found), (max(found) - min(found)) / max(found)) for side, found in rates.items()]
+
+
+def main() -> None:
+    """Measure the chosen shapes and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0, help="torch threads of both sides (0: torch's choice)")
+    parser.add_argument("--compile", action="store_true", help="also with compiled layers")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    transformers.logging.set_verbosity_error()
+    kind = compute_dtype(torch.device("cpu"), "bf16")
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}; bf16 computes in {kind} in fit"
+    )
+    print("\n| shape | side | real tokens/s (best) | spread | fit is faster by |")
+    print("|---|---|---|---|---|")
+    for name in options.shapes:
+        found = measure(name, options.repeats, options.compile)
+        ours = max(rate for side, rate, _ in found if side.startswith("fit, packed, bf16"))
+        for side, rate, spread in found:
+            print(f"| {name} | {side} | {rate:,.0f} | {spread:.0%} | {ours / rate:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Meshes of two and four workers under gloo, forked: loss and gradients must be those of one process."""
+
+import multiprocessing
+
+import pytest
+import torch
+import torch.distributed as dist
+from tests.training.counting import VOCABULARY, tiny_model
+from transformers import Qwen2Config, Qwen2MoeConfig
+
+from qwenops.errors import RecipeError
+from qwenops.training.batching import Example, pack_batch, pad_batch, text_batch
+from qwenops.training.checkpoint_files import published
+from qwenops.training.config import TrainingConfig
+from qwenops.training.context_parallel import own_stretch
+from qwenops.training.fit import FitHooks, fit
+from qwenops.training.mesh import ParallelConfig, check_mesh
+from qwenops.training.objective import language_modelling
+from qwenops.training.parallel import row_place, shard, whole_state
+
+CONFIG = TrainingConfig(
+    steps=3,
+    batch_tokens=96,
+    learning_rate=1e-2,
+    final_learning_rate=1e-3,
+    warmup_steps=1,
+    schedule="wsd",
+    precision="fp32",
+    clip_norm=0.5,
+    checkpoint_every_steps=2,
+)
+
+
+def _documents(step):
+    """Packed rows of 24 tokens, several documents each, with unequal numbers of targets."""
+    draw = torch.Generator().manual_seed(step)
+    rows = []
+    for row in range(4):
+        sizes = (5 + row, 9, 6) if row % 2 else (12, 8 + row)
+        rows.append([Example(torch.randint(VOCABULARY, (n,), generator=draw).tolist(), (True,) * n) for n in sizes])
+    return rows
+
+
+def _batches(rank, size):
+    def from_step(start):
+        for step in range(start, CONFIG.steps):
+            yield pack_batch(_documents(step)[rank::size], 24, 0)
+
+    return from_step
+
+
+def _train(folder, config, parallel=None, tied=True, state=None, seed=0):
+    model = tiny_model(seed=seed, tied=tied)
+    if parallel:
+        shard(model, parallel, 24)
+    here = row_place()
+    norms = []
+    hooks = FitHooks(on_step=lambda report: norms.append(report.gradient_norm))
+    result = fit(model, language_modelling, _batches(here.rank, here.world_size), config, hooks=hooks, state_dir=state)
+    whole = whole_state(model)
+    return {"state": whole, "curve": result.curve, "norms": norms}
+
+
+def _work(rank, size, folder, parallel, tied, config, state, seed):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting{size}", rank=rank, world_size=size)
+    found = _train(folder, config, parallel, tied, state, seed)
+    if rank == 0:
+        torch.save(found, folder / "out.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _on_workers(size, folder, parallel, *, tied=True, config=CONFIG, state=None, seed=0):
+    fork = multiprocessing.get_context("fork")
+    arguments = [(rank, size, folder, parallel, tied, config, state, seed) for rank in range(size)]
+    workers = [fork.Process(target=_work, args=each) for each in arguments]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(100)
+    assert [worker.exitcode for worker in workers] == [0] * size
+    return torch.load(folder / "out.pt")
+
+
+def _same(found, expected):
+    assert found["curve"] == pytest.approx(expected["curve"], rel=1e-4)
+    assert found["norms"] == pytest.approx(expected["norms"], rel=1e-3)
+    for name, value in expected["state"].items():
+        assert torch.allclose(found["state"][name], value, atol=2e-3), name
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize(
+    ("size", "parallel", "tied"),
+    [
+        (2, ParallelConfig(), True),
+        (2, ParallelConfig(tensor=2), True),
+        (2, ParallelConfig(context=2), False),
+        pytest.param(2, ParallelConfig(replicate=2), True, marks=pytest.mark.integration),
+        pytest.param(4, ParallelConfig(replicate=2), True, marks=pytest.mark.integration),
+        pytest.param(4, ParallelConfig(tensor=2), False, marks=pytest.mark.integration),
+        pytest.param(4, ParallelConfig(context=2, tensor=2), True, marks=pytest.mark.integration),
+        pytest.param(4, ParallelConfig(context=4), True, marks=pytest.mark.integration),
+        pytest.param(4, ParallelConfig(replicate=2, tensor=2), True, marks=pytest.mark.integration),
+    ],
+    ids=str,
+)
+def test_mesh_trains_as_one_process_does(tmp_path, size, parallel, tied):
+    found = _on_workers(size, tmp_path, parallel, tied=tied)
+    _same(found, _train(tmp_path, CONFIG, tied=tied))
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.integration
+@pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 2), (2, 1), (1, 2)])
+def test_loop_resumes_on_another_number_of_workers(tmp_path, before, after):
+    state = tmp_path / "state"
+    runs = []
+    for number, size in enumerate((before, after)):
+        # The second run starts from other weights, and takes over the state that the first left at step 2.
+        if size == 1:
+            runs.append(_train(tmp_path, CONFIG, state=state, seed=number))
+        else:
+            runs.append(_on_workers(size, tmp_path, ParallelConfig(), state=state, seed=number))
+        assert [folder.name for folder in published(state)] == ["step-000000002"]
+    _same(runs[1] | {"norms": runs[0]["norms"]}, runs[0])
+
+
+QWEN = Qwen2Config(num_attention_heads=14, num_key_value_heads=2, intermediate_size=4864, hidden_size=896)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "workers", "says"),
+    [
+        (ParallelConfig(tensor=4), 8, "does not divide the query heads"),
+        (ParallelConfig(tensor=7), 7, "does not divide the key-value heads"),
+        (ParallelConfig(replicate=3), 8, "does not fit the workers"),
+        (ParallelConfig(shard=4, tensor=2), 4, "does not fit the workers"),
+        (ParallelConfig(context=8, tensor=2), 8, "does not fit the workers"),
+        (ParallelConfig(context=8), 8, "does not divide the row length"),
+    ],
+    ids=str,
+)
+def test_mesh_that_does_not_divide_is_refused_before_anything_starts(parallel, workers, says):
+    with pytest.raises(RecipeError, match=says):
+        check_mesh(parallel, QWEN, workers, length=4100)
+
+
+def test_mesh_takes_the_workers_that_are_left_for_sharding():
+    assert check_mesh(ParallelConfig(replicate=2, tensor=2), QWEN, 16) == ParallelConfig(2, 4, 1, 2)
+
+
+def test_mixture_of_experts_is_not_divided_over_tensors():
+    with pytest.raises(RecipeError, match="does not know experts"):
+        check_mesh(ParallelConfig(tensor=2), Qwen2MoeConfig(num_key_value_heads=16), 2)
+
+
+def test_stretches_of_a_row_hold_every_target_once():
+    batch = text_batch(torch.arange(34).reshape(2, 17).numpy())
+    parts = [own_stretch(batch, rank, 4) for rank in range(4)]
+    assert torch.equal(torch.cat([part["labels"] for part in parts], dim=1), batch["labels"])
+    assert torch.equal(torch.cat([part["position_ids"] for part in parts], dim=1)[0], torch.arange(16))
+    assert sum(part["loss_weight"] for part in parts) == batch["loss_weight"]
+
+
+def test_padded_rows_are_not_divided_along_their_length():
+    padded = pad_batch([Example((1, 2, 3, 4), (True,) * 4), Example((1, 2), (True,) * 2)], 0)
+    with pytest.raises(RecipeError, match="cannot be divided along its length"):
+        own_stretch(padded, 0, 2)
