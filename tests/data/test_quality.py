@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data import plain_rules
 
@@ -143,6 +143,7 @@ def test_repetition_of_many_passages_is_judged_at_its_threshold(n, most):
     assert _reason(repetition, text(unit - 1), "en", _REPETITION) == f"repeated_{n}_grams"
 
 
+@settings(deadline=None)  # the first call makes the tables of characters
 @given(st.lists(st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=60), min_size=1, max_size=3))
 def test_word_grams_agree_with_the_plain_definition(documents):
     grams = WordGrams(Batch([" ".join(words) for words in documents]))
@@ -167,6 +168,7 @@ _LOOSE = {
 }
 
 
+@settings(deadline=None)  # the first call makes the tables of characters
 @given(
     st.lists(
         st.tuples(st.lists(_PIECES, min_size=1, max_size=60).map("".join), st.sampled_from(["en", "de", "zh"])),
@@ -290,6 +292,7 @@ def test_judge_gives_programs_the_code_rules_alone():
     assert _judge(text, "code", "code", QualityConfig()) == (text, "")
 
 
+@settings(deadline=None)  # the first call makes the tables of characters
 @given(
     st.text(min_size=1, max_size=400).filter(str.strip),
     st.sampled_from(["en", "zh", "th"]),

@@ -5,6 +5,7 @@ character, and the hash of any span is the difference of two prefix sums. Tables
 0.2 s.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -39,8 +40,8 @@ _MARKS = ".?!"
 _FULL_MARKS = "\u3002\uff01\uff1f\u061f\u06d4\u0964\u104b"
 _CLOSING = "\"'\u201d\u2019)"
 _CODE_POINTS = 0x110000
-# Above, no script of the configured languages has letters in two cases.
-_CASED = 0x3000
+# Above, no character is a letter, a digit or a blank.
+_ASSIGNED = 0x32400
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -51,12 +52,12 @@ class Tables:
     Attributes:
         flags: uint16 [0x110000], the bits above.
         values: uint64 [0x110000], what a character adds to the hash of a span.
-        lowered: uint64 [0x110000], the same of its lower case.
+        folded: uint64 [0x110000], the same of its case-folded form where that is one character.
     """
 
     flags: Flags
     values: Hashes
-    lowered: Hashes
+    folded: Hashes
 
 
 @cache
@@ -71,7 +72,7 @@ def tables() -> Tables:
         (str.isdigit, DIGIT),
         (str.islower, LOWER),
     ):
-        flags[np.fromiter(map(test, characters), dtype=bool, count=_CODE_POINTS)] |= bit
+        flags[:_ASSIGNED][np.fromiter(map(test, characters[:_ASSIGNED]), dtype=bool, count=_ASSIGNED)] |= bit
     for letters, bit in ((_TERMINAL, TERMINAL), (_MARKS, MARK), (_FULL_MARKS, FULL_MARK), (_CLOSING, CLOSING)):
         flags[[ord(letter) for letter in letters]] |= bit
     flags[ord("_")] |= WORD
@@ -82,9 +83,17 @@ def tables() -> Tables:
             flags[found.start() : found.end()] |= bit
     flags[(flags & COMBINING) != 0] |= WORD
     values = mixed(np.arange(1, _CODE_POINTS + 1, dtype=np.uint64))
-    lower = np.arange(_CODE_POINTS)
-    lower[:_CASED] = [ord(c.lower()) if len(c.lower()) == 1 else ord(c) for c in characters[:_CASED]]
-    return Tables(flags, values, values[lower])
+    folded = np.arange(_CODE_POINTS)
+    for character in characters[:_ASSIGNED]:
+        if (fold := character.casefold()) != character and len(fold) == 1:
+            folded[ord(character)] = ord(fold)
+    return Tables(flags, values, values[folded])
+
+
+@cache
+def expanding() -> re.Pattern[str]:
+    """Finds characters whose case-folded form is more than one character."""
+    return re.compile("[" + "".join(c for c in map(chr, range(_ASSIGNED)) if len(c.casefold()) > 1) + "]")
 
 
 def mixed(values: Hashes) -> Hashes:

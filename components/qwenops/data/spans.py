@@ -76,14 +76,14 @@ class Texts:
         """uint64 for each span; equal for spans of the same text."""
         return range_hashes(self._sums, spans.starts, spans.ends)
 
-    def lowered_hashes(self, spans: Spans) -> Hashes:
-        """As `hashes`, of the text in lower case."""
-        return range_hashes(prefix_sums(tables().lowered[self.codes]), spans.starts, spans.ends)
+    def folded_hashes(self, spans: Spans) -> Hashes:
+        """As `hashes`, of the case-folded text; a character that folds into several stays as it is."""
+        return range_hashes(prefix_sums(tables().folded[self.codes]), spans.starts, spans.ends)
 
     def count_in(self, places: Integers | Mask) -> Integers:
-        """How many of the places (or of a mask over characters) lie in each document: int64 [N]."""
+        """How many of the ascending places (or of a mask over characters) lie in each document: int64 [N]."""
         found = np.flatnonzero(places) if places.dtype == bool else places
-        return np.bincount(self._document_of(found), minlength=self.count)
+        return self._counts(found)
 
     def total(self, spans: Spans, amounts: NDArray[Any]) -> Integers:
         """Sum of `amounts`, one for each span, by document: int64 [N]."""
@@ -103,7 +103,11 @@ class Texts:
         return prefix_sums(tables().values[self.codes])
 
     def _document_of(self, places: Integers) -> Integers:
-        return np.searchsorted(self.first, places, side="right") - 1
+        """Document of each place; the places ascend, so that one search for each document is enough."""
+        return np.repeat(np.arange(self.count), self._counts(places))
+
+    def _counts(self, places: Integers) -> Integers:
+        return np.diff(np.searchsorted(places, np.append(self.first, len(self.codes))))
 
 
 def is_repeated(keys: Hashes, keep: Literal["first", False] = "first") -> Mask:

@@ -49,7 +49,7 @@ def distinct_stop_words(batch: Batch, languages: Sequence[str], wanted: tuple[st
     found = np.zeros(batch.count, dtype=np.int64)
     if not asked.any():
         return found, asked
-    hashes = batch.lowered_hashes(batch.words)
+    hashes = batch.folded_hashes(batch.words)
     for language in sorted({language for language, flag in zip(languages, asked, strict=True) if flag}):
         here = np.array([other == language for other in languages], dtype=bool)
         keys = _keys(STOP_WORDS[language])
@@ -62,4 +62,4 @@ def distinct_stop_words(batch: Batch, languages: Sequence[str], wanted: tuple[st
 
 def _keys(words: tuple[str, ...]) -> np.ndarray:
     listed = Batch(words)
-    return np.sort(listed.hashes(listed.words))
+    return np.sort(listed.folded_hashes(listed.words))
