@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint ui compile clean
+.PHONY: help demo test test-all lint bench-data ui compile clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ lint: $(STAMP) ## ruff, pyright, import rules, spelling
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/codespell components pipelines tests README.md CHANGELOG.md
+
+bench-data: $(STAMP) ## the data engine beside its yardsticks; BENCH="rules --texts FILE" chooses
+	$(BIN)/python tests/bench/bench_data.py $(BENCH)
 
 ui: $(STAMP) ## open the MLflow UI of runs/tiny on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/runs/tiny/mlflow.db

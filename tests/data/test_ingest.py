@@ -12,7 +12,8 @@ from qwenops.data.ingest.config import IngestConfig
 from qwenops.data.ingest.documents import ingest_pages, page_text, split_of
 from qwenops.data.ingest.language import identify
 from qwenops.data.ingest.run import run
-from qwenops.data.ingest.text import decode, extract, nesting, normalise, normalise_code
+from qwenops.data.ingest.main_text import extract, loose_share, trimmed
+from qwenops.data.ingest.text import decode, nesting, normalise, normalise_code
 
 _FAST = IngestConfig(extractor="resiliparse")
 # Article 1 and 2 of the Universal Declaration of Human Rights, or plain sentences of that kind.
@@ -56,7 +57,7 @@ def _pages(*rows: dict) -> pa.Table:
 
 
 @pytest.mark.parametrize("lang", ["en", "zh", "de", "ru", "ja", "ar"])
-@pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse"])
+@pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse", "combined"])
 def test_extraction_keeps_the_article_and_drops_scripts_and_menus(lang, extractor):
     text = extract(_html(_SENTENCES[lang]).decode(), extractor)
     assert text.count(_SENTENCES[lang]) == 5 or (extractor == "trafilatura" and _SENTENCES[lang] in text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qwenops.contracts.document import CODE_LANGUAGE
-from qwenops.data.characters import ALPHABETIC, ALPHANUMERIC, TERMINAL, tables
+from qwenops.data.characters import ALPHABETIC, ALPHANUMERIC, CLOSING, TERMINAL, tables
 from qwenops.data.quality.batch import SPACE_CHARACTER, Batch
 from qwenops.data.quality.c4 import FEW_SENTENCES, cleaned, few_sentences, refused
 from qwenops.data.quality.config import CodeConfig, FinewebConfig, GopherConfig, QualityConfig, RepetitionConfig
@@ -159,7 +159,9 @@ def fineweb(batch: Batch, languages: Sequence[str], config: FinewebConfig) -> Ch
     whole = batch.lines.where(batch.line_pieces > 0)
     breaks = batch.number(batch.lines) - 1
     words = np.maximum(batch.number(batch.words), 1)
-    ends = batch.total(lines, (batch.flags[lines.ends - 1] & TERMINAL) != 0)
+    # A quotation mark ends a line between blanks only; the published rule has none among its marks.
+    bits = TERMINAL if batch.counting == "blanks" else TERMINAL | CLOSING
+    ends = batch.total(lines, (batch.flags[lines.ends - 1] & bits) == TERMINAL)
     short = batch.total(whole, whole.lengths <= _SHORT_LINE)
     duplicated = batch.repeated(lines)[1] / np.maximum(batch.sizes - breaks, 1)
     return [
