@@ -5,8 +5,8 @@
 
 `--texts` are .txt, .jsonl (field "text" or "body") or their .gz; without it the docstrings of installed packages are
 the corpus. `--articles` is a checkout of scrapinghub/article-extraction-benchmark. Times are CPU seconds of this
-process, because other programs only ever add wall time. datatrove and datasketch are yardsticks: a side that is not installed
-is left out with a sentence (`pip install datatrove spacy nltk`).
+process, because other programs only ever add wall time. datatrove and datasketch are yardsticks: a side that is not
+installed is left out with a sentence (`pip install datatrove spacy nltk`).
 """
 
 import argparse
