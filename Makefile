@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-chart bench-model bench-train bench-gpu lint ui compile compile-check clean
+.PHONY: help demo test test-all test-chart bench-data bench-model bench-train bench-gpu lint ui compile compile-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ lint: $(STAMP) ## ruff, pyright, import rules, spelling
 
 bench-model: $(STAMP) ## time and memory of dual chunk attention against causal SDPA
 	$(BIN)/python tests/bench/bench_model.py
+
+bench-data: $(STAMP) ## the data engine beside its yardsticks; BENCH="rules --texts FILE" chooses
+	$(BIN)/python tests/bench/bench_data.py $(BENCH)
 
 ui: $(STAMP) ## open the MLflow UI of runs/tiny on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/runs/tiny/mlflow.db

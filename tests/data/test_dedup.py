@@ -5,13 +5,18 @@ import random
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qwenops.contracts.document import documents_from_rows, write_part
 from qwenops.data.dedup.clusters import candidate_pairs, ranks, survivors
 from qwenops.data.dedup.config import DedupConfig
 from qwenops.data.dedup.duplicates import document_keys, find_duplicates
-from qwenops.data.dedup.minhash import band_keys, exact_key, jaccard, shingles, signature
+from qwenops.data.dedup.minhash import band_keys, exact_key, jaccard, shingles, signatures
 from qwenops.data.dedup.planted import perturb, plant_and_score
+from qwenops.data.dedup.shingles import find_words, normalised, shingle
+from qwenops.data.spans import Texts
+from qwenops.tasks.overlap import is_unspaced, words
 
 CONFIG = DedupConfig(planted_documents=120)
 WORDS = [a + b for a in ("ka", "lo", "mi", "su", "ter", "van", "wol", "zen") for b in ("ra", "ndi", "pos", "que", "li")]
@@ -56,9 +61,49 @@ def removed_ids(folder):
 
 
 def test_exact_key_ignores_case_space_and_punctuation():
-    assert exact_key("Hello,  World!") == exact_key("hello world") == exact_key("HELLO\n(world)")
-    assert exact_key("hello world") != exact_key("hello word")
-    assert exact_key("...") != exact_key("!!!")
+    same = ("Hello,  World!", "hello world", "HELLO\n(world)")
+    assert len({exact_key(text, CONFIG) for text in same}) == 1
+    assert exact_key("hello world", CONFIG) != exact_key("hello word", CONFIG)
+    assert exact_key("hello world", CONFIG) != exact_key("world hello", CONFIG)
+    assert exact_key("...", CONFIG) != exact_key("!!!", CONFIG)
+
+
+_LETTERS = (
+    "abZ\u00c9\u00df19_ .,-\n\u0301\u0130\u4f60\u597d\u3042\u30a2\u0e01\u0e33\u0e49\u0e31\u0915\u093f\u1000\u102d\ud55c"
+)
+
+
+@settings(deadline=None)  # the first call makes the tables of characters
+@given(st.lists(st.text(st.sampled_from(_LETTERS), max_size=30), min_size=1, max_size=5))
+def test_words_by_class_are_the_words_of_decontamination(texts):
+    batch = Texts([normalised(text) for text in texts])
+    spans, unspaced = find_words(batch)
+    joined = "\n" + "\n".join(normalised(text) for text in texts) + "\n"
+    found = [[] for _ in texts]
+    for start, end, document in zip(spans.starts, spans.ends, spans.document, strict=True):
+        found[document].append(joined[start:end].casefold())
+    assert found == [words(text) for text in texts]
+    assert [is_unspaced(words(text)) for text in texts] == [
+        2 * unspaced[spans.document == n].sum() > (spans.document == n).sum() for n in range(len(texts))
+    ]
+
+
+def test_shingles_do_not_depend_on_the_batch():
+    texts = [*make_texts(5, length=40), "...", "", "one two", "\u6211\u4eec\u4eca\u5929\u5728\u8fd9\u91cc\u8ba8\u8bba"]
+    together = shingle(texts, CONFIG)
+    for number, text in enumerate(texts):
+        alone = shingle([text], CONFIG)
+        assert alone.hashes.tolist() == together.hashes[together.starts[number] : together.starts[number + 1]].tolist()
+        assert alone.exact[0].tolist() == together.exact[number].tolist()
+
+
+def test_shingles_have_the_jaccard_similarity_of_the_plain_definition():
+    rng = random.Random(5)
+    text = make_texts(1, length=80)[0]
+    copy = perturb(text, 0.4, 0.9, CONFIG, rng)
+    plain = [set(zip(*(words(t)[k:] for k in range(5)), strict=False)) for t in (text, copy)]
+    expected = len(plain[0] & plain[1]) / len(plain[0] | plain[1])
+    assert jaccard(shingles(text, CONFIG), shingles(copy, CONFIG)) == pytest.approx(expected)
 
 
 def test_signature_estimates_jaccard_within_three_deviations():
@@ -66,9 +111,9 @@ def test_signature_estimates_jaccard_within_three_deviations():
     text = make_texts(1)[0]
     for low, high in ((0.85, 0.95), (0.5, 0.6)):
         copy = perturb(text, low, high, CONFIG, rng)
-        left, right = shingles(text, CONFIG), shingles(copy, CONFIG)
-        exact = jaccard(left, right)
-        estimate = np.mean(signature(left, hashes) == signature(right, hashes))
+        exact = jaccard(shingles(text, CONFIG), shingles(copy, CONFIG))
+        left, right = signatures(shingle([text, copy], CONFIG), hashes)
+        estimate = np.mean(left == right)
         assert abs(estimate - exact) < 3 * np.sqrt(exact * (1 - exact) / hashes)
 
 

@@ -11,8 +11,9 @@ from qwenops.contracts.document import PAGE_SCHEMA, check_documents, part_paths,
 from qwenops.data.ingest.config import IngestConfig
 from qwenops.data.ingest.documents import ingest_pages, page_text, split_of
 from qwenops.data.ingest.language import identify
+from qwenops.data.ingest.main_text import extract, loose_share, trimmed
 from qwenops.data.ingest.run import run
-from qwenops.data.ingest.text import decode, extract, nesting, normalise, normalise_code
+from qwenops.data.ingest.text import decode, nesting, normalise, normalise_code
 
 _FAST = IngestConfig(extractor="resiliparse")
 # Article 1 and 2 of the Universal Declaration of Human Rights, or plain sentences of that kind.
@@ -55,8 +56,26 @@ def _pages(*rows: dict) -> pa.Table:
     return pa.Table.from_pylist(table, schema=PAGE_SCHEMA)
 
 
+def test_trimming_cuts_head_labels_footers_and_repeated_captions():
+    prose = [
+        "A first sentence of the article, long enough to be prose.",
+        "Another one follows it, as long as the first.",
+    ]
+    lines = ["The title", "By A. Writer", prose[0], "Advertisement", "A caption", prose[1], "A caption",
+             "\u00a9 2020 Some paper. All rights reserved.", "A closing line"]  # fmt: skip
+    assert trimmed("\n".join(lines)).split("\n") == [*prose, "A closing line"]
+
+
+def test_trimming_leaves_a_text_without_prose_as_it_is():
+    assert trimmed("One\nTwo\nThree") == "One\nTwo\nThree"
+    assert loose_share("One\nTwo\nThree") == 1.0
+    assert (
+        loose_share("\u8fd9\u662f\u4e00\u4e2a\u8db3\u591f\u957f\u7684\u4e2d\u6587\u53e5\u5b50\u4e86\u5417\uff1f") == 0.0
+    )
+
+
 @pytest.mark.parametrize("lang", ["en", "zh", "de", "ru", "ja", "ar"])
-@pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse"])
+@pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse", "combined"])
 def test_extraction_keeps_the_article_and_drops_scripts_and_menus(lang, extractor):
     text = extract(_html(_SENTENCES[lang]).decode(), extractor)
     assert text.count(_SENTENCES[lang]) == 5 or (extractor == "trafilatura" and _SENTENCES[lang] in text)

@@ -68,7 +68,12 @@ def read_records(path: str, raw: bytes, max_bytes: int) -> Iterator[Record]:
 def _records(suffixes: list[str], raw: bytes) -> Iterator[Record]:
     *before, last = ["", *suffixes] if suffixes else ["", ""]
     if last == ".gz":
-        yield from _records(before, gzip.decompress(raw))
+        content, is_whole = _inflated(raw)
+        yield from _records(before, content)
+        if not is_whole:  # what could be read is kept, and the account says that something is missing
+            yield Record("#rest", _TEXT, b"", "truncated")
+    elif last == ".zst":
+        yield from _records(before, pa.input_stream(pa.py_buffer(raw), compression="zstd").read())
     elif last == ".jsonl":
         yield from _json_lines(raw)
     elif last == ".json":
@@ -79,6 +84,18 @@ def _records(suffixes: list[str], raw: bytes) -> Iterator[Record]:
         yield from _warc(raw)
     else:
         yield Record("", _MIME.get(last, _TEXT), raw)
+
+
+def _inflated(raw: bytes) -> tuple[bytes, bool]:
+    """The content of all members of a gzip file, and whether the last one is whole."""
+    pieces: list[bytes] = []
+    while raw:
+        member = zlib.decompressobj(wbits=31)
+        pieces.append(member.decompress(raw) + member.flush())
+        if not member.eof:
+            return b"".join(pieces), False
+        raw = member.unused_data.lstrip(b"\0")
+    return b"".join(pieces), True
 
 
 def _json_lines(raw: bytes) -> Iterator[Record]:
@@ -128,7 +145,9 @@ def _warc(raw: bytes) -> Iterator[Record]:
         headers = _headers(raw[place:end])
         start = end + len(_PROTOCOL_END)
         length = int(headers.get("content-length", "0"))
-        if headers.get("warc-type") == "response":
+        if start + length > len(raw):
+            yield Record(headers.get("warc-target-uri", "#rest"), _TEXT, b"", "truncated")
+        elif headers.get("warc-type") == "response":
             yield _response(headers.get("warc-target-uri", ""), raw[start : start + length])
         place = raw.find(b"WARC/", start + length)
 

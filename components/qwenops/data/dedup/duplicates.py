@@ -15,15 +15,21 @@ from numpy.typing import NDArray
 from qwenops.contracts.document import iter_documents
 from qwenops.data.dedup.clusters import Pair, candidate_pairs, ranks, survivors
 from qwenops.data.dedup.config import DedupConfig
-from qwenops.data.dedup.minhash import band_keys, exact_key, jaccard, shingles
+from qwenops.data.dedup.minhash import jaccard, keys_of, shingles
+from qwenops.data.dedup.shingles import in_batches, shingle
 
 
 def document_keys(table: pa.Table, config: DedupConfig) -> pa.Table:
-    """Id, quality, exact key and one LSH key per band ("band_00", ...) of each document of `table`."""
-    texts = table["text"].to_pylist()
-    bands = band_keys(texts, config).T
-    columns = {"id": table["id"], "quality": table["quality"], "exact": pa.array(map(exact_key, texts), pa.string())}
-    columns |= {f"band_{number:02}": pa.array(np.ascontiguousarray(keys)) for number, keys in enumerate(bands)}
+    """Id, quality, exact key (16 bytes) and one LSH key per band ("band_00", ...) of each document of `table`."""
+    exact: list[bytes] = []
+    bands: list[NDArray[np.uint64]] = [np.zeros((0, config.bands), dtype=np.uint64)]
+    for batch in in_batches(table["text"].to_pylist()):
+        found = shingle(batch, config)
+        exact += [row.tobytes() for row in found.exact]
+        bands.append(keys_of(found, config))
+    columns = {"id": table["id"], "quality": table["quality"], "exact": pa.array(exact, pa.binary(16))}
+    keys = np.concatenate(bands)
+    columns |= {f"band_{number:02}": pa.array(keys[:, number].copy()) for number in range(config.bands)}
     return pa.table(columns)
 
 
@@ -53,8 +59,8 @@ def find_duplicates(config: DedupConfig, documents: Path, parts: list[Path]) -> 
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["id"]), schema=schema)
 
 
-def _exact_pairs(keys: list[str]) -> set[Pair]:
-    first: dict[str, int] = {}
+def _exact_pairs(keys: list[bytes]) -> set[Pair]:
+    first: dict[bytes, int] = {}
     return {(first[key], number) for number, key in enumerate(keys) if first.setdefault(key, number) != number}
 
 

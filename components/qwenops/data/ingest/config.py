@@ -10,9 +10,10 @@ from qwenops.recipe.config import Config
 class IngestConfig(Config):
     """Extraction, normalisation, language identification and the train/heldout split."""
 
-    extractor: Literal["trafilatura", "resiliparse"] = Field(
-        default="trafilatura",
-        description="Reader of the main content of HTML; resiliparse is 20 times faster. house choice: FineWeb's.",
+    extractor: Literal["combined", "trafilatura", "resiliparse"] = Field(
+        default="combined",
+        description="Reader of the main content of HTML; combined is resiliparse, trimmed, and trafilatura where that"
+        " looks bad. house choice: the best F1 at more than 200 pages a second.",
     )
     max_nesting: int = Field(
         default=200,

@@ -8,7 +8,8 @@ import pyarrow as pa
 from qwenops.contracts.document import CODE_LANGUAGE, documents_from_rows, dropped_table
 from qwenops.data.ingest.config import IngestConfig
 from qwenops.data.ingest.language import identify
-from qwenops.data.ingest.text import damaged_share, decode, extract, nesting, normalise, normalise_code
+from qwenops.data.ingest.main_text import extract
+from qwenops.data.ingest.text import damaged_share, decode, nesting, normalise, normalise_code
 
 _COPIED = ("id", "source", "domain", "url", "license")
 

@@ -1,17 +1,12 @@
-"""Bytes to clean text: charset, main content of HTML, Unicode and whitespace.
+"""Bytes to clean text: charset, depth of markup, Unicode and whitespace.
 
 Each function refuses with a reason word instead of raising: a bad page is an ordinary event on the web.
 """
 
 import re
 import unicodedata
-from typing import Literal
 
-import trafilatura
-from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
-
-Extractor = Literal["trafilatura", "resiliparse"]
 
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)\b[^<>]*?(/?)>")
 # Void elements never hold anything, and these other ones are closed by their next sibling.
@@ -74,13 +69,6 @@ def nesting(html: str, limit: int) -> int:
         if deepest > limit:
             break
     return deepest
-
-
-def extract(html: str, extractor: Extractor) -> str:
-    """The main content of a page as plain text, '' when there is none; navigation, scripts and comments go."""
-    if extractor == "trafilatura":
-        return trafilatura.extract(html, favor_precision=True, include_comments=False) or ""
-    return extract_plain_text(html, main_content=True, alt_texts=False, links=False, form_fields=False, comments=False)
 
 
 def normalise(text: str) -> str:

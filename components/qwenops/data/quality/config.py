@@ -24,8 +24,13 @@ class GopherConfig(Config):
     max_ellipsis_lines: float = Field(default=0.3, description="Most lines that trail off. house choice: Gopher's.")
     min_alphabetic_words: float = Field(default=0.8, description="Least words with a letter. house choice: Gopher's.")
     min_stop_words: int = Field(
-        default=2, ge=0, description="Distinct English stop words needed. house choice: Gopher's."
+        default=2, ge=0, description="Distinct stop words of the language needed. house choice: Gopher's."
     )
+    stop_word_languages: tuple[str, ...] = Field(
+        default=("en", "de", "fr", "es", "pt", "it", "nl", "ru", "cs", "pl", "tr", "ar", "fa", "he", "id", "ms", "vi",
+                 "hi", "ur", "bn"),
+        description="Languages asked for stop words; those with a list. house choice: Gopher asks English.",
+    )  # fmt: skip
 
 
 class RepetitionConfig(Config):
@@ -52,7 +57,7 @@ class RepetitionConfig(Config):
 
 
 class C4Config(Config):
-    """C4's line and document rules; the rule on how lines end is off, as in FineWeb."""
+    """C4's line and document rules."""
 
     domains: tuple[str, ...] = Field(
         default=("web",), description="Where they apply. house choice: written for web text."
@@ -60,6 +65,10 @@ class C4Config(Config):
     min_words_per_line: int = Field(default=3, ge=0, description="Shorter lines are cut. house choice: C4's.")
     max_word_characters: int = Field(
         default=1000, ge=1, description="Lines with a longer word are cut. house choice: C4's."
+    )
+    line_end: Literal["any", "terminal"] = Field(
+        default="any",
+        description="terminal: lines that no mark ends are cut, as C4 does. house choice: any, as FineWeb.",
     )
     min_sentences: int = Field(default=5, ge=0, description="Fewer sentences are dropped. house choice: C4's.")
 
@@ -122,6 +131,11 @@ class ClassifierConfig(Config):
 class QualityConfig(Config):
     """Rules first, then the classifier; every dropped document has a reason word."""
 
+    counting: Literal["blanks", "marks"] = Field(
+        default="marks",
+        description="marks: punctuation marks are words and each line is a sentence at least, as the thresholds were"
+        " published; blanks: words stand between blanks. house choice: the published meaning.",
+    )
     gopher: GopherConfig = Field(default=GopherConfig(), description="Gopher quality rules. §3.1 (heuristic filters).")
     repetition: RepetitionConfig = Field(
         default=RepetitionConfig(), description="Repetition. §3.1 (heuristic filters)."

@@ -62,8 +62,8 @@ def run(config: QualityConfig, *, documents: Path, stage: Stage) -> None:
 def _rule_part(table: pa.Table, config: QualityConfig) -> PartResult:
     passed: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    for row in table.to_pylist():
-        text, reason = judge(row["text"], row["lang"], row["domain"], config)
+    judged = judge(*(table[name].to_pylist() for name in ("text", "lang", "domain")), config)
+    for row, text, reason in zip(table.to_pylist(), judged.texts, judged.reasons, strict=True):
         (failed if reason else passed).append(row | {"text": text, "reason": reason})
     for row in passed:
         del row["reason"]

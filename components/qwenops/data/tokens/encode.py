@@ -5,9 +5,12 @@ the end of text that is appended here. The `tokenizers` library reads the folder
 import transformers, which takes longer than encoding a part.
 """
 
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from qwenops.contracts.tokens import END_OF_TEXT
@@ -51,18 +54,14 @@ def encode_documents(table: pa.Table, encoder: Tokenizer, batch_documents: int) 
 
 
 def _encode_batch(batch: pa.RecordBatch, encoder: Tokenizer, end_of_text: int) -> pa.RecordBatch:
-    rows = batch.to_pylist()
-    encoded = encoder.encode_batch_fast([row["text"] for row in rows], add_special_tokens=False)
-    return pa.RecordBatch.from_pylist(
-        [
-            {
-                "id": row["id"],
-                "shard": f"{row['split']}-{bucket_of(row['domain'], row['lang'])}",
-                "lang": row["lang"],
-                "bytes": len(row["text"].encode()),
-                "ids": [*encoding.ids, end_of_text],
-            }
-            for row, encoding in zip(rows, encoded, strict=True)
-        ],
-        schema=ENCODED_SCHEMA,
-    )
+    texts = batch.column("text").to_pylist()
+    encoded = encoder.encode_batch_fast(texts, add_special_tokens=False)
+    pieces = [piece for encoding in encoded for piece in (encoding.ids, (end_of_text,))]
+    flat = np.fromiter(chain.from_iterable(pieces), dtype=np.uint32)
+    ends = np.cumsum([len(encoding) + 1 for encoding in encoded], dtype=np.int32)
+    ids = pa.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), flat)
+    kinds = (batch.column(name).to_pylist() for name in ("split", "domain", "lang"))
+    shards = [f"{split}-{bucket_of(domain, lang)}" for split, domain, lang in zip(*kinds, strict=True)]
+    sizes = pc.binary_length(batch.column("text")).cast(pa.int64())
+    columns = [batch.column("id"), pa.array(shards, pa.string()), batch.column("lang"), sizes, ids]
+    return pa.RecordBatch.from_arrays(columns, schema=ENCODED_SCHEMA)

@@ -1,0 +1,111 @@
+"""C4's rules: refuse a document, cut its bad lines, and ask for enough sentences in what is left."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from qwenops.data.characters import CLOSING, FULL_MARK, LOWER, MARK, SPACE
+from qwenops.data.quality.batch import Batch
+from qwenops.data.quality.config import C4Config
+from qwenops.data.spans import Integers, Mask
+
+FEW_SENTENCES = "c4_few_sentences"
+_CITATION = re.compile(r"\[\d{1,3}\]|\[edit\]|\[citation needed\]")
+_BLANK_LINES = re.compile(r"\n{3,}")
+_BAD_PHRASES = (
+    "javascript",
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+)
+_ENDS = (".", "?", "!", '"', "'")
+_TRAILING = "..."
+
+
+def refused(texts: Sequence[str]) -> list[tuple[str, Mask]]:
+    """Which texts hold filler or a curly bracket."""
+    return [
+        ("c4_lorem_ipsum", np.array(["lorem ipsum" in text.lower() for text in texts], dtype=bool)),
+        ("c4_curly_bracket", np.array(["{" in text for text in texts], dtype=bool)),
+    ]
+
+
+def cleaned(batch: Batch, texts: Sequence[str], spaced: Mask, chosen: Sequence[int], config: C4Config) -> list[str]:
+    """The texts `chosen` of the batch without citation marks and bad lines.
+
+    Args:
+        batch: All texts.
+        texts: The same.
+        spaced: For each chosen text, whether its script has blanks between words.
+        chosen: Numbers in the batch.
+        config: What a bad line is.
+    """
+    short = batch.total(batch.lines, (batch.line_pieces > 0) & (batch.line_pieces < config.min_words_per_line))
+    long = batch.total(batch.pieces, batch.pieces.lengths > config.max_word_characters)
+    result: list[str] = []
+    for number, is_spaced in zip(chosen, spaced.tolist(), strict=True):
+        text = texts[number]
+        suspect = "[" in text or long[number] or (is_spaced and short[number]) or config.line_end == "terminal"
+        if suspect or _has_bad_phrase(text):
+            text = _cut(text, is_spaced, config)
+        result.append(_BLANK_LINES.sub("\n\n", text).strip())
+    return result
+
+
+def few_sentences(batch: Batch, config: C4Config) -> list[tuple[str, Mask]]:
+    """Which texts have too few sentences.
+
+    Where blanks count, a sentence is a mark that something closes; where marks count, every line is one at least and
+    a new one may begin within it, as in the sentence splitters of published filters.
+    """
+    if batch.counting == "blanks":
+        closed = np.concatenate([(batch.flags[1:] & CLOSING) != 0, [False]])
+        ends = (((batch.flags & MARK) != 0) & closed) | ((batch.flags & FULL_MARK) != 0)
+        return [(FEW_SENTENCES, batch.count_in(ends) < config.min_sentences)]
+    return [(FEW_SENTENCES, batch.count_in(_breaks(batch)) + batch.number(batch.filled_lines) < config.min_sentences)]
+
+
+def _breaks(batch: Batch) -> Integers:
+    """Places within lines where one sentence ends and another begins: a mark, a blank, and no small letter.
+
+    The point of an initial ("J. Smith") ends nothing.
+    """
+    marks = np.flatnonzero(batch.flags & (MARK | FULL_MARK))
+    after = marks + 1
+    after += (batch.flags[after] & (CLOSING | SPACE)) == CLOSING
+    full = (batch.flags[marks] & FULL_MARK) != 0
+    next_piece = np.searchsorted(batch.pieces.starts, after)
+    inside = next_piece < len(batch.pieces.starts)
+    marks, after, full, next_piece = marks[inside], after[inside], full[inside], next_piece[inside]
+    begins = batch.pieces.starts[next_piece]
+    line = np.searchsorted(batch.lines.starts, marks, side="right")
+    same_line = line == np.searchsorted(batch.lines.starts, begins, side="right")
+    initial = (marks - batch.pieces.starts[np.maximum(next_piece - 1, 0)] == 1) & (batch.flags[begins] & LOWER == 0)
+    blank = (batch.flags[after] & SPACE) != 0
+    closes = blank & ((batch.flags[begins] & LOWER) == 0) & ~initial
+    return marks[same_line & (closes | full)]
+
+
+def _cut(text: str, is_spaced: bool, config: C4Config) -> str:
+    lines = (_CITATION.sub("", line) if "[" in line else line for line in text.split("\n"))
+    return "\n".join(line for line in lines if not line.strip() or _is_good(line, is_spaced, config))
+
+
+def _is_good(line: str, is_spaced: bool, config: C4Config) -> bool:
+    words = line.split()
+    if is_spaced and len(words) < config.min_words_per_line:
+        return False
+    if max(map(len, words)) > config.max_word_characters:
+        return False
+    if config.line_end == "terminal" and (not line.rstrip().endswith(_ENDS) or line.rstrip().endswith(_TRAILING)):
+        return False
+    return not _has_bad_phrase(line)
+
+
+def _has_bad_phrase(text: str) -> bool:
+    lowered = text.lower()
+    return any(phrase in lowered for phrase in _BAD_PHRASES)

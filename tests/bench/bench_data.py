@@ -1,0 +1,318 @@
+"""Speed and accuracy of the data engine, each beside the tool it is measured against, in one process on one core.
+
+    python tests/bench/bench_data.py [rules extraction minhash duplicates tokens memory]
+        [--texts FILE ...] [--articles FOLDER] [--documents 500]
+
+`--texts` are .txt, .jsonl (field "text" or "body") or their .gz; without it the docstrings of installed packages are
+the corpus. `--articles` is a checkout of scrapinghub/article-extraction-benchmark. Times are CPU seconds of this
+process, because other programs only ever add wall time. datatrove and datasketch are yardsticks: a side that is not
+installed is left out with a sentence (`pip install datatrove spacy nltk`).
+"""
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import random
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+_DEFAULT_PACKAGES = ("numpy", "pandas", "scipy", "sklearn", "torch", "transformers")
+_SPLIT_LINES = (3, 40)
+
+
+def corpus(paths: list[Path], count: int) -> list[str]:
+    """Up to `count` documents; running text is cut into documents of 3 to 40 lines."""
+    found: list[str] = []
+    for path in paths:
+        found += list(_documents(path))
+    if not paths:
+        from qwenops.data.collect.environment import docstring_page, python_files
+
+        for package in _DEFAULT_PACKAGES:
+            found += [docstring_page(path.read_text("utf-8", "replace"), name) for name, path in python_files(package)]
+    found = [text for text in found if text.strip()]
+    return random.Random(0).sample(found, min(count, len(found)))
+
+
+def _documents(path: Path) -> Iterator[str]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", errors="replace") as stream:
+        if ".jsonl" in path.suffixes:
+            for line in stream:
+                row = json.loads(line)
+                yield row.get("text") or row.get("body") or ""
+            return
+        lines, rng = stream.read().split("\n"), random.Random(1)
+    place = 0
+    while place < len(lines):
+        size = rng.randint(*_SPLIT_LINES)
+        yield "\n".join(lines[place : place + size])
+        place += size
+
+
+def seconds(work: Callable[[], object], repeats: int = 1) -> float:
+    """The least CPU seconds of a few runs."""
+    times = []
+    for _ in range(repeats):
+        began = time.process_time()
+        work()
+        times.append(time.process_time() - began)
+    return min(times)
+
+
+def rules(texts: list[str], _: argparse.Namespace) -> None:
+    """Gopher, Gopher repetition, C4 and FineWeb against datatrove's four filters, default thresholds on both sides."""
+    from qwenops.data.quality.config import C4Config, QualityConfig
+    from qwenops.data.quality.rules import judge
+
+    config = QualityConfig(c4=C4Config(line_end="terminal"))
+    columns = (["en"] * len(texts), ["web"] * len(texts))
+    judge(texts[:20], columns[0][:20], columns[1][:20], config)
+    judged = judge(texts, *columns, config)
+    ours = seconds(lambda: judge(texts, *columns, config), repeats=3)
+    print(f"  ours       {len(texts) / ours:8.0f} documents/s  kept {judged.reasons.count('')} of {len(texts)}")
+    try:
+        from datatrove.data import Document
+        from datatrove.pipeline import filters
+    except ImportError:
+        print("  datatrove is not installed")
+        return
+    names = ("GopherRepetitionFilter", "GopherQualityFilter", "C4QualityFilter", "FineWebQualityFilter")
+    family = [getattr(filters, name)() for name in names]
+    for one in family:
+        one.filter(Document(text="Some words that load the tokenizer.", id="0"))
+    kept: list[str] = []
+
+    def chain() -> None:
+        for text in texts:
+            document = Document(text=text, id="0")
+            answers = (one.filter(document) for one in family)
+            kept.append(next((answer[1] for answer in answers if answer is not True), ""))
+
+    theirs = seconds(chain)
+    differ = Counter(
+        (a or "kept", b or "kept") for a, b in zip(kept, judged.reasons, strict=True) if bool(a) != bool(b)
+    )
+    print(
+        f"  datatrove  {len(texts) / theirs:8.0f} documents/s  kept {kept.count('')}"
+        f"   ours is {theirs / ours:.1f} times as fast"
+    )
+    print(f"  same decision on {1 - differ.total() / len(texts):.2%}; theirs, ours: {dict(differ.most_common(6))}")
+
+
+def extraction(_: list[str], options: argparse.Namespace) -> None:
+    """F1 of 4-word shingles on the article benchmark, and pages a second."""
+    from qwenops.data.ingest.main_text import extract
+
+    if not options.articles:
+        print("  needs --articles")
+        return
+    truth = json.loads((options.articles / "ground-truth.json").read_text(encoding="utf-8"))
+    pages = {
+        name: gzip.decompress((options.articles / "html" / f"{name}.html.gz").read_bytes()).decode("utf-8", "replace")
+        for name in sorted(truth)
+    }
+    for extractor in ("combined", "resiliparse", "trafilatura"):
+        found: dict[str, str] = {}
+        spent = seconds(
+            lambda found=found, by=extractor: found.update({n: extract(html, by) for n, html in pages.items()})
+        )
+        marks = [_shares(truth[name]["articleBody"], found[name]) for name in pages]
+        precision, recall = (sum(values) / len(values) for values in zip(*marks, strict=True))
+        score = 2 * precision * recall / (precision + recall)
+        print(
+            f"  {extractor:12} F1 {score:.4f}  precision {precision:.4f}  recall {recall:.4f}"
+            f"  {len(pages) / spent:7.1f} pages/s  ({len(pages)} pages)"
+        )
+
+
+def _shares(truth: str, found: str) -> tuple[float, float]:
+    wanted, got = _shingle_counts(truth), _shingle_counts(found)
+    common = (wanted & got).total()
+    return common / max(got.total(), 1), common / max(wanted.total(), 1)
+
+
+def _shingle_counts(text: str) -> Counter[tuple[str, ...]]:
+    words = re.findall(r"\w+", text)
+    return Counter(tuple(words[i : i + 4]) for i in range(max(1, len(words) - 3)))
+
+
+def minhash(texts: list[str], _: argparse.Namespace) -> None:
+    """Signatures of 120 permutations over 5-word shingles, shingling included."""
+    from qwenops.data.dedup.config import DedupConfig
+    from qwenops.data.dedup.minhash import band_keys
+    from qwenops.tasks.overlap import words
+
+    config = DedupConfig()
+    band_keys(texts[:20], config)
+    ours = seconds(lambda: band_keys(texts, config), repeats=3)
+    print(f"  ours       {len(texts) / ours:8.0f} documents/s")
+    try:
+        from datasketch import MinHash
+    except ImportError:
+        print("  datasketch is not installed")
+        return
+
+    def theirs() -> None:
+        for text in texts:
+            tokens = words(text)
+            count = max(1, len(tokens) - config.word_shingle + 1)
+            grams = [" ".join(tokens[i : i + config.word_shingle]).encode() for i in range(count)]
+            MinHash(num_perm=config.hashes).update_batch(grams)
+
+    spent = seconds(theirs)
+    print(f"  datasketch {len(texts) / spent:8.0f} documents/s   ours is {spent / ours:.1f} times as fast")
+
+
+def duplicates(texts: list[str], _: argparse.Namespace) -> None:
+    """Recall and precision: planted pairs of known similarity, and every pair of the corpus by brute force."""
+    from qwenops.data.dedup.clusters import candidate_pairs
+    from qwenops.data.dedup.config import DedupConfig
+    from qwenops.data.dedup.minhash import band_keys, jaccard, shingles
+    from qwenops.data.dedup.planted import perturb, plant_and_score
+
+    config, rng = DedupConfig(), random.Random(3)
+    score = plant_and_score(texts, config, seed=3)
+    print(
+        f"  planted     recall {score.recall:.4f} of {score.copies}  precision {score.precision:.4f},"
+        f" {score.misses} near misses"
+    )
+    some = [text[:2000] for text in texts[:200]]
+    some += [copy for text in some[:100] if (copy := perturb(text, 0.5, 1.0, config, rng))]
+    sets = [shingles(text, config) for text in some]
+    pairs = [(a, b) for b in range(len(some)) for a in range(b)]
+    near = {pair for pair in pairs if jaccard(sets[pair[0]], sets[pair[1]]) >= config.jaccard}
+    candidates = candidate_pairs(band_keys(some, config).T)
+    found = {pair for pair in candidates if jaccard(sets[pair[0]], sets[pair[1]]) >= config.jaccard}
+    recall, precision = len(found & near) / max(len(near), 1), len(found & near) / max(len(found), 1)
+    print(f"  brute force recall {recall:.4f} of {len(near)}  precision {precision:.4f}, {len(pairs)} pairs compared")
+
+
+def tokens(texts: list[str], _: argparse.Namespace) -> None:
+    """The stage's encoding against the tokenizers library driven directly, one thread each."""
+    import pyarrow as pa
+
+    from qwenops.data.tokenizer.bpe import save, train
+    from qwenops.data.tokens.encode import encode_documents, load_encoder
+
+    with TemporaryDirectory() as folder:
+        save(train(texts, 4096, 2), Path(folder))
+        encoder = load_encoder(Path(folder))
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    names = {"id": [str(n) for n in range(len(texts))], "text": texts}
+    table = pa.table(
+        names | {name: [value] * len(texts) for name, value in (("domain", "web"), ("lang", "en"), ("split", "train"))}
+    )
+
+    def direct() -> None:
+        for start in range(0, len(texts), 256):
+            encoder.encode_batch_fast(texts[start : start + 256], add_special_tokens=False)
+
+    direct()
+    theirs = seconds(direct, repeats=2)
+    ours = seconds(lambda: encode_documents(table, encoder, 256), repeats=2)
+    print(f"  tokenizers {size / theirs:6.2f} MB/s   stage {size / ours:6.2f} MB/s   overhead {ours / theirs - 1:.1%}")
+
+
+_MEMORY = """
+import resource, sys
+from pathlib import Path
+from bench_data import STAGE_WORK
+STAGE_WORK[sys.argv[1]]([Path(p) for p in sys.argv[2:]])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def _rule_parts(parts: list[Path]) -> None:
+    import pyarrow.parquet as pq
+
+    from qwenops.data.quality.config import QualityConfig
+    from qwenops.data.quality.run import _rule_part
+
+    for part in parts:
+        _rule_part(pq.read_table(part), QualityConfig())
+
+
+def _key_parts(parts: list[Path]) -> None:
+    import pyarrow.parquet as pq
+
+    from qwenops.data.dedup.config import DedupConfig
+    from qwenops.data.dedup.duplicates import document_keys
+
+    for part in parts:
+        document_keys(pq.read_table(part), DedupConfig())
+
+
+STAGE_WORK = {"quality": _rule_parts, "dedup": _key_parts}
+
+
+def memory(texts: list[str], _: argparse.Namespace) -> None:
+    """Peak memory of a worker process over one part, and over ten of the same size."""
+    from qwenops.contracts.document import documents_from_rows, write_part
+
+    common = {
+        "source": "s",
+        "domain": "web",
+        "url": "",
+        "license": "CC0-1.0",
+        "lang": "en",
+        "lang_score": 1.0,
+        "split": "train",
+    }
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"part-{number:05}.parquet" for number in range(10)]
+        for number, path in enumerate(paths):
+            write_part(
+                documents_from_rows(common | {"id": f"{number}-{n}", "text": t} for n, t in enumerate(texts)), path
+            )
+        for stage in STAGE_WORK:
+            peaks = [
+                int(
+                    subprocess.run(
+                        [sys.executable, "-c", _MEMORY, stage, *map(str, paths[:count])],
+                        capture_output=True, text=True, check=True, cwd=Path(__file__).parent,
+                    ).stdout
+                )
+                for count in (1, 10)
+            ]  # fmt: skip
+            size = sum(len(text.encode()) for text in texts) / 1e6
+            print(
+                f"  {stage:8} {size:.0f} MB: {peaks[0]} MiB   {10 * size:.0f} MB: {peaks[1]} MiB"
+                f"   ({peaks[1] / peaks[0] - 1:+.0%})"
+            )
+
+
+_SECTIONS = {f.__name__: f for f in (rules, extraction, minhash, duplicates, tokens, memory)}
+
+
+def main() -> None:
+    """Run the chosen sections, all of them without an argument."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", choices=[*_SECTIONS, []], help="which to run")
+    parser.add_argument("--texts", nargs="*", type=Path, default=[])
+    parser.add_argument("--articles", type=Path)
+    parser.add_argument("--documents", type=int, default=500)
+    options = parser.parse_args()
+    texts = corpus(options.texts, options.documents)
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    names = ", ".join(path.name for path in options.texts) or "docstrings of " + ", ".join(_DEFAULT_PACKAGES)
+    print(f"{len(texts)} documents, {size:.2f} MB: {names}; Python {platform.python_version()}, {os.cpu_count()} CPUs")
+    for name in options.sections or _SECTIONS:
+        print(f"{name}: {(_SECTIONS[name].__doc__ or '').splitlines()[0]}", flush=True)
+        _SECTIONS[name](texts, options)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
+
+
+if __name__ == "__main__":
+    main()
