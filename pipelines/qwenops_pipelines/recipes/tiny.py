@@ -86,9 +86,7 @@ def _help(lang: str, folder: str, sha256: str, cap_bytes: int) -> DebianSource:
 _RULES = {
     # Words between blanks and English stop words only: what the relaxed thresholds below were chosen with.
     "counting": "blanks",
-    "gopher": GopherConfig(
-        min_words=30, min_alphabetic_words=0.7, max_ellipsis_lines=0.5, stop_word_languages=("en",)
-    ),
+    "gopher": GopherConfig(min_words=30, min_alphabetic_words=0.7, max_ellipsis_lines=0.5, stop_word_languages=("en",)),
     "repetition": RepetitionConfig(
         domains=("web", "prose"),
         max_duplicate_lines=0.6,
