@@ -102,6 +102,7 @@ def _add_kubeflow(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pipeline", type=Path, help="YAML that `qwenops compile` wrote")
     parser.add_argument("--host", default="", help="address of Kubeflow Pipelines (default $KF_PIPELINES_ENDPOINT)")
     parser.add_argument("--namespace", default="", help="namespace of the run; empty where there is one user")
+    parser.add_argument("--service-account", default="", help="account of the steps (default: Kubeflow's own)")
     parser.add_argument("--experiment", default="qwenops", help="experiment in the UI (default qwenops)")
     parser.add_argument("--run-name", default="", help="name of the run (default: the version's name)")
     parser.add_argument("--commit", default="", help="commit that names the version (default: version and digest)")

@@ -74,7 +74,7 @@ def _schedule(options: argparse.Namespace) -> int:
 def _submission(options: argparse.Namespace, submit: Any) -> tuple[Any, Any, dict[str, str]]:
     """Target, package and form of `submit` and `schedule`."""
     host = options.host or os.environ.get("KF_PIPELINES_ENDPOINT", "")
-    target = submit.Target(host, options.namespace, options.experiment)
+    target = submit.Target(host, options.namespace, options.experiment, options.service_account)
     package = submit.read_package(options.pipeline, options.commit)
     parameters: dict[str, str] = {}
     if options.recipe or options.overrides:

@@ -33,11 +33,12 @@ _PAGE = 100
 
 @dataclass(frozen=True)
 class Target:
-    """Where to: address, namespace, experiment; empty takes the default of each."""
+    """Where to: address, namespace, experiment, account of the steps; empty takes the default of each."""
 
     host: str = ""
     namespace: str = ""
     experiment: str = EXPERIMENT
+    service_account: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,12 @@ def submit(target: Target, package: Package, parameters: Mapping[str, str], run_
         experiment = _experiment(client, target)
         pipeline_id, version_id = upload(client, target, package)
         run = client.run_pipeline(
-            experiment, run_name, params=dict(parameters), pipeline_id=pipeline_id, version_id=version_id
+            experiment,
+            run_name,
+            params=dict(parameters),
+            pipeline_id=pipeline_id,
+            version_id=version_id,
+            service_account=target.service_account or None,
         )
     return client, run.run_id
 
@@ -126,6 +132,7 @@ def schedule(target: Target, package: Package, parameters: Mapping[str, str], na
             mode=_API.RecurringRunMode.ENABLE,
             max_concurrency="1",
             no_catchup=True,
+            service_account=target.service_account or None,
         )
         listed = client.list_recurring_runs(experiment_id=experiment, page_size=_PAGE).recurring_runs or []
         old = [run for run in listed if run.display_name == name]
@@ -268,6 +275,7 @@ def _identity(run: Any) -> tuple[Any, ...]:
         schedule_.cron if schedule_ else None,
         (run.runtime_config.parameters if run.runtime_config else None) or {},
         str(run.mode),
+        run.service_account or "",
     )
 
 

@@ -48,11 +48,13 @@ def qwenops(*arguments):
 def test_submit_uploads_a_version_named_by_commit_and_waits(backend, package, tmp_path, capsys):
     summary = tmp_path / "summary.md"
     options = ("--host", backend.address, "--commit", "abc123", "--wait", "--summary", summary)
+    options += ("--service-account", "qwenops-pipeline")
     assert qwenops("submit", package, *options) == 0
     assert [item["display_name"] for item in backend.pipelines.values()] == ["qwenops-smoke-evaluation"]
     assert [item["display_name"] for item in backend.versions.values()] == ["smoke@abc123"]
     (run,) = backend.runs.values()
     assert run["runtime_config"]["parameters"] == {"run_name": "smoke@abc123"}
+    assert run["service_account"] == "qwenops-pipeline"
     out = capsys.readouterr().out
     assert f"{backend.address}/#/runs/details/{run['run_id']}" in out
     assert out.count("collect") == 1
