@@ -38,7 +38,7 @@ OPEN = {"nodeAffinity", "podAffinity", "podAntiAffinity", "global", "namedObject
         ({"postgresql__enabled": False}, "/mlflow/database/existingSecret"),
         ({"objectStore__endpoint": "https://s3.example.org"}, "/objectStore/endpoint"),
         ({"mlflow__database__existingSecret": "mine"}, "/postgresql/enabled"),
-        ({"secrets": {"password": "x"}}, "''"),
+        ({"secrets": {"password": "x"}}, "''"),  # pragma: allowlist secret
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path(chart, changes, path):

@@ -12,7 +12,7 @@ from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
 
 _SCHEME = "s3://"
-_COPIES = "artifacts"
+_COPIES = "object-store"
 
 
 def is_remote(place: str | Path) -> bool:
