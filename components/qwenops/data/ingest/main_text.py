@@ -1,8 +1,8 @@
 """The main text of a page: a fast reader, its head and its labels cut off, a thorough reader where that looks bad.
 
 resiliparse reads a page in 2 ms and keeps nearly all of an article, with the title, the byline and a few labels
-around it; trafilatura takes about fifteen times as long and cuts better. So the fast one reads every page, lines that are no
-prose are cut, and the thorough one reads again the few pages on which much of the text is such lines.
+around it; trafilatura takes about fifteen times as long and cuts better. So the fast one reads every page, lines that
+are no prose are cut, and the thorough one reads again the few pages on which much of the text is such lines.
 """
 
 import re
