@@ -68,7 +68,9 @@ _PLACES = {node: _place(node) for node in NODES}
 def _box(node: str, status: str, seconds: float, share: float) -> str:
     x, y = _PLACES[node]
     note = _WORDS.get(status, status)
-    time = "" if status in ("absent", "running") else duration(seconds)
+    # Minutes in one word: a box is 15 characters wide.
+    took = f"{seconds / 60:.1f} min" if seconds >= 60 else duration(seconds)
+    time = "" if status in ("absent", "running") else took
     text = " ".join(part for part in (time, note) if part)
     fill = max(2.0, share * (_BOX - 12)) if seconds else 0
     return (
