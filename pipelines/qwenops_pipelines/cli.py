@@ -9,9 +9,10 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from qwenops import __version__
-from qwenops.errors import QwenOpsError
+from qwenops.errors import PlatformError, QwenOpsError
 
 _INTERRUPTED = 130
 
@@ -22,13 +23,25 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         sys.exit(importlib.import_module("qwenops_pipelines.commands").COMMANDS[options.command](options))
     except QwenOpsError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"qwenops: {type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+        _end(error, debug=options.debug)
+    except OSError as error:
+        refused = PlatformError(
+            "this machine refused a read or a write",
+            expected="readable inputs and a writable folder with free space",
+            found=error,
+            action="free some space or choose another folder, then run again; finished stages are kept",
+        )
+        _end(refused, debug=options.debug)
     except KeyboardInterrupt:
         print("\nqwenops: stopped; run the same command again to continue", file=sys.stderr)
         sys.exit(_INTERRUPTED)
+
+
+def _end(error: QwenOpsError, *, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    print(f"qwenops: {type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(error.exit_status)
 
 
 def _parser() -> argparse.ArgumentParser:

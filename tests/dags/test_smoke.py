@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -132,6 +133,21 @@ def test_output_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
     assert result.returncode == 5
     assert "cannot write" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_disk_that_takes_nothing_more_is_one_clear_error(tmp_path):
+    command = [sys.executable, "-m", "qwenops_pipelines.cli", "compile", "smoke", "--placement", "laptop", "-o"]
+
+    def no_file_may_grow():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    result = subprocess.run(
+        [*command, tmp_path / "p.yaml"], capture_output=True, text=True, check=False, preexec_fn=no_file_may_grow
+    )
+    assert result.returncode == 5
+    assert "free some space" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "p.yaml").exists()
 
 
 @pytest.mark.parametrize(
