@@ -142,8 +142,9 @@ class _LastResort(logging.Handler):
             if logger.handlers:
                 return
             logger = logger.parent
-        # Events of the stage were never on the console as log lines.
-        if logging.lastResort is not None and record.name.split(".")[0] != _EVENTS.name:
+        # Events of the stage were never on the console as log lines, and Python shows its warnings itself.
+        shown_elsewhere = record.name.split(".")[0] == _EVENTS.name or record.name == _WARNINGS.name
+        if logging.lastResort is not None and not shown_elsewhere:
             logging.lastResort.handle(record)
 
 
