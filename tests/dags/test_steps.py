@@ -55,6 +55,8 @@ def test_one_machine_gets_plain_slices(store, monkeypatch):
 
 def test_steps_of_a_run_share_what_the_first_one_opened(store, monkeypatch, tmp_path):
     monkeypatch.setenv("QWENOPS_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    # Without a server MLflow keeps artifacts below the working folder.
+    monkeypatch.chdir(tmp_path)
     begin(TEXT, "night", "full", "")
     parent = RunContext.from_environment().parent_run_id
     assert parent
@@ -152,6 +154,8 @@ def test_failed_run_is_published_with_what_finished_and_what_was_cached(store):
 
 def test_wholly_cached_run_succeeds_and_closes_its_mlflow_run(store, monkeypatch, tmp_path):
     monkeypatch.setenv("QWENOPS_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    # Without a server MLflow keeps artifacts below the working folder.
+    monkeypatch.chdir(tmp_path)
     begin(TEXT, "night", "data", "")
     made = {}
     for node in PIPELINES["data"].nodes:
