@@ -8,6 +8,24 @@ from qwenops.errors import RecipeError
 from qwenops.model.published import PUBLISHED
 from qwenops.model.sizes import Size
 
+SHARED_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "initializer_range",
+    "tie_word_embeddings",
+    "rope_parameters",
+    "attention_dropout",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
+"""Config fields that a model of the family takes over unchanged from the one it is made from."""
+
 
 def model_config(
     size: Size, *, rope_theta: float = 10_000.0, max_position_embeddings: int = 4096, initializer_range: float = 0.02

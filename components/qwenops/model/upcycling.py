@@ -30,6 +30,7 @@ import torch
 from transformers import PreTrainedModel, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from qwenops.errors import RecipeError
+from qwenops.model.architecture import SHARED_FIELDS
 from qwenops.model.sizes import Experts
 
 Granularity = Literal["neuron", "weight"]
@@ -200,26 +201,8 @@ def upcycle(dense: PreTrainedModel, how: Upcycling) -> Qwen2MoeForCausalLM:
 
 def moe_config(dense: Any, experts: Experts) -> Qwen2MoeConfig:
     """The config of the mixture made from a model with the config `dense`."""
-    kept = (
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "hidden_act",
-        "max_position_embeddings",
-        "initializer_range",
-        "rms_norm_eps",
-        "tie_word_embeddings",
-        "rope_parameters",
-        "attention_dropout",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-    )
     return Qwen2MoeConfig(
-        **{name: getattr(dense, name) for name in kept},
+        **{name: getattr(dense, name) for name in (*SHARED_FIELDS, "hidden_act", "rms_norm_eps")},
         num_experts=experts.num_experts,
         num_experts_per_tok=experts.num_active,
         moe_intermediate_size=experts.expert_width,

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from qwenops.errors import ContractError, PlatformError, RecipeError
+from qwenops.model.architecture import SHARED_FIELDS
 from qwenops.model.weight_files import INDEX, SINGLE, WeightReader
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -107,7 +108,7 @@ def to_qwen2(llama: LlamaForCausalLM) -> Qwen2ForCausalLM:
             action="start from another model",
         )
     config = Qwen2Config(
-        **{name: getattr(old, name) for name in _KEPT},
+        **{name: getattr(old, name) for name in SHARED_FIELDS},
         rms_norm_eps=float(f"{old.rms_norm_eps:.6g}"),  # a GGUF holds 9.99999975e-06 for 1e-5: one float32
         use_sliding_window=False,
     )
@@ -122,24 +123,6 @@ def to_qwen2(llama: LlamaForCausalLM) -> Qwen2ForCausalLM:
     model.tie_weights()
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     return model
-
-
-_KEPT = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
-    "initializer_range",
-    "tie_word_embeddings",
-    "rope_parameters",
-    "attention_dropout",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-)
 
 
 def _options(source: str) -> dict[str, Any]:

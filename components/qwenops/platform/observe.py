@@ -34,21 +34,18 @@ def observed(context: RunContext, node: str, scratch: Path) -> Iterator[RunConte
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.logging_to(context, node))
         stack.enter_context(_ended(node))
-        if context.metrics_port:
-            openmetrics = importlib.import_module("qwenops.platform.openmetrics")
-            money = partial(_money, context)
-            stack.enter_context(openmetrics.exporting(context.metrics_port, context.run_name, node, scratch, money))
+        stack.enter_context(metrics_served(context, node, scratch))
         if context.system_metrics == _YES and context.tracking_uri:
             context = stack.enter_context(_system_metrics(context, node))
         yield context
 
 
 @contextlib.contextmanager
-def job_observed(context: RunContext, node: str, scratch: Path) -> Iterator[JobState]:
-    """Serve the figures of a stage that runs as a RayJob, and of the job itself, from the step that owns it.
+def metrics_served(context: RunContext, node: str, scratch: Path) -> Iterator[JobState]:
+    """Serve the figures of a stage, where the context names a port, from the process that runs or launches it.
 
     Yields:
-        What the step is to keep up to date about its job.
+        What a launcher is to keep up to date about its RayJob; a stage that runs here leaves it alone.
     """
     if not context.metrics_port:
         yield JobState()

@@ -25,7 +25,7 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.kube import Kube
 from qwenops.platform.kube_logs import LogStreams
 from qwenops.platform.live import JobState
-from qwenops.platform.observe import job_observed
+from qwenops.platform.observe import metrics_served
 from qwenops.platform.ray_manifest import FINGERPRINT, RUN, label_value
 from qwenops.platform.ray_phases import Verdict, judge
 from qwenops.platform.ray_work import Work, driver_error, driver_facts, identify
@@ -62,7 +62,7 @@ class RayJobLauncher:
         work = Work(message, task, context, identify(task, context, self._kube))
         events = Events(Path(context.events), work.node)
         scratch = scratch_folder(place(task, context)[1])
-        with termination_raises(), job_observed(context, work.node, scratch) as self._job:
+        with termination_raises(), metrics_served(context, work.node, scratch) as self._job:
             try:
                 return self._attempts(work)
             except Terminated:

@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from qwenops.errors import RecipeError
-
-_IGNORED = -100
+from qwenops.training.loss import IGNORED
 
 
 def split_rows(batch: dict[str, Any], most_tokens: int) -> Sequence[dict[str, Any]]:
@@ -33,7 +32,7 @@ def split_rows(batch: dict[str, Any], most_tokens: int) -> Sequence[dict[str, An
     pieces = [_cut(batch, slice(first, first + rows), count) for first in range(0, count, rows)]
     for index, piece in enumerate(pieces):
         piece["num_tokens"] = batch["num_tokens"] if index == 0 else 0
-        targets = piece["labels"] != _IGNORED
+        targets = piece["labels"] != IGNORED
         piece["loss_weight"] = float(piece["weights"][targets].sum() if "weights" in piece else targets.sum())
     return pieces
 

@@ -9,6 +9,7 @@ are left out, since they are where the trouble began. All workers see the same g
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -47,10 +48,11 @@ def num_skipped_in_a_row(state: LoopState) -> int:
 
 def find_divergence(config: TrainingConfig, state: LoopState) -> str:
     """How far the mean of the last losses lies above the first ones, or "": single spikes pass, divergence does not."""
-    finite = [loss for loss in state.losses if math.isfinite(loss)]
-    if len(finite) < 2 * WINDOW:
+    # Called at every step: only both ends are looked at, however long the loop is.
+    if len(list(islice(filter(math.isfinite, state.losses), 2 * WINDOW))) < 2 * WINDOW:
         return ""
-    first, recent = mean(finite[:WINDOW]), mean(finite[-WINDOW:])
+    first = mean(list(islice(filter(math.isfinite, state.losses), WINDOW)))
+    recent = mean(list(islice(filter(math.isfinite, reversed(state.losses)), WINDOW)))
     if first > 0 and recent > config.spike_ratio * first:
         return f"{recent:.3f} over the last {WINDOW} steps, more than {config.spike_ratio} times its start {first:.3f}"
     return ""

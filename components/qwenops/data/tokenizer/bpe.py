@@ -48,17 +48,7 @@ def train(texts: Iterable[str], vocabulary: int, least_frequency: int) -> PreTra
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END_OF_TEXT,
-        pad_token=END_OF_TEXT,
-        bos_token=None,
-        unk_token=None,
-        additional_special_tokens=list(CONTROL_TOKENS[1:]),
-        chat_template=CHAT_TEMPLATE,
-        model_max_length=_LONGEST,
-        clean_up_tokenization_spaces=False,
-    )
+    return _for_chat(tokenizer)
 
 
 def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -66,11 +56,8 @@ def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
 
     The class is named as in Qwen's own folders: transformers 5 would write a name that transformers 4 does not know.
     """
-    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    _write(tokenizer, folder, "Qwen2Tokenizer")
     tokenizer.backend_tokenizer.model.save(str(folder))
-    path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "Qwen2Tokenizer"}
-    path.write_text(json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
 
 
 def adopt(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -89,8 +76,12 @@ def adopt(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
             found=f"no {', '.join(lacking)}",
             action="start from a model that speaks ChatML",
         )
-    adopted = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer,
+    _write(_for_chat(tokenizer.backend_tokenizer), folder, "PreTrainedTokenizerFast")
+
+
+def _for_chat(backend: Tokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
         eos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
         bos_token=None,
@@ -100,9 +91,12 @@ def adopt(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
         model_max_length=_LONGEST,
         clean_up_tokenization_spaces=False,
     )
-    adopted.save_pretrained(folder, save_jinja_files=False)
+
+
+def _write(tokenizer: PreTrainedTokenizerFast, folder: Path, class_name: str) -> None:
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
     path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": class_name}
     path.write_text(json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
 
 
