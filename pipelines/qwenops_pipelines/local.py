@@ -24,10 +24,8 @@ import psutil
 from kfp import local
 
 from qwenops.contracts.manifest import MANIFEST
-from qwenops.delivery.page import render
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
-from qwenops.platform.cost import cost_entry
 from qwenops.platform.stage import Slice, Task, find_published
 from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical, decode, fingerprint
@@ -35,7 +33,7 @@ from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.build import build
 from qwenops_pipelines.dags.edges import Node, ancestors
-from qwenops_pipelines.record import Clock, artifact_folders, build_record, indented, read_events, replace_text
+from qwenops_pipelines.record import Clock, build_record, close_tracking, publish_record, read_events
 
 _WATCH_SECONDS = 0.5
 _OBJECT_STORE_BYTES = 300 * 2**20
@@ -89,8 +87,9 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         with _services(context, recipe, out, needed=bool(todo)) as ready, _console(ready, nodes) as watch:
             failure = _run_dag(recipe, placement, ready, out, until)
         clock = Clock(began, time.time(), watch.peak_resident_bytes)
-        record = _write_record(recipe, ready, nodes, out, clock)
-        _finish_tracking(ready, record, out, "KILLED" if isinstance(failure, KeyboardInterrupt) else "FAILED")
+        record = build_record(recipe, ready.run_name, nodes, ready, clock)
+        publish_record(record, recipe, ready, out)
+        close_tracking(record, ready, out, "KILLED" if isinstance(failure, KeyboardInterrupt) else "FAILED")
     if isinstance(failure, KeyboardInterrupt):
         raise failure
     if failure is not None:
@@ -296,25 +295,6 @@ def _resident_bytes() -> int:
             memory = process.memory_info()
             total += memory.rss - memory.shared
     return total
-
-
-def _write_record(
-    recipe: Recipe, context: RunContext, nodes: tuple[Node, ...], out: Path, clock: Clock
-) -> dict[str, Any]:
-    record = build_record(recipe, context.run_name, nodes, Path(context.events), clock)
-    record |= cost_entry(record["stages"], {node.name: node.area for node in nodes}, context.account)
-    artifacts = artifact_folders(read_events(Path(context.events)))
-    replace_text(out / "report.html", render(record, artifacts, out))
-    replace_text(out / "run.json", indented(record))
-    replace_text(out / "recipe.json", canonical(recipe))
-    return record
-
-
-def _finish_tracking(context: RunContext, record: dict[str, Any], out: Path, otherwise: str) -> None:
-    if context.parent_run_id:
-        status = "FINISHED" if record["status"] == "succeeded" else otherwise
-        tracking = importlib.import_module("qwenops.platform.tracking")
-        tracking.close_run(context.tracking_uri, context.parent_run_id, status, record, out / "report.html")
 
 
 def _forget(folder: Path) -> None:

@@ -1,5 +1,9 @@
-"""The run record: `run.json`, made from the events of a run and the manifests of its artifacts."""
+"""The run record: `run.json`, made from the events of a run and the manifests of its artifacts.
 
+Both ends of a run come here, `qwenops run` on one machine and the last step of a pipeline on a cluster.
+"""
+
+import importlib
 import json
 import time
 from collections.abc import Mapping
@@ -9,7 +13,10 @@ from typing import Any
 
 import qwenops
 from qwenops.contracts.manifest import Manifest, read_manifest
-from qwenops.recipe.codec import fingerprint
+from qwenops.delivery.page import render
+from qwenops.platform.context import RunContext
+from qwenops.platform.cost import cost_entry
+from qwenops.recipe.codec import canonical, fingerprint
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.edges import Node
 
@@ -31,10 +38,10 @@ def read_events(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def build_record(
-    recipe: Recipe, run_name: str, nodes: tuple[Node, ...], events_folder: Path, clock: Clock
+    recipe: Recipe, run_name: str, nodes: tuple[Node, ...], context: RunContext, clock: Clock
 ) -> dict[str, Any]:
     """Return the run record as plain data (its layout is in the README of `pipelines/`)."""
-    events = read_events(events_folder)
+    events = read_events(Path(context.events))
     artifacts = artifact_folders(events)
     manifests = {name: read_manifest(path) for name, path in artifacts.items()}
     stages = {node.name: _stage(node, events[node.name], manifests, artifacts) for node in nodes if node.name in events}
@@ -52,15 +59,29 @@ def build_record(
         "peak_resident_bytes": clock.peak_resident_bytes,
         "stages": stages,
         "model": _model(artifacts),
+        **cost_entry(stages, {node.name: node.area for node in nodes}, context.account),
     }
 
 
-def indented(value: Any) -> str:
-    """JSON for people: sorted keys, one item a line."""
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+def publish_record(record: dict[str, Any], recipe: Recipe, context: RunContext, folder: Path) -> str:
+    """Write `report.html`, `run.json` and `recipe.json` into `folder`; returns the report."""
+    report = render(record, artifact_folders(read_events(Path(context.events))), folder)
+    _replace(folder / "report.html", report)
+    _replace(folder / "run.json", json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    _replace(folder / "recipe.json", canonical(recipe))
+    return report
 
 
-def replace_text(path: Path, text: str) -> None:
+def close_tracking(record: dict[str, Any], context: RunContext, folder: Path, otherwise: str = "FAILED") -> None:
+    """Close the run's MLflow run, where it has one, with what `publish_record` wrote; `otherwise`: if it failed."""
+    if context.tracking_uri and context.parent_run_id:
+        status = "FINISHED" if record["status"] == "succeeded" else otherwise
+        # MLflow takes seconds to import, which a fully reused run need not pay.
+        tracking = importlib.import_module("qwenops.platform.tracking")
+        tracking.close_run(context.tracking_uri, context.parent_run_id, status, record, folder / "report.html")
+
+
+def _replace(path: Path, text: str) -> None:
     """Write a file in one step: a reader finds the old text or the new one."""
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text(text, encoding="utf-8")

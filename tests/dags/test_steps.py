@@ -13,7 +13,10 @@ from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import OPENED, RunContext
 from qwenops.platform.stage import Events, Slice, stage_fingerprint
+from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.placement import Placement, Resources
+from qwenops.recipe.prices import Prices
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.recipes import load_recipe
@@ -125,6 +128,20 @@ def end(store, state, pipeline="data"):
         shown[name] = kind(name=name, uri=str(store.parent / name), metadata={})
     status = SimpleNamespace(state=state, error_message="dedup ran out of disk" if state == "FAILED" else "")
     return finish(TEXT, "night", pipeline, status, **shown), shown
+
+
+def test_priced_run_on_a_cluster_says_what_it_cost(store, monkeypatch):
+    prices = Prices(currency="EUR", processor_hour=2.0)
+    placement = Placement(name="p", image="i", prices=prices, resources={"data": Resources(cpu="4")})
+    monkeypatch.setenv("QWENOPS_ACCOUNT", account_text(placement))
+    begin(TEXT, "night", "data", "")
+    collect = publish(store, "collect")
+    events = Path(RunContext.from_environment().events)
+    Events(events, "collect").write(status="succeeded", run_started=0.0, run_finished=900.0, artifact=str(collect))
+    record, _ = end(store, "FAILED")
+    # A quarter of an hour on four cores.
+    assert record["cost"]["stages"]["collect"]["money"] == pytest.approx(2.0)
+    assert "EUR" in (store.parent / "runs" / "run-1" / "report.html").read_text()
 
 
 def test_failed_run_is_published_with_what_finished_and_what_was_cached(store):

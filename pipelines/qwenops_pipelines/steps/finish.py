@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from qwenops.contracts.manifest import MANIFEST, read_manifest
-from qwenops.delivery.page import render
 from qwenops.errors import RecipeError
 from qwenops.platform.charts import duration, number
 from qwenops.platform.context import OPENED, RunContext
 from qwenops.platform.stage import Events, Slice, stage_fingerprint
-from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.pipelines import Pipeline, find_pipeline
-from qwenops_pipelines.record import Clock, artifact_folders, build_record, indented, read_events, replace_text
+from qwenops_pipelines.record import Clock, artifact_folders, build_record, close_tracking, publish_record, read_events
 from qwenops_pipelines.steps.earlier import RUNS
 
 _SUCCEEDED = "SUCCEEDED"
@@ -56,13 +55,8 @@ def finish(
     record = _record(recipe, run_name, chosen, context, str(status.state))
     folder = Path(context.store).parent / RUNS / (context.run_id or run_name)
     folder.mkdir(parents=True, exist_ok=True)
-    report = render(record, artifact_folders(read_events(Path(context.events))), folder)
-    for name, text in (("report.html", report), ("run.json", indented(record)), ("recipe.json", canonical(recipe))):
-        replace_text(folder / name, text)
-    if context.tracking_uri and context.parent_run_id:
-        word = "FINISHED" if record["status"] == "succeeded" else "FAILED"
-        tracking = importlib.import_module("qwenops.platform.tracking")
-        tracking.close_run(context.tracking_uri, context.parent_run_id, word, record, folder / "report.html")
+    report = publish_record(record, recipe, context, folder)
+    close_tracking(record, context, folder)
     _show(record, str(status.error_message or ""), folder, metrics, summary)
     Path(page.path).write_text(report, encoding="utf-8")
     return record
@@ -72,7 +66,7 @@ def _record(recipe: Recipe, run_name: str, pipeline: Pipeline, context: RunConte
     opened = Path(context.events) / OPENED
     now = time.time()
     began = json.loads(opened.read_text(encoding="utf-8"))["began"] if opened.is_file() else now
-    record = build_record(recipe, run_name, pipeline.nodes, Path(context.events), Clock(began, now))
+    record = build_record(recipe, run_name, pipeline.nodes, context, Clock(began, now))
     return record if state == _SUCCEEDED else record | {"status": "failed"}
 
 
