@@ -41,7 +41,9 @@ class Backend:
         return run | {"state": state, "run_details": {"task_details": details}}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class JsonHandler(BaseHTTPRequestHandler):
+    """Hands each request to `_answer(method)` of a subclass, which answers by `_send`."""
+
     def do_GET(self):
         self._answer("GET")
 
@@ -54,6 +56,16 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
 
+    def _send(self, status, answer, kind="application/json"):
+        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class _Handler(JsonHandler):
     def _answer(self, method):
         backend, address = self.server.backend, urlparse(self.path)
         query = parse_qs(address.query)
@@ -119,14 +131,6 @@ class _Handler(BaseHTTPRequestHandler):
         item |= {key: uuid.uuid4().hex, "polls": 0}
         kind[item[key]] = item
         return item
-
-    def _send(self, status, answer, kind="application/json"):
-        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
 
 
 @contextmanager

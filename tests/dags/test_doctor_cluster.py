@@ -3,11 +3,10 @@
 import json
 import re
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 
 import pytest
 from kubernetes import client
-from tests.dags.kubeflow_server import serve
+from tests.dags.kubeflow_server import JsonHandler, serve
 
 from qwenops.errors import PlatformError
 from qwenops_pipelines.doctor import look, report
@@ -86,29 +85,12 @@ class Cluster:
         return 200, self.pod | {"status": {"containerStatuses": [status | {"state": self.pod_state}]}}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self._answer("GET")
-
-    def do_POST(self):
-        self._answer("POST")
-
-    def do_DELETE(self):
-        self._answer("DELETE")
-
-    def log_message(self, *arguments):
-        pass
-
+class _Handler(JsonHandler):
     def _answer(self, method):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = self.path.split("?")[0].rstrip("/")
         status, answer = self.server.cluster.answer(method, path, json.loads(body) if body else None)
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self._send(status, answer)
 
 
 @contextmanager

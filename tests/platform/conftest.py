@@ -2,26 +2,18 @@
 
 import contextlib
 import shlex
-import sys
 import threading
 import time
 
 import pytest
 from kubernetes import client
 from tests.platform.kube_server import KubeServer, now
+from tests.platform.toy import toy_stage
 
-import qwenops
 from qwenops.errors import QwenOpsError
 from qwenops.platform import run_stage
 from qwenops.platform.kube import Kube
 
-CONFIG = """
-from pydantic import Field
-from qwenops.recipe.config import Config
-class CounterConfig(Config):
-    value: int = Field(1, description="house choice: test.")
-    fault: str = Field("", description="house choice: test.")
-"""
 RUN = """
 import os
 from qwenops.errors import ContractError
@@ -44,18 +36,8 @@ def run(config, *, stage, source=None):
 @pytest.fixture
 def counter(tmp_path, monkeypatch):
     """A stage `toy.counter` of four steps that resumes from its scratch folder, and the environment of a run."""
-    folder = tmp_path / "package" / "toy" / "counter"
-    folder.mkdir(parents=True)
-    for package in (folder, folder.parent):
-        (package / "__init__.py").write_text("")
-    (folder / "config.py").write_text(CONFIG)
-    (folder / "run.py").write_text(RUN)
-    monkeypatch.setattr(qwenops, "__path__", [*qwenops.__path__, str(tmp_path / "package")])
-    for name in ("store", "events", "cache"):
-        monkeypatch.setenv(f"QWENOPS_{name.upper()}", str(tmp_path / name))
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("qwenops.toy")]:
-        del sys.modules[name]
+    with toy_stage(tmp_path, monkeypatch, RUN) as folder:
+        yield folder
 
 
 @pytest.fixture

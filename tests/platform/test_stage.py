@@ -1,23 +1,15 @@
 """A stage is reused when nothing changed, made again when something did, and publishes whole outputs or none."""
 
 import json
-import sys
 
 import pytest
+from tests.platform.toy import toy_stage
 
-import qwenops
 from qwenops.contracts.manifest import MANIFEST, read_manifest
 from qwenops.errors import ContractError, PlatformError, RecipeError, StageError
 from qwenops.platform.stage import execute
 from qwenops.recipe.codec import canonical
 
-CONFIG = """
-from pydantic import Field
-from qwenops.recipe.config import Config
-class CounterConfig(Config):
-    value: int = Field(1, description="house choice: test.")
-    fault: str = Field("", description="house choice: test.")
-"""
 RUN = """
 from qwenops.errors import ContractError
 def run(config, *, stage, source=None):
@@ -35,18 +27,8 @@ def run(config, *, stage, source=None):
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """A package of one stage, `toy.counter`, and the environment of a run."""
-    folder = tmp_path / "package" / "toy" / "counter"
-    folder.mkdir(parents=True)
-    for package in (folder, folder.parent):
-        (package / "__init__.py").write_text("")
-    (folder / "config.py").write_text(CONFIG)
-    (folder / "run.py").write_text(RUN)
-    monkeypatch.setattr(qwenops, "__path__", [*qwenops.__path__, str(tmp_path / "package")])
-    for name in ("store", "events", "cache"):
-        monkeypatch.setenv(f"QWENOPS_{name.upper()}", str(tmp_path / name))
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("qwenops.toy")]:
-        del sys.modules[name]
+    with toy_stage(tmp_path, monkeypatch, RUN) as folder:
+        yield folder
 
 
 def run_counter(node="counter", inputs=None, **config):
