@@ -1,7 +1,8 @@
 """Build the project's images with buildah from `infra/versions.yaml`, and print their sizes.
 
 Needs buildah and no daemon. Every version, index and base comes from the list of versions, so that a Containerfile
-repeats none. `--dry-run` prints the commands and runs nothing but the reading of the list.
+repeats none. `--dry-run` prints the commands and runs nothing but the reading of the list. What stands after `--` goes
+to `buildah build` as it is: a mirror's `--build-arg TORCH_INDEX=URL`, a `--volume` with packages or certificates.
 """
 
 import argparse
@@ -18,7 +19,9 @@ import versions
 REPOSITORY = "qwenops"
 
 
-def build_command(name: str, listed: dict[str, Any], base: str, context: Path, revision: str, epoch: str) -> list[str]:
+def build_command(
+    name: str, listed: dict[str, Any], base: str, context: Path, revision: str, epoch: str, extra: list[str]
+) -> list[str]:
     """Return the buildah command of one image.
 
     Args:
@@ -28,6 +31,7 @@ def build_command(name: str, listed: dict[str, Any], base: str, context: Path, r
         context: Folder with `constraints.txt` and `wheel/`.
         revision: Commit the image is built from.
         epoch: Time of that commit, seconds, so that two builds of it have the same dates.
+        extra: Arguments of `buildah build` that win over those of the list.
     """
     image = listed["images"][name]
     arguments = {
@@ -43,7 +47,7 @@ def build_command(name: str, listed: dict[str, Any], base: str, context: Path, r
         *["buildah", "build", "--format", "oci", "--layers", "--timestamp", epoch],
         *(part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")),
         *["--file", str(versions.ROOT / "infra" / "images" / f"{name}.Containerfile")],
-        *["--tag", f"{REPOSITORY}/{name}:{version()}", str(context)],
+        *["--tag", f"{REPOSITORY}/{name}:{version()}", *extra, str(context)],
     ]
 
 
@@ -67,21 +71,26 @@ def main() -> None:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"{', '.join(listed['images'])} (default: all)")
     parser.add_argument("--base", help="base image in place of the one in the list, for example a mirror's")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
-    options = parser.parse_args()
-    for name in options.images or listed["images"]:
+    mine, extra = sys.argv[1:], []
+    if "--" in mine:
+        mine, extra = mine[: mine.index("--")], mine[mine.index("--") + 1 :]
+    options = parser.parse_args(mine)
+    names = options.images or list(listed["images"])
+    for name in names:
         if name not in listed["images"]:
             raise SystemExit(f"no image {name!r}; expected one of {', '.join(listed['images'])}")
         base = options.base or versions.reference(listed["bases"][listed["images"][name]["base"]])
         with tempfile.TemporaryDirectory() as folder:
             command = build_command(
-                name, listed, base, Path(folder), _git("rev-parse", "HEAD"), _git("log", "-1", "--format=%ct")
+                name, listed, base, Path(folder), _git("rev-parse", "HEAD"), _git("log", "-1", "--format=%ct"), extra
             )
             print(shlex.join(command), flush=True)
             if not options.dry_run:
                 stage(Path(folder))
                 subprocess.run(command, check=True, env={**os.environ, "BUILDAH_LAYERS": "true"})
-    if not options.dry_run:
-        subprocess.run(["buildah", "images", "--format", "{{.Name}}:{{.Tag}} {{.Size}}", f"{REPOSITORY}/*"], check=True)
+    for name in [] if options.dry_run else names:
+        shown = ["buildah", "images", "--noheading", "--format", "{{.Name}}:{{.Tag}} {{.Size}}"]
+        subprocess.run([*shown, f"{REPOSITORY}/{name}:{version()}"], check=True)
 
 
 def _git(*arguments: str) -> str:

@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe(plan)
     plan.add_argument("--placement", default="laptop", help="where (default laptop)")
 
+    placement = commands.add_parser("placement", help="print a placement as JSON, to edit and give to --placement")
+    placement.add_argument("placement", help="laptop, h200_node, kind, or a .json file")
+
     show = commands.add_parser("show", help="what a run did")
     show.add_argument("run", type=Path, help="folder of a run")
     compare = commands.add_parser("compare", help="two runs side by side")

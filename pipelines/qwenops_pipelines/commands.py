@@ -93,6 +93,12 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
+def _placement(options: argparse.Namespace) -> int:
+    # What is left at its default must not be written out: a pod takes from the placement what it does not set itself.
+    print(by_name(options.placement).model_dump_json(indent=2, exclude_unset=True))
+    return 0
+
+
 def _show(options: argparse.Namespace) -> int:
     record = _read_record(options.run)
     print(f"{record['run_name']}  recipe {record['recipe']}  {record['status']}  {record['seconds']:.0f} s")
@@ -203,6 +209,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "submit": _submit,
     "schedule": _schedule,
     "plan": _plan,
+    "placement": _placement,
     "show": _show,
     "compare": _compare,
     "chat": _chat,

@@ -1,11 +1,13 @@
 """A placement is data: closed, described, given by name or as a file, and never part of a recipe's identity."""
 
+import json
+
 import pytest
 
 from qwenops.errors import RecipeError
-from qwenops.recipe.codec import canonical
 from qwenops.recipe.config import Config
 from qwenops.recipe.placement import GcsFaultTolerance, Placement, RayCluster, RayGroup, Resources, Toleration, Volume
+from qwenops_pipelines.cli import main
 from qwenops_pipelines.placements import by_name
 
 
@@ -16,10 +18,18 @@ def test_every_field_is_described_by_a_sentence(kind: type[Config]):
 
 
 @pytest.mark.parametrize("name", ["laptop", "h200_node", "kind"])
-def test_shipped_placement_can_be_written_to_a_file_and_read_back(name, tmp_path):
+def test_printed_placement_can_be_edited_and_read_back(name, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["placement", name])
     path = tmp_path / "mine.json"
-    path.write_text(canonical(by_name(name)))
+    path.write_text(capsys.readouterr().out)
     assert by_name(str(path)) == by_name(name)
+    edited = json.loads(path.read_text()) | {"image": "local:1"}
+    path.write_text(json.dumps(edited))
+    for area in by_name(name).launchers:
+        cluster = by_name(str(path)).cluster(area)
+        assert cluster
+        assert {pod.image for pod in (cluster.head, cluster.submitter, *cluster.workers.values())} == {"local:1"}
 
 
 def test_file_needs_only_what_it_changes(tmp_path):

@@ -2,7 +2,7 @@
 
 Every stage of a heavy area runs as a RayJob with one small pod, so the whole cluster path is walked. The claim
 `qwenops-artifacts` holds artifacts, downloads and MLflow's database. Any of it can be changed without code:
-write the placement to a JSON file, edit it, give the file to `--placement`.
+`qwenops placement kind > mine.json`, edit it, give the file to `--placement`.
 """
 
 from qwenops.recipe.placement import Placement, RayCluster, RayGroup, Resources, Volume

@@ -6,8 +6,8 @@
 | `KUBEBUILDER_ASSETS` | folder with etcd and kube-apiserver, used when no cluster is named |
 | `QWENOPS_TEST_PLACEMENT` | JSON file of a placement: image, pull policy, host paths, pods, accounts, resources |
 
-With the placement's `artifact_root` visible on this machine under the same path, and KubeRay running, stages really
-run; without the operator its part is played by `operator_double`.
+With nodes, and the placement's `artifact_root` visible on this machine under the same path, stages really run: by
+KubeRay where it runs, else by `operator_pods`. Without nodes the operator's part is played by `operator_double`.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The launcher on a real API server: through every phase and reason, adoption, deletion; with KubeRay where it runs.
 
-Where the operator runs, the first tests are its own; the scripted ones use a double, and so need a namespace that
-no operator minds: they run on a control plane started here only.
+The scripted tests use a double, and so need a cluster that no operator minds. In those with real pods KubeRay acts
+where it runs, `PodOperator` else.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from kubernetes import client
 from tests.integration.cluster.operator_double import OperatorDouble
+from tests.integration.cluster.operator_pods import PodOperator
 
 from qwenops.errors import PlatformError, QwenOpsError
 from qwenops.platform import run_stage
@@ -176,41 +177,83 @@ def shared_store(placement):
 
 
 @pytest.fixture
-def real(cluster, placement):
-    """KubeRay with nodes, and a folder that this machine and the pods share."""
-    if not cluster.has_operator:
-        pytest.skip("no KubeRay operator runs in this cluster")
-    return shared_store(placement)
+def real(cluster, namespace, placement):
+    """A folder that this machine and the pods share, in a cluster whose nodes run RayJobs."""
+    if not cluster.has_nodes:
+        pytest.skip("no node runs pods in this cluster")
+    store = shared_store(placement)
+    # The pods' user is another than this process's, and both write there.
+    before = os.umask(0)
+    with contextlib.nullcontext() if cluster.has_operator else PodOperator(cluster.api(), namespace):
+        yield store
+    os.umask(before)
 
 
-def test_real_operator_runs_a_stage_and_its_log_arrives(cluster, namespace, real, ray_cluster, capsys):
+def collect_task(stage="data.collect"):
     slices = resolve(canonical(load_recipe("smoke", [])))
-    sent = {"stage": "data.collect", "slice": slices["collect"], "inputs": {}}
-    published = RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(sent, context_in(real, "run-1"))
+    return {"stage": stage, "slice": slices["collect"], "inputs": {}}
+
+
+def pods(cluster, namespace):
+    found = client.CoreV1Api(cluster.api()).list_namespaced_pod(namespace).items
+    return [pod for pod in found if not pod.metadata.deletion_timestamp]
+
+
+def wait_for(found, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.2)
+    return value
+
+
+def test_pods_run_a_stage_and_its_log_arrives(cluster, namespace, real, ray_cluster, capsys):
+    published = RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(collect_task(), context_in(real, "run-1"))
     assert published.manifest.records > 0
     assert "[collect driver]" in capsys.readouterr().out
     assert list((real / "store" / "logs").rglob("*.ray-job-submitter.log"))
     assert jobs(cluster, namespace) == []
-    assert client.CoreV1Api(cluster.api()).list_namespaced_pod(namespace).items == []
+    assert pods(cluster, namespace) == []
+
+
+def test_lost_head_pod_starts_the_job_again(cluster, namespace, real, ray_cluster):
+    lost = []
+
+    def lose_head():
+        def submitter_runs():
+            return [
+                p for p in pods(cluster, namespace) if "submitter" in p.metadata.name and p.status.phase == "Running"
+            ]
+
+        wait_for(submitter_runs)
+        (head,) = [p.metadata.name for p in pods(cluster, namespace) if "-head" in p.metadata.name]
+        client.CoreV1Api(cluster.api()).delete_namespaced_pod(head, namespace, grace_period_seconds=0)
+        lost.append(head)
+
+    thread = threading.Thread(target=lose_head, daemon=True)
+    thread.start()
+    again = ray_cluster.model_copy(update={"attempts": 2})
+    published = RayJobLauncher(cluster.kube(namespace), again).launch(collect_task(), context_in(real, "run-1"))
+    assert lost
+    assert published.manifest.records > 0
+    assert jobs(cluster, namespace) == []
 
 
 @pytest.mark.parametrize(
     ("change", "stage", "words"),
     [
-        ({}, "data.nowhere", "driver"),
+        ({}, "data.nowhere", "No module named .qwenops.data.nowhere"),
         ({"active_deadline_seconds": 15, "pre_running_deadline_seconds": 15}, "data.collect", "longer|within"),
         ({"pre_running_deadline_seconds": 10}, "unschedulable", "pre_running_deadline_seconds"),
     ],
     ids=["AppFailed", "DeadlineExceeded", "PreRunningDeadlineExceeded"],
 )
-def test_real_operator_ends_badly_and_leaves_nothing(cluster, namespace, real, ray_cluster, change, stage, words):
+def test_pods_end_badly_and_leave_nothing(cluster, namespace, real, ray_cluster, change, stage, words):
     wanted = ray_cluster.model_copy(update=change)
     if stage == "unschedulable":
         head = wanted.head.model_copy(update={"node_selector": {"qwenops.io/test": "no-such-node"}})
         wanted, stage = wanted.model_copy(update={"head": head}), "data.collect"
-    slices = resolve(canonical(load_recipe("smoke", [])))
-    sent = {"stage": stage, "slice": slices["collect"], "inputs": {}}
     with pytest.raises(QwenOpsError, match=words):
-        RayJobLauncher(cluster.kube(namespace), wanted).launch(sent, context_in(real, "run-1"))
+        RayJobLauncher(cluster.kube(namespace), wanted).launch(collect_task(stage), context_in(real, "run-1"))
     assert jobs(cluster, namespace) == []
     assert json.loads((real / "events" / "run-1" / "collect.json").read_text())["status"] == "failed"
