@@ -129,7 +129,9 @@ def _kubeflow(api: client.ApiClient, groups: set[str]) -> Finding:
 
 
 def _kuberay(api: client.ApiClient, groups: set[str]) -> Finding:
-    helm = "helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0 -n kuberay --create-namespace"
+    helm = (
+        "helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0 -n kuberay-operator --create-namespace"
+    )
     if "ray.io" not in groups:
         return Finding("KubeRay", "missing", "no API group ray.io", helm)
     served = {item.name for item in _K8S.CustomObjectsApi(api).get_api_resources("ray.io", "v1").resources}

@@ -14,6 +14,7 @@ from typing import Any
 import qwenops
 from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.delivery.page import render
+from qwenops.platform import storage
 from qwenops.platform.context import RunContext
 from qwenops.platform.cost import cost_entry
 from qwenops.recipe.codec import canonical, fingerprint
@@ -42,9 +43,9 @@ def build_record(
 ) -> dict[str, Any]:
     """Return the run record as plain data (its layout is in the README of `pipelines/`)."""
     events = read_events(Path(context.events))
-    artifacts = artifact_folders(events)
+    artifacts = artifact_folders(events, context)
     manifests = {name: read_manifest(path) for name, path in artifacts.items()}
-    stages = {node.name: _stage(node, events[node.name], manifests, artifacts) for node in nodes if node.name in events}
+    stages = {node.name: _stage(node, events[node.name], manifests) for node in nodes if node.name in events}
     done = all(name in stages and stages[name]["status"] != "failed" for name in (node.name for node in nodes))
     return {
         "schema_version": SCHEMA_VERSION,
@@ -58,14 +59,14 @@ def build_record(
         "overhead_seconds": _overhead(events, clock),
         "peak_resident_bytes": clock.peak_resident_bytes,
         "stages": stages,
-        "model": _model(artifacts),
+        "model": _model(artifacts, events),
         **cost_entry(stages, {node.name: node.area for node in nodes}, context.account),
     }
 
 
 def publish_record(record: dict[str, Any], recipe: Recipe, context: RunContext, folder: Path) -> str:
     """Write `report.html`, `run.json` and `recipe.json` into `folder`; returns the report."""
-    report = render(record, artifact_folders(read_events(Path(context.events))), folder)
+    report = render(record, artifact_folders(read_events(Path(context.events)), context), folder)
     _replace(folder / "report.html", report)
     _replace(folder / "run.json", json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     _replace(folder / "recipe.json", canonical(recipe))
@@ -88,14 +89,14 @@ def _replace(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def artifact_folders(events: Mapping[str, Mapping[str, Any]]) -> dict[str, Path]:
-    """Node name to its published folder, for the nodes that have one."""
-    return {name: Path(facts["artifact"]) for name, facts in events.items() if facts.get("artifact")}
+def artifact_folders(events: Mapping[str, Mapping[str, Any]], context: RunContext) -> dict[str, Path]:
+    """Node name to the local folder of its published artifact, for the nodes that have one."""
+    return {
+        name: storage.localized(facts["artifact"], context) for name, facts in events.items() if facts.get("artifact")
+    }
 
 
-def _stage(
-    node: Node, facts: Mapping[str, Any], manifests: Mapping[str, Manifest], artifacts: Mapping[str, Path]
-) -> dict[str, Any]:
+def _stage(node: Node, facts: Mapping[str, Any], manifests: Mapping[str, Manifest]) -> dict[str, Any]:
     status = "failed" if facts["status"] == "running" else facts["status"]
     manifest = manifests.get(node.name)
     if manifest is None:
@@ -110,7 +111,7 @@ def _stage(
             "warnings": [],
             "error": error,
         }
-    output = {"path": str(artifacts[node.name]), "digest": manifest.digest, "records": manifest.records}
+    output = {"path": facts["artifact"], "digest": manifest.digest, "records": manifest.records}
     return {
         "status": status,
         "seconds": manifest.seconds if status == "skipped" else _seconds(facts),
@@ -137,15 +138,14 @@ def _overhead(events: Mapping[str, Mapping[str, Any]], clock: Clock) -> float:
     return clock.ended - clock.began - busy
 
 
-def _model(artifacts: Mapping[str, Path]) -> dict[str, Any]:
+def _model(artifacts: Mapping[str, Path], events: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     gate: dict[str, Any] = {"passed": False, "reasons": ["the run ended before the gate"]}
     registered: dict[str, Any] = {}
     if "register" in artifacts:
         registered = json.loads((artifacts["register"] / "register.json").read_text(encoding="utf-8"))
         gate = {"passed": registered["passed"], "reasons": registered["reasons"]}
-    path = str(artifacts["export"]) if "export" in artifacts else ""
     return {
-        "path": path,
+        "path": events.get("export", {}).get("artifact", ""),
         "mlflow_uri": registered.get("mlflow_uri", ""),
         "alias": registered.get("alias"),
         "gate": gate,

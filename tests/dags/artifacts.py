@@ -1,7 +1,8 @@
 """Artifacts as the stages of the smoke recipe publish them, made in no time."""
 
 from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
-from qwenops.platform.stage import MADE, Slice, stage_fingerprint
+from qwenops.platform.stage import Slice, stage_fingerprint
+from qwenops.platform.storage import MADE
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.edges import NODES
@@ -11,8 +12,11 @@ BY_NAME = {node.name: node for node in NODES}
 TEXT = canonical(load_recipe("smoke", []))
 
 
-def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", files=None):
-    """An artifact of node `name` made by the smoke recipe from `parents` (node name to folder); returns its folder."""
+def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", files=None, address=str):
+    """An artifact of node `name` made by the smoke recipe; returns its folder.
+
+    `parents` is node name to folder; `address` gives the place of a folder that the manifest records.
+    """
     node, envelope = BY_NAME[name], decode(Slice, resolve(TEXT)[name])
     sources = {key: parents[source] for key, source in node.inputs.items() if parents and source in parents}
     ids = {key: read_manifest(path).artifact_id for key, path in sources.items()}
@@ -38,7 +42,7 @@ def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", file
         config=envelope.config,
         code_version="1",
         created_at=created,
-        inputs={key: str(path) for key, path in sources.items()},
+        inputs={key: address(path) for key, path in sources.items()},
     )
     write_manifest(folder, manifest)
     return folder

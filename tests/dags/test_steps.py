@@ -74,18 +74,18 @@ def test_base_model_is_taken_up_with_the_tokenizer_it_was_trained_with(store):
     old = publish(store, "tokenizer", created="2026-01-01T00:00:00+00:00")
     tokens = publish(store, "tokens", {"tokenizer": old})
     publish(store, "tokenizer", created="2026-02-01T00:00:00+00:00")
-    found = find_earlier(("tokenizer", "tokens"), resolve(TEXT), store, "")
-    assert found == {"tokenizer": old, "tokens": tokens}
+    found = find_earlier(("tokenizer", "tokens"), resolve(TEXT), RunContext.from_environment(), "")
+    assert found == {"tokenizer": str(old), "tokens": str(tokens)}
 
 
 def test_newest_intact_artifact_of_this_recipe_is_taken(store):
     good = publish(store, "tokenizer", created="2026-01-01T00:00:00+00:00")
     broken = publish(store, "tokenizer", created="2026-02-01T00:00:00+00:00")
     (broken / "data.txt").write_text("rotten")
-    assert find_earlier(("tokenizer",), resolve(TEXT), store, "") == {"tokenizer": good}
+    assert find_earlier(("tokenizer",), resolve(TEXT), RunContext.from_environment(), "") == {"tokenizer": str(good)}
     other = resolve(canonical(load_recipe("tiny", [])))
     with pytest.raises(ContractError, match="no artifact of tokenizer"):
-        find_earlier(("tokenizer",), other, store, "")
+        find_earlier(("tokenizer",), other, RunContext.from_environment(), "")
 
 
 def test_run_to_start_from_is_found_by_folder_id_or_name(store, tmp_path):
@@ -96,11 +96,13 @@ def test_run_to_start_from_is_found_by_folder_id_or_name(store, tmp_path):
         folder.mkdir(parents=True)
         (folder / "run.json").write_text(json.dumps(record))
     for start_from in ("run-0", "monday", str(tmp_path / "laptop")):
-        assert find_earlier(("tokenizer",), resolve(TEXT), store, start_from) == {"tokenizer": path}
+        assert find_earlier(("tokenizer",), resolve(TEXT), RunContext.from_environment(), start_from) == {
+            "tokenizer": str(path)
+        }
     with pytest.raises(ContractError, match="no run to start from"):
-        find_earlier(("tokenizer",), resolve(TEXT), store, "tuesday")
+        find_earlier(("tokenizer",), resolve(TEXT), RunContext.from_environment(), "tuesday")
     with pytest.raises(ContractError, match="no artifact of tokens"):
-        find_earlier(("tokens",), resolve(TEXT), store, "monday")
+        find_earlier(("tokens",), resolve(TEXT), RunContext.from_environment(), "monday")
 
 
 def test_taken_up_artifact_says_what_it_is(store):

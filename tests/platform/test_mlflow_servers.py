@@ -13,7 +13,6 @@ from qwenops.platform.tracking import MlflowClient, close_run, log_stage, open_r
 
 PROGRAMS = postgresql_programs()
 pytestmark = [
-    pytest.mark.integration,
     pytest.mark.timeout(400),
     pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed (apt-get install postgresql)"),
 ]

@@ -30,13 +30,14 @@ def bucket(endpoint, monkeypatch):
     client = boto3.client("s3", endpoint_url=endpoint)
     client.create_bucket(Bucket=BUCKET)
     yield client
-    for item in _objects(client):
-        client.delete_object(Bucket=BUCKET, Key=item)
+    for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+        client.delete_object(Bucket=BUCKET, Key=item["Key"])
     client.delete_bucket(Bucket=BUCKET)
 
 
 def _objects(client) -> list[str]:
-    return [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+    found = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+    return [key for key in found if not key.endswith(storage.MADE)]
 
 
 def _artifact(folder: Path, identity: str, text: str = "one\n") -> Path:

@@ -70,3 +70,12 @@ def test_missing_file_and_unknown_name_are_refused():
         by_name("/nowhere/mine.json")
     with pytest.raises(RecipeError, match="unknown placement"):
         by_name("moon")
+
+
+def test_bucket_needs_a_shared_volume_beside_it(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text('{"name": "x", "image": "i", "artifact_root": "s3://b/team"}')
+    with pytest.raises(RecipeError, match="cache_root on a shared volume"):
+        by_name(str(path))
+    path.write_text('{"name": "x", "image": "i", "artifact_root": "s3://b/team", "cache_root": "/mnt"}')
+    assert by_name(str(path)).shared_root == "/mnt"

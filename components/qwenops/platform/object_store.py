@@ -13,6 +13,7 @@ chain.
 import contextlib
 import os
 import shutil
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from fsspec import AbstractFileSystem
 from qwenops.contracts.manifest import MANIFEST, Manifest, is_intact, read_manifest
 from qwenops.errors import ContractError, PlatformError
 from qwenops.platform.live import LIVE
+from qwenops.platform.storage import MADE, STORE_ID
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
 _SECONDS_BETWEEN_COPIES = 60.0
@@ -51,6 +53,7 @@ def publish(folder: Path, url: str) -> bool:
         except FileExistsError:
             _remove(store, prefix)
             return False
+        store.touch(_beside(url, MADE))
     return True
 
 
@@ -82,6 +85,38 @@ def fetch(url: str, folder: Path) -> bool:
         return _is_copy(folder, manifest)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def artifacts(url: str) -> list[str]:
+    """The addresses of the artifacts directly below `url`."""
+    with _reaching(url):
+        return [f"s3://{place}".removesuffix(f"/{MANIFEST}") for place in _store().glob(f"{url}/*/{MANIFEST}")]
+
+
+def manifest(url: str) -> Manifest | None:
+    """The manifest of the artifact at `url`, or None where there is none that can be read."""
+    with _reaching(url), tempfile.TemporaryDirectory() as folder:
+        try:
+            _store().get_file(f"{url}/{MANIFEST}", str(Path(folder) / MANIFEST))
+            return read_manifest(Path(folder))
+        except (FileNotFoundError, ContractError):
+            return None
+
+
+def has_lost(url: str) -> bool:
+    """Whether an artifact was published below `url` that is no longer there."""
+    with _reaching(url):
+        made = [f"s3://{place}" for place in _store().glob(f"{url}/.*{MADE}")]
+    return not set(made) <= {_beside(there, MADE) for there in artifacts(url)}
+
+
+def store_id(url: str) -> str:
+    """The name the store at `url` was given when it was first used."""
+    store = _store()
+    with _reaching(url):
+        with contextlib.suppress(FileExistsError):
+            store.pipe_file(f"{url}/{STORE_ID}", uuid.uuid4().hex[:12].encode(), mode="create")
+        return store.cat_file(f"{url}/{STORE_ID}").decode()
 
 
 def forget(url: str) -> None:
@@ -188,6 +223,11 @@ def _fetch_manifest(store: AbstractFileSystem, url: str, folder: Path) -> Manife
         except (FileNotFoundError, ContractError):
             return None
         return manifest if _has_sizes(store, _prefix(url, manifest), manifest) else None
+
+
+def _beside(url: str, ending: str) -> str:
+    parent, name = url.rsplit("/", 1)
+    return f"{parent}/.{name}{ending}"
 
 
 def _prefix(url: str, manifest: Manifest) -> str:

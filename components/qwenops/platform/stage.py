@@ -37,8 +37,6 @@ from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.config import Config
 
 CURVES = "curves.jsonl"
-MADE = ".made"
-"""Ending of the file beside an artifact that outlives it, by which a deleted artifact is noticed."""
 
 
 class Slice(Config):
@@ -348,7 +346,7 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
         inputs={name: storage.address(path, context) for name, path in task.inputs.items()},
     )
     write_manifest(work, manifest)
-    destination.with_name(f".{destination.name}{MADE}").touch()
+    destination.with_name(f".{destination.name}{storage.MADE}").touch()
     os.replace(work, destination)
     return manifest
 

@@ -6,11 +6,16 @@ object store and never a folder of one pod.
 """
 
 import importlib
+import uuid
 from pathlib import Path
 
+from qwenops.contracts.manifest import MANIFEST, Manifest, is_intact, read_manifest
 from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
 
+MADE = ".made"
+"""Ending of the file beside an artifact that outlives it, by which a deleted artifact is noticed."""
+STORE_ID = ".store-id"
 _SCHEME = "s3://"
 _COPIES = "object-store"
 
@@ -55,6 +60,55 @@ def localized(place: str | Path, context: RunContext) -> Path:
             action="run the stage that makes it again",
         )
     return folder
+
+
+def artifacts(place: str) -> list[str]:
+    """The places of the artifacts directly below `place`, in no order."""
+    if is_remote(place):
+        return object_store().artifacts(place)
+    return [str(path.parent) for path in Path(place).glob(f"[!.]*/{MANIFEST}")]
+
+
+def manifest(place: str) -> Manifest | None:
+    """The manifest of the artifact at `place`, or None where there is none."""
+    if is_remote(place):
+        return object_store().manifest(place)
+    return read_manifest(Path(place)) if (Path(place) / MANIFEST).is_file() else None
+
+
+def is_whole(place: str, context: RunContext) -> bool:
+    """Whether the artifact at `place` is as its manifest says; one of an object store is copied here for it."""
+    if is_remote(place):
+        return object_store().fetch(place, mirror(place, context))
+    found = manifest(place)
+    return found is not None and is_intact(Path(place), found)
+
+
+def has_lost(place: str) -> bool:
+    """Whether an artifact was published below `place` that is no longer there."""
+    if is_remote(place):
+        return object_store().has_lost(place)
+    made = [path.name.removeprefix(".").removesuffix(MADE) for path in Path(place).glob(f".*{MADE}")]
+    return not all((Path(place) / key / MANIFEST).is_file() for key in made)
+
+
+def store_id(store: str) -> str:
+    """The name a store was given when it was first used; a new store has another, so nothing cached stands for it."""
+    if is_remote(store):
+        return object_store().store_id(store)
+    place = Path(store) / STORE_ID
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with place.open("x", encoding="utf-8") as stream:
+            stream.write(uuid.uuid4().hex[:12])
+    except FileExistsError:
+        pass
+    return place.read_text(encoding="utf-8")
+
+
+def runs_folder(context: RunContext) -> Path:
+    """Holds one folder per finished run on a cluster: beside the store, or in the cache of an object store."""
+    return (Path(context.cache) if is_remote(context.store) else Path(context.store).parent) / "runs"
 
 
 def object_store():

@@ -99,7 +99,7 @@ class Placement(Pod):
     name: str = Field(description="Name of the placement, as given to --placement.")
     image: str = Field(min_length=1, description="Image of every task, pinned by digest on a cluster.")
     artifact_root: str = Field(
-        "", description="Folder of the artifacts inside a task; empty leaves it to `qwenops run`."
+        "", description="Folder or s3:// address of the artifacts for a task; empty leaves it to `qwenops run`."
     )
     cache_root: str = Field("", description="Folder of downloads inside a task; empty leaves it to `qwenops run`.")
     tracking_uri: str = Field("", description="MLflow tracking URI seen from a task; empty leaves it to `qwenops run`.")
@@ -125,6 +125,17 @@ class Placement(Pod):
         if unknown:
             raise ValueError(f"launchers name clusters that do not exist: {', '.join(unknown)}")
         return self
+
+    @model_validator(mode="after")
+    def _bucket_has_a_volume_beside_it(self) -> "Placement":
+        if self.artifact_root and not self.shared_root:
+            raise ValueError("a cache_root on a shared volume where artifact_root is an object store")
+        return self
+
+    @property
+    def shared_root(self) -> str:
+        """Folder of the files that the steps of a run share: beside an object store, on the cache's volume."""
+        return self.cache_root if self.artifact_root.startswith("s3://") else self.artifact_root
 
     def cluster(self, area: str) -> RayCluster | None:
         """The Ray cluster of `area`, its pods completed with the placement's fields; None: the step's own pod."""

@@ -57,7 +57,7 @@ def _environment(placement: Placement, area: str) -> dict[str, str]:
     gpu = cluster.has_accelerators if cluster else bool(here.num_accelerators)
     return {
         "QWENOPS_STORE": placement.artifact_root,
-        "QWENOPS_EVENTS": placement.artifact_root and f"{placement.artifact_root}/events",
+        "QWENOPS_EVENTS": placement.shared_root and f"{placement.shared_root}/events",
         "QWENOPS_CACHE": placement.cache_root,
         "QWENOPS_TRACKING_URI": placement.tracking_uri,
         "QWENOPS_RAY_ADDRESS": placement.ray_address,

@@ -8,19 +8,16 @@ in, and whether an artifact of the stage was deleted from it (a hit would then h
 import importlib
 import json
 import time
-import uuid
 from pathlib import Path
 
-from qwenops.contracts.manifest import MANIFEST
+from qwenops.platform import storage
 from qwenops.platform.context import OPENED, RunContext
-from qwenops.platform.stage import MADE, Events, code_version
+from qwenops.platform.stage import Events, code_version
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.edges import NODES
 from qwenops_pipelines.dags.pipelines import find_pipeline
 from qwenops_pipelines.steps.earlier import find_earlier
-
-_STORE_ID = ".store-id"
 
 
 def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> dict[str, str]:
@@ -40,34 +37,18 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
     slices = resolve(recipe_text)
     context = RunContext.from_environment()
     needed = find_pipeline(pipeline).earlier
-    found = find_earlier(needed, slices, Path(context.store), start_from) if needed else {}
+    found = find_earlier(needed, slices, context, start_from) if needed else {}
     if context.run_id:
         _open(decode(Recipe, recipe_text), run_name, context)
-        for name, path in found.items():
-            Events(Path(context.events), name).write(status="skipped", finished=time.time(), artifact=str(path))
-        store = store_id(Path(context.store))
+        for name, place in found.items():
+            Events(Path(context.events), name).write(status="skipped", finished=time.time(), artifact=place)
+        store = storage.store_id(context.store)
         for node in NODES:
-            key = f"{code_version(node.stage)} {store}{_lost(Path(context.store) / node.name, context.run_id)}"
+            # A word that no other run has, where an artifact was published and is no longer there.
+            lost = f" again in {context.run_id}" if storage.has_lost(f"{context.store}/{node.name}") else ""
+            key = f"{code_version(node.stage)} {store}{lost}"
             slices[node.name] = canonical(json.loads(slices[node.name]) | {"cache_key": key})
-    return slices | {"earlier": canonical({name: str(path) for name, path in found.items()})}
-
-
-def store_id(store: Path) -> str:
-    """The name a store was given when it was first used; a new store has another, so nothing cached stands for it."""
-    place = store / _STORE_ID
-    store.mkdir(parents=True, exist_ok=True)
-    try:
-        with place.open("x", encoding="utf-8") as stream:
-            stream.write(uuid.uuid4().hex[:12])
-    except FileExistsError:
-        pass
-    return place.read_text(encoding="utf-8")
-
-
-def _lost(folder: Path, run_id: str) -> str:
-    """A word that no other run has, where an artifact was published below `folder` and is no longer there."""
-    made = [path.name.removeprefix(".").removesuffix(MADE) for path in folder.glob(f".*{MADE}")]
-    return "" if all((folder / key / MANIFEST).is_file() for key in made) else f" again in {run_id}"
+    return slices | {"earlier": canonical(found)}
 
 
 def _open(recipe: Recipe, run_name: str, context: RunContext) -> None:

@@ -11,8 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from qwenops.contracts.manifest import MANIFEST, read_manifest
+from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import RecipeError
+from qwenops.platform import storage
 from qwenops.platform.charts import duration, number
 from qwenops.platform.context import OPENED, RunContext
 from qwenops.platform.stage import Events, Slice, stage_fingerprint
@@ -20,7 +21,6 @@ from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.pipelines import Pipeline, find_pipeline
 from qwenops_pipelines.record import Clock, artifact_folders, build_record, close_tracking, publish_record, read_events
-from qwenops_pipelines.steps.earlier import RUNS
 
 _SUCCEEDED = "SUCCEEDED"
 
@@ -53,7 +53,7 @@ def finish(
         return {}
     _note_cached(chosen, resolve(recipe_text), context)
     record = _record(recipe, run_name, chosen, context, str(status.state))
-    folder = Path(context.store).parent / RUNS / (context.run_id or run_name)
+    folder = storage.runs_folder(context) / (context.run_id or run_name)
     folder.mkdir(parents=True, exist_ok=True)
     report = publish_record(record, recipe, context, folder)
     close_tracking(record, context, folder)
@@ -73,17 +73,17 @@ def _record(recipe: Recipe, run_name: str, pipeline: Pipeline, context: RunConte
 def _note_cached(pipeline: Pipeline, slices: dict[str, str], context: RunContext) -> None:
     """Write an event for each node that ran in an earlier run and not in this one."""
     seen = read_events(Path(context.events))
-    folders = artifact_folders(seen)
+    folders = artifact_folders(seen, context)
     for node in pipeline.nodes:
         known = {name: folders[source] for name, source in node.inputs.items() if source in folders}
         if node.name in seen or len(known) < len(node.inputs):
             continue
         parents = {name: read_manifest(path).artifact_id for name, path in known.items()}
         key = stage_fingerprint(node.stage, decode(Slice, slices[node.name]), parents)
-        place = Path(context.store) / node.name / key[:16]
-        if (place / MANIFEST).is_file():
-            Events(Path(context.events), node.name).write(status="skipped", finished=time.time(), artifact=str(place))
-            folders[node.name] = place
+        place = f"{context.store}/{node.name}/{key[:16]}"
+        if storage.manifest(place):
+            Events(Path(context.events), node.name).write(status="skipped", finished=time.time(), artifact=place)
+            folders[node.name] = storage.localized(place, context)
 
 
 def _show(record: dict[str, Any], error: str, folder: Path, metrics: Any, summary: Any) -> None:
