@@ -24,7 +24,7 @@ import psutil
 from kfp import local
 
 from qwenops.contracts.manifest import MANIFEST
-from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
+from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, RecipeError, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.stage import Slice, Task, find_published
 from qwenops.recipe.account import account_text
@@ -70,9 +70,17 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         restart: Node to make again, with all that depends on it, although its output is there; empty for none.
 
     Raises:
+        RecipeError: the placement is a cluster's.
         QwenOpsError: the folder cannot be used, or a node failed (after the run record is written).
     """
     nodes = ancestors(until)
+    if placement.artifact_root:
+        raise RecipeError(
+            f"placement {placement.name} is a cluster's",
+            expected="a placement without artifact_root for a run on this machine, such as laptop",
+            found=f"artifact_root {placement.artifact_root}",
+            action=f"qwenops compile {recipe.name} --placement {placement.name} -o pipeline.yaml, then qwenops submit",
+        )
     with _locked(out):
         context = _context(out, placement)
         if restart:

@@ -157,6 +157,7 @@ def test_disk_that_takes_nothing_more_is_one_clear_error(tmp_path):
         (("run", "smoke", "--set", "pretrain.stepz=3"), "pretrain.stepz"),
         (("run", "smoke", "--until", "tokenz"), "tokens"),
         (("run", "smoke", "--placement", "moon"), "laptop"),
+        (("run", "smoke", "--placement", "kind"), "qwenops submit"),
         (("show", "/nowhere"), "run record"),
     ],
 )

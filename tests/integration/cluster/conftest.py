@@ -146,5 +146,10 @@ def _namespace(cluster: Cluster):
     core = client.CoreV1Api(cluster.api())
     name = f"qwenops-test-{uuid.uuid4().hex[:8]}"
     core.create_namespace({"metadata": {"name": name}})
+    deadline = time.monotonic() + 30
+    # Pods need the namespace's own account, which a controller makes a little later.
+    while cluster.has_nodes and not core.list_namespaced_service_account(name).items:
+        assert time.monotonic() < deadline, f"namespace {name} got no service account"
+        time.sleep(0.2)
     yield name
     core.delete_namespace(name)
