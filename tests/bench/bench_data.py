@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -101,14 +102,30 @@ def rules(texts: list[str], _: argparse.Namespace) -> None:
             kept.append(next((answer[1] for answer in answers if answer is not True), ""))
 
     theirs = seconds(chain)
-    differ = Counter(
-        (a or "kept", b or "kept") for a, b in zip(kept, judged.reasons, strict=True) if bool(a) != bool(b)
-    )
     print(
         f"  datatrove  {len(texts) / theirs:8.0f} documents/s  kept {kept.count('')}"
         f"   ours is {theirs / ours:.1f} times as fast"
     )
-    print(f"  same decision on {1 - differ.total() / len(texts):.2%}; theirs, ours: {dict(differ.most_common(6))}")
+    differ = [n for n, (a, b) in enumerate(zip(kept, judged.reasons, strict=True)) if bool(a) != bool(b)]
+    print(f"  same decision on {1 - len(differ) / len(texts):.2%}; the other {len(differ)} by cause:")
+    causes = Counter((_cause(texts[n], judged.reasons[n], family), kept[n], judged.reasons[n]) for n in differ)
+    for (cause, a, b), count in causes.most_common():
+        print(f"    {count:4} {cause}: theirs {a or 'kept'}, ours {b or 'kept'}")
+
+
+def _cause(text: str, reason: str, family: list[Any]) -> str:
+    """Why a decision differs: blank lines at the ends, words cut otherwise, or a rule that reads otherwise."""
+    from datatrove.data import Document
+    from datatrove.utils.text import split_into_words
+
+    from qwenops.data.quality.batch import Batch
+
+    document = Document(text="\n".join(line for line in text.split("\n") if line.strip()), id="0")
+    if all(one.filter(document) is True for one in family) == (reason == ""):
+        return "blank lines, which count as lines and as repeated ones there"
+    batch = Batch([text], "marks")
+    words = [text[start - 1 : end - 1] for start, end in zip(batch.words.starts, batch.words.ends, strict=True)]
+    return "the rule itself" if words == split_into_words(text, "eng") else "words cut otherwise"
 
 
 def extraction(_: list[str], options: argparse.Namespace) -> None:
