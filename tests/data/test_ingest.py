@@ -1,5 +1,6 @@
 # ruff: noqa: E501 - sample texts are long lines
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,9 @@ from qwenops.data.ingest.config import IngestConfig
 from qwenops.data.ingest.documents import ingest_pages, page_text, split_of
 from qwenops.data.ingest.language import identify
 from qwenops.data.ingest.main_text import extract, loose_share, trimmed
+from qwenops.data.ingest.markup import nesting
 from qwenops.data.ingest.run import run
-from qwenops.data.ingest.text import decode, nesting, normalise, normalise_code
+from qwenops.data.ingest.text import damaged_share, decode, normalise, normalise_code
 
 _FAST = IngestConfig(extractor="resiliparse")
 # Article 1 and 2 of the Universal Declaration of Human Rights, or plain sentences of that kind.
@@ -126,6 +128,36 @@ def test_page_text_of_bad_input_has_a_reason(raw, mime, reason):
 
 def test_nesting_of_a_long_list_is_flat():
     assert nesting("<ul>" + "<li>item<p>text<br>" * 5000 + "</ul>", 200) == 1
+
+
+def _plain_nesting(html: str) -> int:
+    """The depth, a tag at a time."""
+    depth = deepest = 0
+    for closing, name, empty in re.findall(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)[^<>]*?(/?)>", html):
+        if empty or name.lower() in ("br", "img", "li", "p", "td", "tr", "option"):
+            continue
+        depth = max(depth - 1, 0) if closing else depth + 1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+_MARKUP = st.sampled_from(
+    ["<div>", "</div>", "<b class='x'>", "</b>", "<BR>", "<br/>", "<img src=x/>", "<li>", "<p>", "</p>", "<i/>", "<", ">",
+     "/", "text", "<!-- note -->", "<1>", "<h1>", "</h1>", "<options>", "<abbreviation>", "</ div>", "\u00e9"]
+)  # fmt: skip
+
+
+@given(st.lists(_MARKUP, max_size=60).map("".join), st.integers(1, 40))
+def test_nesting_agrees_with_counting_a_tag_at_a_time(html, limit):
+    assert nesting(html, limit) == min(_plain_nesting(html), limit + 1)
+
+
+@given(st.text(st.characters() | st.sampled_from("\x00\x1f\t\n\x7f\x80\x9f\ufffd\ufeff\u200b\u2060"), max_size=80))
+def test_damaged_share_counts_control_and_replacement_characters(text):
+    damaged = [
+        c for c in text if (ord(c) < 32 and c not in "\t\n\r") or 127 <= ord(c) < 160 or c in "\ufffd\ufeff\u200b\u2060"
+    ]
+    assert damaged_share(text) == pytest.approx(len(damaged) / max(len(text), 1))
 
 
 @given(st.text(max_size=200))

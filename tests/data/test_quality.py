@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data import plain_rules
+from tests.data import plain_rules, plain_words
 
 from qwenops.contracts.document import check_documents, documents_from_rows, read_documents, read_funnel, write_part
 from qwenops.data.quality.batch import Batch
@@ -197,6 +197,19 @@ def test_words_with_marks_apart_are_those_of_published_tokenizers():
     assert _words("Ask me@example.com, or http://a.org/b-c?d.") == [
         "Ask", "me@example.com", ",", "or", "http://a.org/b-c?d", "."
     ]  # fmt: skip
+
+
+_WORD_PIECES = st.sampled_from(
+    ["word", "A", "U.S", "Dr.", "e.g.", "p.m.", "5", "12", "km", "K", "pm", ".", "..", ",", "-", "--", "/", ":", "=",
+     "+", "%", "$", "(", ")", "\"", "'", "\u2019", "'s", "n't", "'ll", "s", "\u2026", "\u3002", "\u4f60", "\u00a9", "_",
+     "*", "@", "x.com", "http://a.org/b-c", "and/or", " ", "\n", "\u2013", "b-Cd", "n", "t"]
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=400)  # the first call makes the tables of characters
+@given(st.lists(_WORD_PIECES, min_size=1, max_size=30).map("".join))
+def test_words_of_a_batch_agree_with_the_plain_definition(text):
+    assert _words(text) == plain_words.words(text)
 
 
 def test_stop_words_are_asked_in_the_language_of_the_text():

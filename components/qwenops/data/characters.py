@@ -41,7 +41,7 @@ _FULL_MARKS = "\u3002\uff01\uff1f\u061f\u06d4\u0964\u104b"
 _CLOSING = "\"'\u201d\u2019)"
 _CODE_POINTS = 0x110000
 # Above, no character is a letter, a digit or a blank.
-_ASSIGNED = 0x32400
+ASSIGNED = 0x32400
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -72,7 +72,7 @@ def tables() -> Tables:
         (str.isdigit, DIGIT),
         (str.islower, LOWER),
     ):
-        flags[:_ASSIGNED][np.fromiter(map(test, characters[:_ASSIGNED]), dtype=bool, count=_ASSIGNED)] |= bit
+        flags[:ASSIGNED][np.fromiter(map(test, characters[:ASSIGNED]), dtype=bool, count=ASSIGNED)] |= bit
     for letters, bit in ((_TERMINAL, TERMINAL), (_MARKS, MARK), (_FULL_MARKS, FULL_MARK), (_CLOSING, CLOSING)):
         flags[[ord(letter) for letter in letters]] |= bit
     flags[ord("_")] |= WORD
@@ -84,7 +84,7 @@ def tables() -> Tables:
     flags[(flags & COMBINING) != 0] |= WORD
     values = mixed(np.arange(1, _CODE_POINTS + 1, dtype=np.uint64))
     folded = np.arange(_CODE_POINTS)
-    for character in characters[:_ASSIGNED]:
+    for character in characters[:ASSIGNED]:
         if (fold := character.casefold()) != character and len(fold) == 1:
             folded[ord(character)] = ord(fold)
     return Tables(flags, values, values[folded])
@@ -93,7 +93,7 @@ def tables() -> Tables:
 @cache
 def expanding() -> re.Pattern[str]:
     """Finds characters whose case-folded form is more than one character."""
-    return re.compile("[" + "".join(c for c in map(chr, range(_ASSIGNED)) if len(c.casefold()) > 1) + "]")
+    return re.compile("[" + "".join(c for c in map(chr, range(ASSIGNED)) if len(c.casefold()) > 1) + "]")
 
 
 def mixed(values: Hashes) -> Hashes:

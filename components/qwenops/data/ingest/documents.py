@@ -9,7 +9,8 @@ from qwenops.contracts.document import CODE_LANGUAGE, documents_from_rows, dropp
 from qwenops.data.ingest.config import IngestConfig
 from qwenops.data.ingest.language import identify
 from qwenops.data.ingest.main_text import extract
-from qwenops.data.ingest.text import damaged_share, decode, nesting, normalise, normalise_code
+from qwenops.data.ingest.markup import nesting
+from qwenops.data.ingest.text import damaged_share, decode, normalise, normalise_code
 
 _COPIED = ("id", "source", "domain", "url", "license")
 

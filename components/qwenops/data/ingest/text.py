@@ -1,4 +1,4 @@
-"""Bytes to clean text: charset, depth of markup, Unicode and whitespace.
+"""Bytes to clean text: charset, Unicode and whitespace.
 
 Each function refuses with a reason word instead of raising: a bad page is an ordinary event on the web.
 """
@@ -8,37 +8,10 @@ import unicodedata
 
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)\b[^<>]*?(/?)>")
-# Void elements never hold anything, and these other ones are closed by their next sibling.
-_FLAT_TAGS = frozenset(
-    [
-        "area",
-        "base",
-        "br",
-        "col",
-        "embed",
-        "hr",
-        "img",
-        "input",
-        "link",
-        "meta",
-        "param",
-        "source",
-        "track",
-        "wbr",
-        "p",
-        "li",
-        "dt",
-        "dd",
-        "td",
-        "th",
-        "tr",
-        "option",
-        "thead",
-        "tbody",
-    ]
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ufeff\u200b\u2060]")
+_INVISIBLE = "\ufffd\ufeff\u200b\u2060"
+_CONTROL = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{_INVISIBLE}]")
+_CONTROL_BYTES = bytes(number for number in (*range(32), 127) if number not in b"\t\n\r")
+_CONTROL_PAIR = re.compile(rb"\xc2[\x80-\x9f]")
 _SPACES = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
@@ -54,21 +27,10 @@ def decode(raw: bytes) -> str:
 
 def damaged_share(text: str) -> float:
     """Share of characters that are control or replacement characters."""
-    return len(_CONTROL.findall(text)) / max(len(text), 1)
-
-
-def nesting(html: str, limit: int) -> int:
-    """Depth of open elements, counted up to `limit`: parsers need quadratic time for tens of thousands."""
-    depth = deepest = 0
-    for match in _TAG.finditer(html):
-        closing, name, empty = match.groups()
-        if empty or name.lower() in _FLAT_TAGS:
-            continue
-        depth = max(depth - 1, 0) if closing else depth + 1
-        deepest = max(deepest, depth)
-        if deepest > limit:
-            break
-    return deepest
+    # Bytes, since a regular expression looks at every character of a page and these methods do not.
+    data = text.encode("utf-8", "surrogatepass")
+    damaged = len(data) - len(data.translate(None, _CONTROL_BYTES)) + len(_CONTROL_PAIR.findall(data))
+    return (damaged + sum(text.count(letter) for letter in _INVISIBLE)) / max(len(text), 1)
 
 
 def normalise(text: str) -> str:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qwenops.data.characters import CLOSING, FULL_MARK, LOWER, MARK, SPACE
+from qwenops.data.characters import CLOSING, FULL_MARK, MARK
 from qwenops.data.quality.batch import Batch
 from qwenops.data.quality.config import C4Config
+from qwenops.data.quality.words import PUNCTUATION, kinds
 from qwenops.data.spans import Integers, Mask
 
 FEW_SENTENCES = "c4_few_sentences"
@@ -66,28 +67,22 @@ def few_sentences(batch: Batch, config: C4Config) -> list[tuple[str, Mask]]:
         closed = np.concatenate([(batch.flags[1:] & CLOSING) != 0, [False]])
         ends = (((batch.flags & MARK) != 0) & closed) | ((batch.flags & FULL_MARK) != 0)
         return [(FEW_SENTENCES, batch.count_in(ends) < config.min_sentences)]
-    return [(FEW_SENTENCES, batch.count_in(_breaks(batch)) + batch.number(batch.filled_lines) < config.min_sentences)]
+    return [(FEW_SENTENCES, batch.number(batch.filled_lines) + _more_sentences(batch) < config.min_sentences)]
 
 
-def _breaks(batch: Batch) -> Integers:
-    """Places within lines where one sentence ends and another begins: a mark, a blank, and no small letter.
-
-    The point of an initial ("J. Smith") ends nothing.
-    """
-    marks = np.flatnonzero(batch.flags & (MARK | FULL_MARK))
-    after = marks + 1
-    after += (batch.flags[after] & (CLOSING | SPACE)) == CLOSING
-    full = (batch.flags[marks] & FULL_MARK) != 0
-    next_piece = np.searchsorted(batch.pieces.starts, after)
-    inside = next_piece < len(batch.pieces.starts)
-    marks, after, full, next_piece = marks[inside], after[inside], full[inside], next_piece[inside]
-    begins = batch.pieces.starts[next_piece]
-    line = np.searchsorted(batch.lines.starts, marks, side="right")
-    same_line = line == np.searchsorted(batch.lines.starts, begins, side="right")
-    initial = (marks - batch.pieces.starts[np.maximum(next_piece - 1, 0)] == 1) & (batch.flags[begins] & LOWER == 0)
-    blank = (batch.flags[after] & SPACE) != 0
-    closes = blank & ((batch.flags[begins] & LOWER) == 0) & ~initial
-    return marks[same_line & (closes | full)]
+def _more_sentences(batch: Batch) -> Integers:
+    """Sentences of each text that begin within a line: words after a mark that is a word of its own."""
+    words = batch.words
+    alone = words.lengths == 1
+    ends = alone & ((batch.flags[words.starts] & (MARK | FULL_MARK)) != 0)
+    before = np.cumsum(ends) - ends
+    line = np.searchsorted(batch.lines.starts, words.starts, side="right")
+    first = np.append(True, line[1:] != line[:-1])[: len(line)]
+    speaks = np.flatnonzero(batch.has(words, (kinds()[batch.codes] & PUNCTUATION) == 0))
+    # Marks seen up to the last word of the line that was no mark, or to the line's begin.
+    seen = np.maximum.accumulate(np.where(first, before, 0))[speaks]
+    seen[1:] = np.maximum(seen[1:], before[speaks[:-1]])
+    return np.bincount(words.document[speaks], weights=before[speaks] > seen, minlength=batch.count).astype(np.int64)
 
 
 def _cut(text: str, is_spaced: bool, config: C4Config) -> str:

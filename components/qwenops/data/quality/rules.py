@@ -108,7 +108,7 @@ def gopher(batch: Batch, languages: Sequence[str], config: GopherConfig) -> Chec
     count = np.where(spaced, texts, batch.sizes // _CHARACTERS_PER_WORD)
     per = np.where(spaced, all_words, np.maximum(count, 1))
     mean = batch.total(words, words.lengths * batch.word_is_text) / np.maximum(texts, 1)
-    alphabetic = _has(batch, words.starts, words.ends, ALPHABETIC)
+    alphabetic = batch.has(words, (batch.flags & ALPHABETIC) != 0)
     stop_words, asked = distinct_stop_words(batch, languages, config.stop_word_languages)
     return [
         ("gopher_too_few_words", count < config.min_words),
@@ -207,12 +207,6 @@ def _within(family: Callable[[], Checks], domains: Sequence[str], wanted: tuple[
     """The checks of a family for documents of the wanted domains; not computed where there are none."""
     inside = np.array([domain in wanted for domain in domains], dtype=bool)
     return [(name, fails & inside) for name, fails in family()] if inside.any() else []
-
-
-def _has(batch: Batch, starts: Integers, ends: Integers, bit: int) -> Mask:
-    """Whether any character of each span has the class `bit`."""
-    sums = np.concatenate([[0], np.cumsum((batch.flags & bit) != 0)])
-    return sums[ends] > sums[starts]
 
 
 def _ellipses(batch: Batch) -> Integers:
