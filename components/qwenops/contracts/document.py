@@ -52,6 +52,7 @@ DOCUMENT_SCHEMA = pa.schema(
     ]
 )
 DROPPED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string()), ("text", pa.string())])
+SCHEMAS = {"pages": PAGE_SCHEMA, "documents": DOCUMENT_SCHEMA}
 
 _SAMPLE_CHARACTERS = 300
 _SAMPLES_PER_REASON = 20
@@ -73,6 +74,27 @@ def part_paths(artifact: Path, kind: str = "documents") -> list[Path]:
             action="run the stage that makes it again",
         )
     return paths
+
+
+def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """One parquet part; in a folder named after a contract ("documents", "pages") it must have that contract's columns.
+
+    Raises:
+        ContractError: it is no whole parquet file, or its columns are not the contract's.
+    """
+    schema = SCHEMAS.get(path.parent.name)
+    try:
+        with pq.ParquetFile(path) as part:
+            if schema is not None:
+                _check_schema(part.schema_arrow, schema, path.name)
+            return part.read(columns=columns)
+    except pa.ArrowInvalid as error:
+        raise ContractError(
+            f"{path.name} is damaged",
+            expected="a whole parquet file",
+            found=error,
+            action="run the stage that makes it again",
+        ) from None
 
 
 def read_documents(artifact: Path, columns: list[str] | None = None) -> pa.Table:
@@ -104,7 +126,7 @@ def check_documents(table: pa.Table, where: str) -> None:
     Raises:
         ContractError: wrong columns, repeated or empty ids, empty text, or an unknown domain or split.
     """
-    _check_schema(table, DOCUMENT_SCHEMA, where)
+    _check_schema(table.schema, DOCUMENT_SCHEMA, where)
     _check_ids(table, where)
     _check_values(table, "domain", DOMAINS, where)
     _check_values(table, "split", SPLITS, where)
@@ -119,7 +141,7 @@ def check_pages(table: pa.Table, where: str) -> None:
     Raises:
         ContractError: wrong columns, repeated or empty ids, or an unknown domain.
     """
-    _check_schema(table, PAGE_SCHEMA, where)
+    _check_schema(table.schema, PAGE_SCHEMA, where)
     _check_ids(table, where)
     _check_values(table, "domain", DOMAINS, where)
 
@@ -195,6 +217,16 @@ def write_funnel(out: Path, funnel: Funnel, dropped: pa.Table | None = None) -> 
                 stream.write(json.dumps(row | {"text": row["text"][:_SAMPLE_CHARACTERS]}, ensure_ascii=False) + "\n")
 
 
+def sample_dropped(tables: Iterable[pa.Table]) -> pa.Table:
+    """Of all dropped rows as many as `write_funnel` shows; one table is in memory at a time."""
+    sample = DROPPED_SCHEMA.empty_table()
+    for table in tables:
+        rows = pa.concat_tables([sample, table]).sort_by([("reason", "ascending"), ("id", "ascending")])
+        reasons = rows["reason"].to_pandas()
+        sample = rows.filter(pa.array(reasons.groupby(reasons).cumcount() < _SAMPLES_PER_REASON, pa.bool_()))
+    return sample
+
+
 def read_funnel(artifact: Path) -> Funnel:
     """The funnel that a stage wrote beside its documents."""
     return Funnel(**json.loads((artifact / "funnel.json").read_text(encoding="utf-8")))
@@ -206,14 +238,18 @@ def dropped_table(rows: Iterable[tuple[str, str, str]]) -> pa.Table:
     return pa.Table.from_pylist(plain, schema=DROPPED_SCHEMA)
 
 
-def _check_schema(table: pa.Table, schema: pa.Schema, where: str) -> None:
-    if table.schema.names != schema.names or table.schema.types != schema.types:
+def _check_schema(found: pa.Schema, schema: pa.Schema, where: str) -> None:
+    if found.names != schema.names or found.types != schema.types:
         raise ContractError(
             f"{where}: wrong columns",
-            expected=str(schema.names),
-            found=str(table.schema.names),
+            expected=_columns(schema),
+            found=_columns(found),
             action="run the stage that makes it again",
         )
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{column.name} {column.type}" for column in schema)
 
 
 def _check_ids(table: pa.Table, where: str) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qwenops.contracts.document import DROPPED_SCHEMA, Funnel, dropped_table, funnel_of, part_paths
+from qwenops.contracts.document import Funnel, dropped_table, funnel_of, part_paths, read_part, sample_dropped
 from qwenops.data.accounting import account
 from qwenops.platform.ray_data import PartResult, map_parts
 from qwenops.platform.stage import Stage
@@ -41,8 +41,7 @@ def remove_documents(stage: Stage, documents: Path, removed: pa.Table) -> pd.Dat
         summaries = map_parts(stage.context, parts, function, work, progress=progress)
     shutil.move(work / "documents", stage.out / "documents")
     funnel = sum((Funnel(**summary["funnel"]) for summary in summaries), Funnel(stage.node))
-    dropped = pa.concat_tables([DROPPED_SCHEMA.empty_table(), *(pq.read_table(p) for p in part_paths(work, "dropped"))])
-    account(stage, funnel, dropped)
+    account(stage, funnel, sample_dropped(map(read_part, part_paths(work, "dropped"))))
     read: dict[str, int] = {}
     for summary in summaries:
         for domain, count in summary["read"].items():
