@@ -1,4 +1,4 @@
-"""Real faults in the data stages: killed workers, cut and drifting parts. Each ends in one error or an exact account."""
+"""Real faults in the data stages: killed workers, empty parts, drifting columns."""
 
 import pyarrow.parquet as pq
 import pytest

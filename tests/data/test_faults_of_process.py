@@ -1,4 +1,4 @@
-"""A stage's own process killed in the middle, and a disk that is full: nothing partial is published, a rerun is whole."""
+"""A stage's own process killed in the middle, and a full disk: nothing partial is published, a rerun is whole."""
 
 import json
 import os

@@ -8,11 +8,13 @@ documents writes `funnel.json` and `dropped_sample.jsonl` beside them.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -107,6 +109,31 @@ def iter_documents(artifact: Path, columns: list[str] | None = None) -> Iterator
     for path in part_paths(artifact):
         for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=columns):
             yield from batch.to_pylist()
+
+
+def texts_of(artifact: Path, ids: Sequence[str]) -> list[str]:
+    """The texts of some documents, in the order of `ids`; besides them a few documents are in memory at a time."""
+    wanted = pa.array(ids, pa.string())
+    found: dict[str, str] = {}
+    for path in part_paths(artifact):
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=["id", "text"]):
+            some = batch.filter(pc.is_in(batch["id"], value_set=wanted))
+            found |= zip(some["id"].to_pylist(), some["text"].to_pylist(), strict=True)
+    return [found[identifier] for identifier in ids]
+
+
+def sample_rows(parts: Sequence[Path], count: int, seed: int, columns: list[str] | None = None) -> pa.Table:
+    """At most `count` rows of parquet parts in a random order; besides them a few rows are in memory at a time."""
+    sizes = [pq.read_metadata(path).num_rows for path in parts]
+    chosen = pd.Series(np.arange(sum(sizes))).sample(frac=1.0, random_state=seed).head(count).to_numpy()
+    pieces: list[pa.Table] = []
+    first = 0
+    for path in parts:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=columns):
+            here = chosen[(chosen >= first) & (chosen < first + batch.num_rows)]
+            pieces.append(pa.Table.from_batches([batch]).take(pa.array(np.sort(here) - first)))
+            first += batch.num_rows
+    return pa.concat_tables(pieces).take(pa.array(np.argsort(np.argsort(chosen))))
 
 
 def documents_from_rows(rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from qwenops.contracts.document import (
     DROPPED_SCHEMA,
@@ -19,6 +18,7 @@ from qwenops.contracts.document import (
     funnel_of,
     part_paths,
     sample_dropped,
+    sample_rows,
     write_part,
 )
 from qwenops.contracts.gate import SAMPLE_ROWS, gate
@@ -149,8 +149,7 @@ def _gate(stage: Stage, record: list[dict[str, Any]]) -> None:
         }
     )
     columns = ["id", "source", "domain", "license", "mime", "raw"]
-    table = pa.concat_tables(pq.read_table(path, columns=columns) for path in part_paths(stage.out, "pages")[:20])
-    sample = table.to_pandas().sample(frac=1.0, random_state=stage.seed).head(SAMPLE_ROWS)
+    sample = sample_rows(part_paths(stage.out, "pages"), SAMPLE_ROWS, stage.seed, columns).to_pandas()
     sample["raw_bytes"] = sample.pop("raw").str.len()
     for sentence in gate("pages", summary, sample, stage.out).failures:
         stage.warn(sentence)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from qwenops.contracts.document import read_documents
+from qwenops.contracts.document import part_paths, texts_of
 from qwenops.contracts.tokens import (
     END_OF_TEXT,
     ShardFacts,
@@ -23,6 +24,8 @@ from qwenops.contracts.tokens import (
     write_shard,
 )
 from qwenops.data.buckets import bucket_of
+
+_COLUMNS = ["id", "text", "domain", "lang", "split"]
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,15 @@ def write_sample(
     documents: Path, tokenizer: Any, out: Path, *, sample_bytes: int, measured_share: float, seed: int
 ) -> Buckets:
     """Write shards of at most `sample_bytes` of each bucket; split "heldout" holds what losses are measured on."""
-    table = read_documents(documents, ["id", "text", "domain", "lang", "split"])
-    table = table.filter(pc.equal(table["split"], "train")).sort_by("id")
-    buckets = list(map(bucket_of, table["domain"].to_pylist(), table["lang"].to_pylist()))
-    table = table.append_column("bucket", pa.array(buckets, pa.string()))
+    table = _heads(documents)
+    buckets = table["bucket"].to_pylist()
     shards: dict[str, ShardFacts] = {}
     tokens: dict[str, int] = {}
     for bucket in sorted(set(buckets)):
         rows = table.filter(pc.equal(table["bucket"], bucket))
-        size = int(pc.sum(pc.binary_length(rows["text"])).as_py())
-        written = _write_bucket(rows, bucket, tokenizer, out, sample_bytes, measured_share, seed)
+        size = int(pc.sum(rows["bytes"]).as_py())
+        texts = texts_of(documents, _choose(rows, bucket, sample_bytes, seed))
+        written = _write_bucket(texts, bucket, tokenizer, out, measured_share)
         shards |= written
         sampled = sum(facts.bytes_of_text for facts in written.values())
         tokens[bucket] = round(size * sum(facts.tokens for facts in written.values()) / sampled)
@@ -66,13 +68,29 @@ def write_sample(
     return found
 
 
-def _write_bucket(
-    rows: pa.Table, bucket: str, tokenizer: Any, out: Path, sample_bytes: int, measured_share: float, seed: int
-) -> dict[str, ShardFacts]:
+def _heads(documents: Path) -> pa.Table:
+    """Id, bucket and bytes of every training document, by id; the texts pass through memory a few at a time."""
+    pieces: list[pa.Table] = []
+    for path in part_paths(documents):
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=_COLUMNS):
+            train = batch.filter(pc.equal(batch["split"], "train"))
+            names = map(bucket_of, train["domain"].to_pylist(), train["lang"].to_pylist())
+            columns = [train["id"], pa.array(names, pa.string()), pc.binary_length(train["text"]).cast(pa.int64())]
+            pieces.append(pa.table(columns, names=["id", "bucket", "bytes"]))
+    return pa.concat_tables(pieces).sort_by("id")
+
+
+def _choose(rows: pa.Table, bucket: str, sample_bytes: int, seed: int) -> list[str]:
+    """Ids of documents in a random order, as many as fit `sample_bytes`, two at least where there are two."""
     order = np.random.default_rng([seed, *bucket.encode()]).permutation(rows.num_rows)
-    sizes = pc.binary_length(rows["text"]).to_numpy()[order]
+    sizes = rows["bytes"].to_numpy()[order]
     taken = max(int(np.searchsorted(np.cumsum(sizes), sample_bytes, side="right")), min(2, rows.num_rows))
-    texts = rows["text"].take(pa.array(order[:taken])).to_pylist()
+    return rows["id"].take(pa.array(order[:taken])).to_pylist()
+
+
+def _write_bucket(
+    texts: list[str], bucket: str, tokenizer: Any, out: Path, measured_share: float
+) -> dict[str, ShardFacts]:
     end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
     encoded = [[*ids, end] for ids in encode_texts(tokenizer, texts)]
     held = max(1, round(len(texts) * measured_share))

@@ -23,6 +23,7 @@ ENCODED_SCHEMA = pa.schema(
         pa.field("shard", pa.string()),
         pa.field("lang", pa.string()),
         pa.field("bytes", pa.int64()),
+        pa.field("tokens", pa.int64()),
         pa.field("ids", pa.list_(pa.uint32())),
     ]
 )
@@ -63,5 +64,6 @@ def _encode_batch(batch: pa.RecordBatch, encoder: Tokenizer, end_of_text: int) -
     kinds = (batch.column(name).to_pylist() for name in ("split", "domain", "lang"))
     shards = [f"{split}-{bucket_of(domain, lang)}" for split, domain, lang in zip(*kinds, strict=True)]
     sizes = pc.binary_length(batch.column("text")).cast(pa.int64())
-    columns = [batch.column("id"), pa.array(shards, pa.string()), batch.column("lang"), sizes, ids]
+    lengths = pc.list_value_length(ids).cast(pa.int64())
+    columns = [batch.column("id"), pa.array(shards, pa.string()), batch.column("lang"), sizes, lengths, ids]
     return pa.RecordBatch.from_arrays(columns, schema=ENCODED_SCHEMA)
