@@ -27,6 +27,7 @@ _LIBRARY_ERRORS = (
     ("botocore.exceptions", "ClientError"),
     ("aiohttp", "ClientError"),
     ("httpx", "HTTPError"),
+    ("httpx2", "HTTPError"),
 )
 
 

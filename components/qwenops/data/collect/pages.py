@@ -15,10 +15,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from qwenops.data.collect.archives import read_members
-from qwenops.data.collect.config import ArchiveSource, CollectConfig, FolderSource, PageRule, PythonSource, Source
+from qwenops.data.collect.config import (
+    ArchiveSource,
+    CodeSource,
+    CollectConfig,
+    FolderSource,
+    HubSource,
+    PageRule,
+    PythonSource,
+    Source,
+)
 from qwenops.data.collect.downloads import fetch
 from qwenops.data.collect.environment import docstring_page, package_license, python_files
+from qwenops.data.collect.hub import card_license, copy_dataset
 from qwenops.data.collect.readers import read_records
+from qwenops.data.collect.repositories import ENDINGS, UNKNOWN, license_of, program_files
 from qwenops.data.collect.warc import Record
 from qwenops.errors import PlatformError
 from qwenops.platform.remote_files import is_address, list_files
@@ -44,13 +55,14 @@ class Page:
 
 @dataclass(frozen=True)
 class File:
-    """A file of a source that may become pages: where it is, under which rule, and how to read it."""
+    """A file of a source that may become pages: where it is, under which rule, how to read it, or why it is dropped."""
 
     address: str
     rule: PageRule
     license: str
     fetched_at: str
     open: Callable[[], BinaryIO]
+    reason: str = ""
 
 
 def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[Page]:
@@ -65,7 +77,13 @@ def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[
         case FolderSource() if is_address(source.path):
             files = _remote_files(source)
         case FolderSource():
-            files = _folder_files(source)
+            files = _folder_files(source, Path(source.path).expanduser())
+        case CodeSource():
+            files = _code_files(source)
+        case HubSource():
+            folder = copy_dataset(source)
+            terms = source.license or card_license(folder)
+            files = _folder_files(source.model_copy(update={"license": terms}), folder)
         case _:
             files = _archive_files(source, config, cache)
     taken: dict[int, int] = {}
@@ -87,6 +105,9 @@ def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[
 
 
 def _read(source: Source, file: File, max_bytes: int) -> Iterator[Record]:
+    if file.reason:
+        yield Record("", "text/plain", b"", file.reason)
+        return
     try:
         stream = file.open()
     except OSError:
@@ -161,23 +182,42 @@ def _environment_files(source: PythonSource) -> list[File]:
     return files
 
 
-def _folder_files(source: FolderSource) -> list[File]:
-    root = Path(source.path).expanduser()
-    if not root.exists():
-        raise PlatformError(
-            f"{source.name}: there is no such folder",
-            expected=source.path,
-            found="nothing",
-            action="correct collect.sources or mount the data",
-        )
+def _folder_files(source: FolderSource | HubSource, root: Path) -> list[File]:
+    _check_exists(source.name, root)
     base = root if root.is_dir() else root.parent
     paths = [path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file()]
     named = [(path.relative_to(base).as_posix(), path) for path in paths]
     return [
-        File(f"folder://{source.name}/{name}", rule, source.license, _date(path), _opener(path))
+        File(f"{source.kind}://{source.name}/{name}", rule, source.license, _date(path), _opener(path))
         for name, path in named
         if (rule := _rule(source.rules, name)) is not None
     ]
+
+
+def _code_files(source: CodeSource) -> list[File]:
+    root = Path(source.path).expanduser()
+    _check_exists(source.name, root)
+    rule = PageRule(pattern="*", domain="code", cap_bytes=source.cap_bytes)
+    files: list[File] = []
+    for name, path in program_files(root, ENDINGS):
+        try:
+            terms, reason = source.license or license_of(path, root), ""
+        except OSError:
+            terms, reason = UNKNOWN, "unreadable"
+        if not reason and source.allowed and terms not in source.allowed:
+            reason = "license"
+        files.append(File(f"code://{source.name}/{name}", rule, terms, _date(path), _opener(path), reason))
+    return files
+
+
+def _check_exists(name: str, root: Path) -> None:
+    if not root.exists():
+        raise PlatformError(
+            f"{name}: there is no such folder",
+            expected=str(root),
+            found="nothing",
+            action="correct collect.sources or mount the data",
+        )
 
 
 def _remote_files(source: FolderSource) -> list[File]:
