@@ -212,7 +212,11 @@ def tokens(texts: list[str], _: argparse.Namespace) -> None:
     size = sum(len(text.encode()) for text in texts) / 1e6
     names = {"id": [str(n) for n in range(len(texts))], "text": texts}
     table = pa.table(
-        names | {name: [value] * len(texts) for name, value in (("domain", "web"), ("lang", "en"), ("split", "train"))}
+        names
+        | {
+            name: [value] * len(texts)
+            for name, value in (("source", "s"), ("domain", "web"), ("lang", "en"), ("split", "train"))
+        }
     )
 
     def direct() -> None:

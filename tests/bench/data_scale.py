@@ -265,6 +265,7 @@ def _work(name: str, source: Path, out: Path) -> tuple[Any, list[str] | None]:
     from functools import partial
 
     from qwenops.contracts.document import iter_documents
+    from qwenops.data.buckets import Sources
     from qwenops.data.decontaminate.config import DecontaminateConfig
     from qwenops.data.decontaminate.run import _matches_of_part
     from qwenops.data.dedup.config import DedupConfig
@@ -288,7 +289,7 @@ def _work(name: str, source: Path, out: Path) -> tuple[Any, list[str] | None]:
         case _:
             rows = iter_documents(source, ["text"])
             save(train((next(rows)["text"] for _ in range(500)), 4096, 2), out / "tokenizer")
-            return partial(_encode_part, tokenizer=out / "tokenizer", batch_documents=256), _COLUMNS
+            return partial(_encode_part, tokenizer=out / "tokenizer", batch_documents=256, sources=Sources()), _COLUMNS
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qwenops.contracts.tokens import ShardWriter, TokenIndex, dtype_of, write_index
 from qwenops.errors import ContractError
 
-_HEAD = ["id", "shard", "lang", "bytes", "tokens"]
+_HEAD = ["id", "shard", "lang", "bytes", "tokens", "copies"]
 _BATCH_ROWS = 500
 
 
@@ -47,36 +47,49 @@ def write_shards(
             action="run mixture again",
         )
     heldout: dict[str, dict[str, int]] = {}
-    places = np.empty(heads.num_rows, dtype=np.int64)
+    copies = heads["copies"].to_numpy()
+    first = np.cumsum(copies) - copies
+    places = np.empty(copies.sum(), dtype=np.int64)
     writers: dict[str, ShardWriter] = {}
     sizes: dict[str, int] = {}
     for name in names:
         rows = np.flatnonzero(pc.equal(heads["shard"], name).to_numpy())
         table = heads.take(pa.array(rows))
         order = pc.sort_indices(table["id"]).to_numpy()
+        order = np.repeat(order, table["copies"].to_numpy()[order])
         order = order[np.random.default_rng([seed, *name.encode()]).permutation(len(order))]
-        places[rows[order]] = np.arange(len(order))
+        _place(places, first, rows[order])
         table = table.take(pa.array(order))
         lengths, languages = table["tokens"].to_pylist(), table["lang"].to_pylist()
         writers[name] = ShardWriter(out, name, lengths, languages, dtype_of(vocabulary))
         sizes[name] = int(pc.sum(table["bytes"]).as_py())
         if name.startswith("heldout-"):
             _add_languages(heldout, table)
-    _put_all(parts, places, writers)
+    _put_all(parts, places, np.append(first, len(places)), writers)
     shards = {name: writer.close(sizes[name]) for name, writer in writers.items()}
     index = TokenIndex(vocabulary, dtype_of(vocabulary), end_of_text, dict(weights), shards, heldout)
     write_index(out, index)
     return index
 
 
-def _put_all(parts: list[Path], places: NDArray[np.int64], writers: Mapping[str, ShardWriter]) -> None:
+def _place(places: NDArray[np.int64], first: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+    """Note where the copies of each row stand in its shard, whose order of rows is `rows`."""
+    order = np.argsort(rows, kind="stable")
+    _, begins, counts = np.unique(rows[order], return_index=True, return_counts=True)
+    places[first[rows[order]] + np.arange(len(rows)) - np.repeat(begins, counts)] = order
+
+
+def _put_all(
+    parts: list[Path], places: NDArray[np.int64], first: NDArray[np.int64], writers: Mapping[str, ShardWriter]
+) -> None:
     row = 0
     for path in parts:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS, columns=["shard", "ids"]):
             ids = batch["ids"]
             flat, borders = ids.values.to_numpy(), ids.offsets.to_numpy()
             for number, name in enumerate(batch["shard"].to_pylist()):
-                writers[name].put(int(places[row + number]), flat[borders[number] : borders[number + 1]])
+                for place in places[first[row + number] : first[row + number + 1]].tolist():
+                    writers[name].put(place, flat[borders[number] : borders[number + 1]])
             row += batch.num_rows
 
 
