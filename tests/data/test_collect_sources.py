@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+from typing import ClassVar
 
 import boto3
 import pyarrow as pa
@@ -83,7 +84,12 @@ _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class _Hub(http.server.BaseHTTPRequestHandler):
     """As much of the Hub as a client asks for to copy a data set."""
 
-    files = {"README.md": _CARD, "data/train.parquet": _parquet(), "data/more.jsonl": _LINES, "big.bin": b"no"}
+    files: ClassVar = {
+        "README.md": _CARD,
+        "data/train.parquet": _parquet(),
+        "data/more.jsonl": _LINES,
+        "big.bin": b"no",
+    }
 
     def do_GET(self) -> None:
         self._answer(body=True)
