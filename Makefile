@@ -47,7 +47,7 @@ types: $(STAMP) ## pyright; it still has findings, most of them in libraries wit
 bench-model: $(STAMP) ## time and memory of dual chunk attention against causal SDPA
 	$(BIN)/python tests/bench/bench_model.py
 
-bench-data: $(STAMP) ## the data engine beside its yardsticks; BENCH="rules --texts FILE" chooses
+bench-data: $(STAMP) ## the data engine beside its yardsticks; BENCH="rules memory --texts FILE" chooses
 	$(BIN)/python tests/bench/bench_data.py $(BENCH)
 
 ui: $(STAMP) ## open the MLflow UI of runs/tiny on http://127.0.0.1:5000

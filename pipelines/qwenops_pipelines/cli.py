@@ -1,4 +1,4 @@
-"""The command line: `qwenops run|compile|submit|schedule|show|compare|chat|upcycle|doctor|plan`.
+"""The command line: `qwenops run|compile|submit|schedule|show|compare|chat|review|upcycle|doctor|plan`.
 
 An error is one message (expected, found, what to do) and the exit status of its family; a traceback is shown only
 with `--debug`. Each command imports what it needs, so `qwenops --help` answers at once.
@@ -91,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     chat = commands.add_parser("chat", help="talk to an exported model")
     chat.add_argument("model", type=Path, help="folder of a run, or of an exported model")
     chat.add_argument("--long-context", choices=("plain", "yarn", "dca"), default="plain", help="long-context mode")
+
+    review = commands.add_parser("review", help="sampled documents of each source to judge; a saved page to weights")
+    review.add_argument("target", type=Path, help="folder of a run, or the decisions.json that the page saved")
+    review.add_argument("--documents", type=int, default=20, help="sampled documents of each source (default 20)")
+    review.add_argument("--seed", type=int, default=0, help="seed of the sample (default 0)")
+    review.add_argument("-o", "--output", type=Path, default=Path("review.html"), help="page to write")
 
     upcycle = commands.add_parser("upcycle", help="turn a dense Qwen2 folder into a mixture of experts, file by file")
     upcycle.add_argument("dense", type=Path, metavar="DENSE", help="folder of a dense Qwen2 model")

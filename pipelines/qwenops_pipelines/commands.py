@@ -136,6 +136,29 @@ def _chat(options: argparse.Namespace) -> int:
     return 0
 
 
+def _review(options: argparse.Namespace) -> int:
+    review = importlib.import_module("qwenops.data.review")
+    if options.target.is_file():
+        print(f"--set '{review.setting(review.source_weights(options.target))}'")
+        return 0
+    stages = _read_record(options.target)["stages"]
+    reached = [name for name in ("decontaminate", "dedup", "quality", "ingest") if stages.get(name, {}).get("outputs")]
+    if not reached:
+        raise RecipeError(
+            f"{options.target} holds no documents",
+            expected="a run whose ingest has finished",
+            found=", ".join(stages) or "no stage",
+            action="run the recipe at least to ingest",
+        )
+    (output,) = stages[reached[0]]["outputs"].values()
+    shown = review.write_page(Path(output["path"]), options.output, options.documents, options.seed)
+    print(
+        f"wrote {options.output}: {shown} documents of {reached[0]}. Judge them and save the page, then:"
+        " qwenops review decisions.json"
+    )
+    return 0
+
+
 def _upcycle(options: argparse.Namespace) -> int:
     upcycling = importlib.import_module("qwenops.model.upcycling")
     folder = importlib.import_module("qwenops.model.upcycled_folder")
@@ -213,6 +236,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "show": _show,
     "compare": _compare,
     "chat": _chat,
+    "review": _review,
     "upcycle": _upcycle,
     "doctor": _doctor,
 }

@@ -1,7 +1,7 @@
 """Speed and accuracy of the data engine, each beside the tool it is measured against, in one process on one core.
 
-    python tests/bench/bench_data.py [rules extraction path minhash duplicates tokens memory]
-        [--texts FILE ...] [--articles FOLDER] [--documents 500]
+    python tests/bench/bench_data.py [rules extraction path minhash duplicates tokens memory workers million]
+        [--texts FILE ...] [--articles FOLDER] [--documents 500] [--megabytes 100 1000] [--count 1000000]
 
 `--texts` are .txt, .jsonl (field "text" or "body") or their .gz; without it the docstrings of installed packages are
 the corpus. `--articles` is a checkout of scrapinghub/article-extraction-benchmark. Times are CPU seconds of this
@@ -17,14 +17,14 @@ import platform
 import random
 import re
 import resource
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from data_scale import memory, million, workers
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -282,8 +282,8 @@ def duplicates(texts: list[str], _: argparse.Namespace) -> None:
     sets = [shingles(text, config) for text in some]
     pairs = [(a, b) for b in range(len(some)) for a in range(b)]
     near = {pair for pair in pairs if jaccard(sets[pair[0]], sets[pair[1]]) >= config.jaccard}
-    candidates = candidate_pairs(band_keys(some, config).T)
-    found = {pair for pair in candidates if jaccard(sets[pair[0]], sets[pair[1]]) >= config.jaccard}
+    candidates = candidate_pairs(band_keys(some, config).T).tolist()
+    found = {(a, b) for a, b in candidates if jaccard(sets[a], sets[b]) >= config.jaccard}
     recall, precision = len(found & near) / max(len(near), 1), len(found & near) / max(len(found), 1)
     print(f"  brute force recall {recall:.4f} of {len(near)}  precision {precision:.4f}, {len(pairs)} pairs compared")
 
@@ -301,7 +301,11 @@ def tokens(texts: list[str], _: argparse.Namespace) -> None:
     size = sum(len(text.encode()) for text in texts) / 1e6
     names = {"id": [str(n) for n in range(len(texts))], "text": texts}
     table = pa.table(
-        names | {name: [value] * len(texts) for name, value in (("domain", "web"), ("lang", "en"), ("split", "train"))}
+        names
+        | {
+            name: [value] * len(texts)
+            for name, value in (("source", "s"), ("domain", "web"), ("lang", "en"), ("split", "train"))
+        }
     )
 
     def direct() -> None:
@@ -314,75 +318,7 @@ def tokens(texts: list[str], _: argparse.Namespace) -> None:
     print(f"  tokenizers {size / theirs:6.2f} MB/s   stage {size / ours:6.2f} MB/s   overhead {ours / theirs - 1:.1%}")
 
 
-_MEMORY = """
-import resource, sys
-from pathlib import Path
-from bench_data import STAGE_WORK
-STAGE_WORK[sys.argv[1]]([Path(p) for p in sys.argv[2:]])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-
-
-def _rule_parts(parts: list[Path]) -> None:
-    import pyarrow.parquet as pq
-
-    from qwenops.data.quality.config import QualityConfig
-    from qwenops.data.quality.run import _rule_part
-
-    for part in parts:
-        _rule_part(pq.read_table(part), QualityConfig())
-
-
-def _key_parts(parts: list[Path]) -> None:
-    import pyarrow.parquet as pq
-
-    from qwenops.data.dedup.config import DedupConfig
-    from qwenops.data.dedup.duplicates import document_keys
-
-    for part in parts:
-        document_keys(pq.read_table(part), DedupConfig())
-
-
-STAGE_WORK = {"quality": _rule_parts, "dedup": _key_parts}
-
-
-def memory(texts: list[str], _: argparse.Namespace) -> None:
-    """Peak memory of a worker process over one part, and over ten of the same size."""
-    from qwenops.contracts.document import documents_from_rows, write_part
-
-    common = {
-        "source": "s",
-        "domain": "web",
-        "url": "",
-        "license": "CC0-1.0",
-        "lang": "en",
-        "lang_score": 1.0,
-        "split": "train",
-    }
-    with TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"part-{number:05}.parquet" for number in range(10)]
-        for number, path in enumerate(paths):
-            write_part(
-                documents_from_rows(common | {"id": f"{number}-{n}", "text": t} for n, t in enumerate(texts)), path
-            )
-        for stage in STAGE_WORK:
-            peaks = [
-                int(
-                    subprocess.run(
-                        [sys.executable, "-c", _MEMORY, stage, *map(str, paths[:count])],
-                        capture_output=True, text=True, check=True, cwd=Path(__file__).parent,
-                    ).stdout
-                )
-                for count in (1, 10)
-            ]  # fmt: skip
-            size = sum(len(text.encode()) for text in texts) / 1e6
-            print(
-                f"  {stage:8} {size:.0f} MB: {peaks[0]} MiB   {10 * size:.0f} MB: {peaks[1]} MiB"
-                f"   ({peaks[1] / peaks[0] - 1:+.0%})"
-            )
-
-
-_SECTIONS = {f.__name__: f for f in (rules, extraction, path, minhash, duplicates, tokens, memory)}
+_SECTIONS = {f.__name__: f for f in (rules, extraction, path, minhash, duplicates, tokens, memory, workers, million)}
 
 
 def main() -> None:
@@ -392,6 +328,12 @@ def main() -> None:
     parser.add_argument("--texts", nargs="*", type=Path, default=[])
     parser.add_argument("--articles", type=Path)
     parser.add_argument("--documents", type=int, default=500)
+    stages = ["collect", "dedup", "decontaminate", "tokens"]
+    parser.add_argument("--stages", nargs="*", default=stages, help="stages of `memory`; also quality")
+    parser.add_argument("--works", nargs="*", default=["quality", "dedup", "decontaminate", "tokens"])
+    parser.add_argument("--megabytes", nargs="*", type=int, default=[100, 1000], help="corpora of `memory`")
+    parser.add_argument("--document-bytes", type=int, default=3000, help="of a synthesised document")
+    parser.add_argument("--count", type=int, default=1_000_000, help="documents of `million`")
     options = parser.parse_args()
     texts = corpus(options.texts, options.documents)
     size = sum(len(text.encode()) for text in texts) / 1e6

@@ -175,7 +175,7 @@ _LINES = b"".join(json.dumps({"text": f"line {n} " + "x" * 50}).encode() + b"\n"
 
 def test_records_of_a_truncated_gzip_are_kept_up_to_the_cut_and_the_rest_is_accounted_for():
     cut = gzip.compress(_LINES)[:-2000]
-    records = list(read_records("a.jsonl.gz", cut, 1000))
+    records = list(read_records("a.jsonl.gz", io.BytesIO(cut), 1000))
     assert records[0].raw.startswith(b"line 0 ")
     assert 100 < sum(not record.reason for record in records) < 2000
     assert records[-1].reason == "truncated"
@@ -183,14 +183,14 @@ def test_records_of_a_truncated_gzip_are_kept_up_to_the_cut_and_the_rest_is_acco
 
 def test_records_of_a_gzip_with_several_members_are_all_read():
     raw = gzip.compress(b'{"text": "one"}\n') + gzip.compress(b'{"text": "two"}\n')
-    assert [record.raw for record in read_records("a.jsonl.gz", raw, 1000)] == [b"one", b"two"]
+    assert [record.raw for record in read_records("a.jsonl.gz", io.BytesIO(raw), 1000)] == [b"one", b"two"]
 
 
 def test_records_of_zstandard_are_read():
     stream = pa.BufferOutputStream()
     with pa.CompressedOutputStream(stream, "zstd") as compressed:
         compressed.write(_LINES)
-    records = list(read_records("a.jsonl.zst", stream.getvalue().to_pybytes(), 1000))
+    records = list(read_records("a.jsonl.zst", io.BytesIO(stream.getvalue().to_pybytes()), 1000))
     assert len(records) == 2000 and not any(record.reason for record in records)
 
 
@@ -202,16 +202,16 @@ def test_truncated_warc_record_is_accounted_for():
         + body + b"\r\n\r\n"
         for n in range(3)
     )  # fmt: skip
-    records = list(read_records("a.warc", whole[:-20], 1000))
+    records = list(read_records("a.warc", io.BytesIO(whole[:-20]), 1000))
     assert [(record.anchor, record.reason) for record in records] == [
         ("http://a/0", ""), ("http://a/1", ""), ("http://a/2", "truncated")
     ]  # fmt: skip
 
 
 def test_records_larger_than_the_limit_are_cut_and_dropped():
-    (record,) = read_records("a.txt", b"y" * 2000, 1999)
+    (record,) = read_records("a.txt", io.BytesIO(b"y" * 2000), 1999)
     assert record.reason == "too_large" and len(record.raw) == 1000
-    (record,) = read_records("a.txt", b"y" * 1999, 1999)
+    (record,) = read_records("a.txt", io.BytesIO(b"y" * 1999), 1999)
     assert not record.reason
 
 

@@ -1,19 +1,22 @@
 """Deduplication: duplicates are found, distinct texts are not, and order and parts do not matter."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwenops.contracts.document import documents_from_rows, write_part
-from qwenops.data.dedup.clusters import candidate_pairs, ranks, survivors
+from qwenops.data.dedup.clusters import bucket_edges, candidate_pairs, forest, groups
 from qwenops.data.dedup.config import DedupConfig
-from qwenops.data.dedup.duplicates import document_keys, find_duplicates
+from qwenops.data.dedup.duplicates import document_keys, number_documents
 from qwenops.data.dedup.minhash import band_keys, exact_key, jaccard, shingles, signatures
 from qwenops.data.dedup.planted import perturb, plant_and_score
+from qwenops.data.dedup.search import Search
 from qwenops.data.dedup.shingles import find_words, normalised, shingle
 from qwenops.data.spans import Texts
 from qwenops.tasks.overlap import is_unspaced, words
@@ -52,12 +55,19 @@ def write_corpus(folder, texts, parts=1, order=None):
     return folder
 
 
+def one_by_one(names, function, out):
+    """The pieces of a search in this process, last one first: their order must not matter."""
+    out.mkdir(parents=True, exist_ok=True)
+    done = {name: function(name) for name in reversed(names)}
+    return [done[name] for name in names]
+
+
 def removed_ids(folder):
     parts = sorted((folder / "documents").glob("*.parquet"))
     for path in parts:
-        table = pq.read_table(path)
-        write_part(document_keys(table, CONFIG), folder / "keys" / path.name)
-    return find_duplicates(CONFIG, folder, sorted((folder / "keys").glob("*.parquet"))).to_pylist()
+        write_part(document_keys(pq.read_table(path), CONFIG), folder / "keys" / path.name)
+    search = Search(CONFIG, parts, sorted((folder / "keys").glob("*.parquet")), folder / "search")
+    return search.table(search.find(one_by_one)).to_pylist()
 
 
 def test_exact_key_ignores_case_space_and_punctuation():
@@ -139,19 +149,77 @@ def test_planted_recall_falls_with_too_few_bands():
     assert score.recall < 0.8
 
 
-def test_survivors_are_transitive_and_the_best_document_stays():
-    rank = ranks([0.1, 0.9, 0.5, 0.3], ["a", "b", "c", "d"])
-    assert survivors(4, [(0, 2), (2, 1)], rank).tolist() == [1, 1, 1, 3]
+def test_forest_is_transitive_and_the_best_document_stays():
+    assert forest(np.array([[0, 4], [2, 4], [3, 5]])).tolist() == [[2, 0], [4, 0], [5, 3]]
+    assert forest(np.zeros((0, 2), dtype=np.int64)).tolist() == []
 
 
-def test_survivors_with_equal_quality_keep_the_smallest_id():
-    assert survivors(2, [(0, 1)], ranks([0.5, 0.5], ["b", "a"])).tolist() == [1, 1]
+def components_by_walking(edges):
+    """The definition, without arrays: document to the smallest one that it is linked with."""
+    links = {}
+    for left, right in edges:
+        links.setdefault(left, set()).add(right)
+        links.setdefault(right, set()).add(left)
+    least = {}
+    for start in sorted(links):
+        waiting = [start]
+        while waiting:
+            node = waiting.pop()
+            if node not in least:
+                least[node] = start
+                waiting += links[node]
+    return {node: small for node, small in least.items() if node != small}
+
+
+_EDGES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).filter(lambda e: e[0] != e[1]), max_size=40)
+
+
+@given(edges=_EDGES, cuts=st.lists(st.integers(0, 40), max_size=4), seed=st.integers(0, 9))
+def test_forests_of_any_pieces_of_the_edges_merge_to_the_same_clusters(edges, cuts, seed):
+    random.Random(seed).shuffle(edges)
+    borders = [0, *sorted(cuts), len(edges)]
+    pieces = [np.array(edges[a:b], dtype=np.int64).reshape(-1, 2) for a, b in pairwise(borders)]
+    merged = forest(np.concatenate([forest(piece) for piece in pieces]))
+    assert dict(merged.tolist()) == components_by_walking(edges)
+
+
+@given(
+    keys=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=30),
+    seed=st.integers(0, 9),
+)
+def test_groups_of_equal_keys_name_the_best_of_each(keys, seed):
+    order = np.random.default_rng(seed).permutation(len(keys))
+    columns = [np.array([keys[number][half] for number in order], dtype=np.uint64) for half in range(2)]
+    best = {}
+    for number, key in enumerate(keys):
+        best.setdefault(key, number)
+    expected = {number: best[key] for number, key in enumerate(keys) if best[key] != number}
+    assert dict(groups(columns, order.astype(np.int64)).tolist()) == expected
+
+
+@given(keys=st.lists(st.integers(0, 6), max_size=40))
+def test_small_buckets_give_every_pair(keys):
+    pairs = {(a, b) for b in range(len(keys)) for a in range(b) if keys[a] == keys[b]}
+    assert set(map(tuple, candidate_pairs([np.array(keys, dtype=np.uint64)]).tolist())) == pairs
 
 
 def test_candidate_pairs_of_a_large_bucket_stay_linear():
     pairs = candidate_pairs([np.zeros(1000, dtype=np.uint64)])
     assert len(pairs) < 2000
-    assert set(survivors(1000, pairs, list(range(1000)))) == {0}
+    assert forest(pairs).tolist() == [[number, 0] for number in range(1, 1000)]
+
+
+def test_large_bucket_is_thinned_in_the_same_way_whatever_the_order():
+    order = np.random.default_rng(1).permutation(200)
+    plain = bucket_edges(np.zeros(200, dtype=np.uint64), np.arange(200))
+    assert plain.tolist() == bucket_edges(np.zeros(200, dtype=np.uint64), order).tolist()
+
+
+def test_documents_are_numbered_by_quality_and_then_by_id(tmp_path):
+    table = pa.table({"id": ["b", "a", "d", "c"], "quality": pa.array([0.5, 0.5, 0.1, 0.9], pa.float32())})
+    for number in range(2):
+        write_part(table.slice(2 * number, 2), tmp_path / f"part-{number}.parquet")
+    assert number_documents(sorted(tmp_path.glob("*.parquet"))).tolist() == [2, 1, 3, 0]
 
 
 def test_duplicates_do_not_depend_on_order_or_parts(tmp_path):
@@ -164,6 +232,7 @@ def test_duplicates_do_not_depend_on_order_or_parts(tmp_path):
     three = removed_ids(write_corpus(tmp_path / "three", texts, parts=3, order=shuffled))
     assert one == three
     assert {row["reason"] for row in one} == {"exact", "near"}
+    assert all(row["survivor_quality"] >= row["quality"] for row in one)
     assert len(one) == 11
 
 
@@ -180,3 +249,22 @@ def test_unspaced_scripts_are_compared_by_characters():
 @pytest.mark.parametrize("text", ["a", "...", "one two"])
 def test_short_text_is_one_shingle(text):
     assert len(shingles(text, CONFIG)) == 1
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    copies=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=25),
+    parts=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_what_is_removed_depends_on_the_documents_alone(copies, parts, seed, tmp_path_factory):
+    texts = make_texts(10, length=60)
+    made = [texts[number].replace(WORDS[0], "x" * times, times) for number, times in copies]
+    order = random.Random(seed).sample(range(len(made)), len(made))
+    folder = tmp_path_factory.mktemp("corpus")
+    one = removed_ids(write_corpus(folder / "one", made))
+    other = removed_ids(write_corpus(folder / "other", made, parts=min(parts, len(made)), order=order))
+    assert one == other
+    gone = {row["id"] for row in one}
+    assert gone.isdisjoint(row["survivor"] for row in one)
+    assert len({texts[number] for number, _ in copies}) <= len(made) - len(gone)

@@ -89,7 +89,7 @@ def test_sample_is_even_and_a_small_language_gives_its_rest_away():
 
 def test_sample_takes_each_language_up_to_its_share():
     rows = [("en", "abcdef"), ("zh", "数据清洗"), ("en", "ghi")]
-    assert list(take(rows, {"en": 4, "zh": 7})) == ["abcd", "数据"]
+    assert list(take(rows, {"en": 4, "zh": 7})) == [("en", "abcd"), ("zh", "数据")]
 
 
 def test_tokenizer_taken_over_keeps_its_ids_and_speaks_chatml(tmp_path):

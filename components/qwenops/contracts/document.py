@@ -8,11 +8,13 @@ documents writes `funnel.json` and `dropped_sample.jsonl` beside them.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -52,6 +54,7 @@ DOCUMENT_SCHEMA = pa.schema(
     ]
 )
 DROPPED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string()), ("text", pa.string())])
+SCHEMAS = {"pages": PAGE_SCHEMA, "documents": DOCUMENT_SCHEMA}
 
 _SAMPLE_CHARACTERS = 300
 _SAMPLES_PER_REASON = 20
@@ -75,6 +78,27 @@ def part_paths(artifact: Path, kind: str = "documents") -> list[Path]:
     return paths
 
 
+def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """One parquet part; in a folder named after a contract ("documents", "pages") it must have that contract's columns.
+
+    Raises:
+        ContractError: it is no whole parquet file, or its columns are not the contract's.
+    """
+    schema = SCHEMAS.get(path.parent.name)
+    try:
+        with pq.ParquetFile(path) as part:
+            if schema is not None:
+                _check_schema(part.schema_arrow, schema, path.name)
+            return part.read(columns=columns)
+    except pa.ArrowInvalid as error:
+        raise ContractError(
+            f"{path.name} is damaged",
+            expected="a whole parquet file",
+            found=error,
+            action="run the stage that makes it again",
+        ) from None
+
+
 def read_documents(artifact: Path, columns: list[str] | None = None) -> pa.Table:
     """All documents of an artifact as one table, ordered by part and row; `columns` None reads every column."""
     return pa.concat_tables(pq.read_table(path, columns=columns) for path in part_paths(artifact))
@@ -85,6 +109,31 @@ def iter_documents(artifact: Path, columns: list[str] | None = None) -> Iterator
     for path in part_paths(artifact):
         for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=columns):
             yield from batch.to_pylist()
+
+
+def texts_of(artifact: Path, ids: Sequence[str]) -> list[str]:
+    """The texts of some documents, in the order of `ids`; besides them a few documents are in memory at a time."""
+    wanted = pa.array(ids, pa.string())
+    found: dict[str, str] = {}
+    for path in part_paths(artifact):
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=["id", "text"]):
+            some = batch.filter(pc.is_in(batch["id"], value_set=wanted))
+            found |= zip(some["id"].to_pylist(), some["text"].to_pylist(), strict=True)
+    return [found[identifier] for identifier in ids]
+
+
+def sample_rows(parts: Sequence[Path], count: int, seed: int, columns: list[str] | None = None) -> pa.Table:
+    """At most `count` rows of parquet parts in a random order; besides them a few rows are in memory at a time."""
+    sizes = [pq.read_metadata(path).num_rows for path in parts]
+    chosen = pd.Series(np.arange(sum(sizes))).sample(frac=1.0, random_state=seed).head(count).to_numpy()
+    pieces: list[pa.Table] = []
+    first = 0
+    for path in parts:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000, columns=columns):
+            here = chosen[(chosen >= first) & (chosen < first + batch.num_rows)]
+            pieces.append(pa.Table.from_batches([batch]).take(pa.array(np.sort(here) - first)))
+            first += batch.num_rows
+    return pa.concat_tables(pieces).take(pa.array(np.argsort(np.argsort(chosen))))
 
 
 def documents_from_rows(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -104,7 +153,7 @@ def check_documents(table: pa.Table, where: str) -> None:
     Raises:
         ContractError: wrong columns, repeated or empty ids, empty text, or an unknown domain or split.
     """
-    _check_schema(table, DOCUMENT_SCHEMA, where)
+    _check_schema(table.schema, DOCUMENT_SCHEMA, where)
     _check_ids(table, where)
     _check_values(table, "domain", DOMAINS, where)
     _check_values(table, "split", SPLITS, where)
@@ -119,7 +168,7 @@ def check_pages(table: pa.Table, where: str) -> None:
     Raises:
         ContractError: wrong columns, repeated or empty ids, or an unknown domain.
     """
-    _check_schema(table, PAGE_SCHEMA, where)
+    _check_schema(table.schema, PAGE_SCHEMA, where)
     _check_ids(table, where)
     _check_values(table, "domain", DOMAINS, where)
 
@@ -195,6 +244,16 @@ def write_funnel(out: Path, funnel: Funnel, dropped: pa.Table | None = None) -> 
                 stream.write(json.dumps(row | {"text": row["text"][:_SAMPLE_CHARACTERS]}, ensure_ascii=False) + "\n")
 
 
+def sample_dropped(tables: Iterable[pa.Table]) -> pa.Table:
+    """Of all dropped rows as many as `write_funnel` shows; one table is in memory at a time."""
+    sample = DROPPED_SCHEMA.empty_table()
+    for table in tables:
+        rows = pa.concat_tables([sample, table]).sort_by([("reason", "ascending"), ("id", "ascending")])
+        reasons = rows["reason"].to_pandas()
+        sample = rows.filter(pa.array(reasons.groupby(reasons).cumcount() < _SAMPLES_PER_REASON, pa.bool_()))
+    return sample
+
+
 def read_funnel(artifact: Path) -> Funnel:
     """The funnel that a stage wrote beside its documents."""
     return Funnel(**json.loads((artifact / "funnel.json").read_text(encoding="utf-8")))
@@ -206,14 +265,18 @@ def dropped_table(rows: Iterable[tuple[str, str, str]]) -> pa.Table:
     return pa.Table.from_pylist(plain, schema=DROPPED_SCHEMA)
 
 
-def _check_schema(table: pa.Table, schema: pa.Schema, where: str) -> None:
-    if table.schema.names != schema.names or table.schema.types != schema.types:
+def _check_schema(found: pa.Schema, schema: pa.Schema, where: str) -> None:
+    if found.names != schema.names or found.types != schema.types:
         raise ContractError(
             f"{where}: wrong columns",
-            expected=str(schema.names),
-            found=str(table.schema.names),
+            expected=_columns(schema),
+            found=_columns(found),
             action="run the stage that makes it again",
         )
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{column.name} {column.type}" for column in schema)
 
 
 def _check_ids(table: pa.Table, where: str) -> None:

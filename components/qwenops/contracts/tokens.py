@@ -12,6 +12,7 @@ without producing the rows before it. Drawing the domain of every document inste
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qwenops.contracts.manifest import file_digest
 from qwenops.errors import ContractError
 
 INDEX = "index.json"
@@ -81,19 +83,46 @@ def write_shard(
     dtype: str,
 ) -> ShardFacts:
     """Write one shard; `documents` end with the end-of-text id already, `name` is "<split>-<domain>"."""
-    folder = artifact / "shards"
-    folder.mkdir(parents=True, exist_ok=True)
-    starts = np.zeros(len(documents) + 1, dtype=np.int64)
-    np.cumsum([len(document) for document in documents], out=starts[1:])
-    digest = hashlib.sha256()
-    with (folder / f"{name}.bin").open("wb") as stream:
-        for document in documents:
-            block = np.asarray(document, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
-            digest.update(block)
-            stream.write(block)
-    np.save(folder / f"{name}.idx.npy", starts)
-    (folder / f"{name}.lang.json").write_text(json.dumps(list(languages)), encoding="utf-8")
-    return ShardFacts(int(starts[-1]), len(documents), bytes_of_text, digest.hexdigest())
+    writer = ShardWriter(artifact, name, [len(document) for document in documents], languages, dtype)
+    for number, document in enumerate(documents):
+        writer.put(number, document)
+    return writer.close(bytes_of_text)
+
+
+class ShardWriter:
+    """Writes the documents of one shard in any order, one in memory at a time: each has its place from the start.
+
+    Args:
+        artifact: Folder of the artifact.
+        name: "<split>-<domain>".
+        lengths: Tokens of each document in stored order, its end-of-text id included.
+        languages: Language of each document.
+        dtype: Type of the ids.
+    """
+
+    def __init__(self, artifact: Path, name: str, lengths: Sequence[int], languages: Sequence[str], dtype: str) -> None:
+        folder = artifact / "shards"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._starts = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=self._starts[1:])
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._path = folder / f"{name}.bin"
+        self._stream = self._path.open("wb", buffering=0)
+        np.save(folder / f"{name}.idx.npy", self._starts)
+        (folder / f"{name}.lang.json").write_text(json.dumps(list(languages)), encoding="utf-8")
+
+    def put(self, number: int, document: Sequence[int] | Ids) -> None:
+        """Write the document of this number; it ends with the end-of-text id already."""
+        block = memoryview(np.asarray(document, dtype=self._dtype).tobytes())
+        place = int(self._starts[number]) * self._dtype.itemsize
+        while block:  # a disk that is almost full takes a part first
+            written = os.pwrite(self._stream.fileno(), block, place)
+            block, place = block[written:], place + written
+
+    def close(self, bytes_of_text: int) -> ShardFacts:
+        """The account of the finished shard, with the digest of what lies on disk."""
+        self._stream.close()
+        return ShardFacts(int(self._starts[-1]), len(self._starts) - 1, bytes_of_text, file_digest(self._path))
 
 
 def write_index(artifact: Path, index: TokenIndex) -> None:

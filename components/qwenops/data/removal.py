@@ -1,48 +1,55 @@
 """Write an artifact's documents again without those that a stage removes, and account for it.
 
-Deduplication and decontamination both end so: a small table says which ids go and why, and every part is
+Deduplication and decontamination both end so: for every part a small table says which ids go and why, and the part is
 filtered into a part of the same name.
 """
 
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qwenops.contracts.document import DROPPED_SCHEMA, Funnel, dropped_table, funnel_of, part_paths
+from qwenops.contracts.document import (
+    Funnel,
+    dropped_table,
+    funnel_of,
+    part_paths,
+    read_part,
+    sample_dropped,
+    write_part,
+)
 from qwenops.data.accounting import account
-from qwenops.platform.ray_data import PartResult, map_parts
+from qwenops.platform.ray_data import map_pieces
 from qwenops.platform.stage import Stage
 
 REMOVED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string())])
 
 
-def remove_documents(stage: Stage, documents: Path, removed: pa.Table) -> pd.DataFrame:
-    """Write `documents/` without the ids of `removed`, with funnel, dropped sample and metrics.
+def remove_documents(stage: Stage, documents: Path, removed: Path) -> pd.DataFrame:
+    """Write `documents/` without the removed ids, with funnel, dropped sample and metrics.
 
     Args:
         stage: The running stage; its `out` receives everything.
         documents: The artifact that is read.
-        removed: `REMOVED_SCHEMA`, one row per document to drop.
+        removed: Folder with a file of `REMOVED_SCHEMA` for each part that loses documents, named as the part.
 
     Returns:
         One row per domain of the input: domain, documents, bytes (kept), dropped_share.
     """
     work = stage.scratch / "removal"
     work.mkdir(parents=True, exist_ok=True)
-    pq.write_table(removed.select(["id", "reason"]), work / "removed.parquet")
     parts = part_paths(documents)
-    function = partial(_filter_part, removed=work / "removed.parquet", node=stage.node)
+    function = partial(_filter_part, documents=documents, removed=removed, node=stage.node, out=work)
     with stage.progress(len(parts), "parts") as progress:
-        summaries = map_parts(stage.context, parts, function, work, progress=progress)
+        summaries = map_pieces(stage.context, [path.stem for path in parts], function, work, progress=progress)
     shutil.move(work / "documents", stage.out / "documents")
     funnel = sum((Funnel(**summary["funnel"]) for summary in summaries), Funnel(stage.node))
-    dropped = pa.concat_tables([DROPPED_SCHEMA.empty_table(), *(pq.read_table(p) for p in part_paths(work, "dropped"))])
-    account(stage, funnel, dropped)
+    account(stage, funnel, sample_dropped(map(read_part, part_paths(work, "dropped"))))
     read: dict[str, int] = {}
     for summary in summaries:
         for domain, count in summary["read"].items():
@@ -53,11 +60,16 @@ def remove_documents(stage: Stage, documents: Path, removed: pa.Table) -> pd.Dat
     )
 
 
-def _filter_part(table: pa.Table, removed: Path, node: str) -> PartResult:
-    reasons = {row["id"]: row["reason"] for row in pq.read_table(removed).to_pylist()}
-    goes = pa.array([name in reasons for name in table["id"].to_pylist()], type=pa.bool_())
-    kept, gone = table.filter(pc.invert(goes)), table.filter(goes).select(["id", "text"])
-    dropped = dropped_table((row["id"], reasons[row["id"]], row["text"]) for row in gone.to_pylist())
+def _filter_part(name: str, documents: Path, removed: Path, node: str, out: Path) -> dict[str, Any]:
+    table = read_part(documents / "documents" / f"{name}.parquet")
+    listed = removed / f"{name}.parquet"
+    reasons = pq.read_table(listed) if listed.exists() else REMOVED_SCHEMA.empty_table()
+    place = pc.index_in(table["id"], value_set=reasons["id"])
+    gone = table.select(["id", "text"]).append_column("place", place).filter(pc.is_valid(place))
+    why = reasons["reason"].take(gone["place"]).to_pylist()
+    kept = table.filter(pc.is_null(place))
+    dropped = dropped_table(zip(gone["id"].to_pylist(), why, gone["text"].to_pylist(), strict=True))
+    write_part(kept, out / "documents" / f"{name}.parquet")
+    write_part(dropped, out / "dropped" / f"{name}.parquet")
     counts = {row["values"]: row["counts"] for row in pc.value_counts(table["domain"]).to_pylist()}
-    funnel = funnel_of(node, kept, dropped)
-    return PartResult({"documents": kept, "dropped": dropped}, {"funnel": vars(funnel), "read": counts})
+    return {"funnel": vars(funnel_of(node, kept, dropped)), "read": counts}

@@ -11,7 +11,6 @@ chain.
 """
 
 import contextlib
-import os
 import shutil
 import tempfile
 import threading
@@ -19,16 +18,15 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec import AbstractFileSystem
 
 from qwenops.contracts.manifest import MANIFEST, Manifest, is_intact, read_manifest
 from qwenops.errors import ContractError, PlatformError
 from qwenops.platform.live import LIVE
+from qwenops.platform.remote_files import S3_ENDPOINTS, open_store
 from qwenops.platform.storage import MADE, STORE_ID
 
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
 _SECONDS_BETWEEN_COPIES = 60.0
 Mark = tuple[int, int]
 
@@ -210,8 +208,7 @@ class _ScratchCopy(threading.Thread):
 
 
 def _store() -> AbstractFileSystem:
-    endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
-    return fsspec.filesystem("s3", endpoint_url=endpoint, use_listings_cache=False)
+    return open_store("s3://")[0]
 
 
 def _fetch_manifest(store: AbstractFileSystem, url: str, folder: Path) -> Manifest | None:
@@ -268,5 +265,5 @@ def _reaching(url: str) -> Iterator[None]:
             f"the object store does not serve {url}",
             expected="a reachable store, a bucket that exists and rights to read and write it",
             found=f"{type(error).__name__}: {error}",
-            action=f"check {_ENDPOINTS[0]}, the keys (AWS_ACCESS_KEY_ID or the account's identity) and the bucket",
+            action=f"check {S3_ENDPOINTS[0]}, the keys (AWS_ACCESS_KEY_ID or the account's identity) and the bucket",
         ) from error

@@ -1,10 +1,10 @@
-"""Ray Data for document stages: connect once, turn parquet parts into parquet parts, gather small tables.
+"""Ray Data for document stages: connect once, turn parquet parts into parquet parts, or do any named pieces of work.
 
 The unit of work is one part file: `map_parts` gives every part to a task that reads it, calls a plain function
 and writes that function's tables under the same part name. Outputs therefore do not depend on the number of
 workers or on the order in which they finish, no document passes through the driver, and a killed stage goes on
-with the parts it lacks. A shuffle by content (dedup) uses `read` and Ray Data's own operators, and sorts what it
-gathers.
+with the parts it lacks. A shuffle by content (dedup) is `map_pieces` over ranges of keys: files carry what is shuffled,
+so that it is resumed and bounded in memory as parts are.
 """
 
 import json
@@ -12,26 +12,27 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 import ray.data
 import ray.exceptions
 
-from qwenops.contracts.document import write_part
-from qwenops.errors import FAMILIES, QwenOpsError, StageError
+from qwenops.contracts.document import read_part, write_part
+from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.progress import Progress
 
 # A laptop's share of an 8 GB machine: two CPUs, 300 MB of shared memory.
 _LOCAL_CPUS = 2
 _LOCAL_STORE_BYTES = 300_000_000
+# Ray Data would give a piece that kills its worker (a document too large for memory, say) to new workers for ever.
+_RETRIES = 3
 _ERROR_PARTS = ("expected", "found", "action")
 
 
@@ -52,6 +53,8 @@ def connect(context: RunContext) -> None:
     """Connect this process to Ray: the run's (`context.ray_address`), or a small local one. Repeats safely."""
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Ray's own default is for ever; see `_RETRIES`.
+        os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))
         local: dict[str, Any] = {"num_cpus": _LOCAL_CPUS, "object_store_memory": _LOCAL_STORE_BYTES}
         where = {"address": context.ray_address} if context.ray_address else local | {"include_dashboard": False}
         with warnings.catch_warnings():
@@ -65,12 +68,6 @@ def connect(context: RunContext) -> None:
     settings.print_on_execution_start = False
     settings.execution_options.preserve_order = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-def read(context: RunContext, parts: Sequence[Path], columns: list[str] | None = None) -> ray.data.Dataset:
-    """A Ray dataset over parquet parts, for operators that shuffle."""
-    connect(context)
-    return ray.data.read_parquet([str(path) for path in parts], columns=columns)
 
 
 def map_parts(
@@ -100,21 +97,52 @@ def map_parts(
     Raises:
         QwenOpsError: as `function` raised it, with the name of the part; a StageError for any other exception.
     """
+    work = partial(_do_part, folder=parts[0].parent, function=function, out=out, columns=columns)
+    return map_pieces(context, [path.stem for path in parts], work, out, progress=progress)
+
+
+def map_pieces(
+    context: RunContext,
+    names: Sequence[str],
+    function: Callable[[str], dict[str, Any]],
+    out: Path,
+    *,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Call `function` on every name in parallel; it writes what it makes itself and returns a summary.
+
+    A piece whose summary lies in `out` already is not done again. A piece whose worker dies is done again by another
+    one, so `function` must be able to write over what a dead one left.
+
+    Args:
+        context: Where this runs.
+        names: Names of the pieces, all different; they become file names.
+        function: Picklable: a module's function, or a `functools.partial` of one.
+        out: Folder; `out/.summaries/` holds one JSON file per piece.
+        progress: Advanced by one for every finished piece.
+
+    Returns:
+        The summaries, in the order of `names`.
+
+    Raises:
+        QwenOpsError: as `function` raised it, with the name of the piece; a PlatformError for a read or write that
+            the machine refused, a StageError for any other exception.
+    """
     summaries = out / ".summaries"
     summaries.mkdir(parents=True, exist_ok=True)
-    waiting = [str(path) for path in parts if not (summaries / f"{path.stem}.json").exists()]
-    if progress is not None and len(waiting) < len(parts):
-        progress.advance(len(parts) - len(waiting), "resumed")
+    waiting = [name for name in names if not (summaries / f"{name}.json").exists()]
+    if progress is not None and len(waiting) < len(names):
+        progress.advance(len(names) - len(waiting), "resumed")
     if waiting:
         connect(context)
-        work = partial(_do_part, function=function, out=out, columns=columns)
-        items = ray.data.from_items([{"path": path} for path in waiting], override_num_blocks=len(waiting))
-        for row in _run(items.map(work)):
+        work = partial(_do_piece, function=function, summaries=summaries)
+        items = ray.data.from_items([{"name": name} for name in waiting], override_num_blocks=len(waiting))
+        for row in _run(items.map(work, max_retries=_RETRIES)):
             if row["error"]:
                 raise _rebuild(json.loads(row["error"]))
             if progress is not None:
                 progress.advance(1)
-    return [json.loads((summaries / f"{path.stem}.json").read_text(encoding="utf-8")) for path in parts]
+    return [json.loads((summaries / f"{name}.json").read_text(encoding="utf-8")) for name in names]
 
 
 def publish(work: Path, name: str, out: Path) -> None:
@@ -122,31 +150,41 @@ def publish(work: Path, name: str, out: Path) -> None:
     shutil.copytree(work / name, out / name)
 
 
-def gather(dataset: ray.data.Dataset, key: str | Iterable[str] = "id") -> pa.Table:
-    """All rows of a dataset that is small enough for this process, sorted by `key`."""
-    tables = [ray.get(ref) for ref in dataset.to_arrow_refs()]
-    table = pa.concat_tables(t for t in tables if t.num_rows) if any(t.num_rows for t in tables) else tables[0]
-    keys = [key] if isinstance(key, str) else list(key)
-    return table.sort_by([(name, "ascending") for name in keys])
-
-
 def _do_part(
-    row: dict[str, Any], function: Callable[[pa.Table], PartResult], out: Path, columns: list[str] | None
+    name: str, folder: Path, function: Callable[[pa.Table], PartResult], out: Path, columns: list[str] | None
 ) -> dict[str, Any]:
-    path = Path(row["path"])
+    path = folder / f"{name}.parquet"
+    result = function(read_part(path, columns))
+    for kind, table in result.tables.items():
+        write_part(table, out / kind / path.name)
+    return result.summary
+
+
+def _do_piece(row: dict[str, Any], function: Callable[[str], dict[str, Any]], summaries: Path) -> dict[str, Any]:
+    name = row["name"]
     try:
-        result = function(pq.read_table(path, columns=columns))
+        summary = function(name)
+        # The summary comes last and by rename: a piece with a summary is complete.
+        temporary = summaries / f"{name}.tmp"
+        temporary.write_text(json.dumps(summary), encoding="utf-8")
+        temporary.replace(summaries / f"{name}.json")
     except QwenOpsError as error:
-        # Ray keeps only the text of an exception; the family must survive, it decides the exit status.
-        facts = {"family": type(error).__name__, "message": f"{path.name}: {error.message}"}
-        return {"error": json.dumps(facts | {name: getattr(error, name) for name in _ERROR_PARTS})}
-    for name, table in result.tables.items():
-        write_part(table, out / name / path.name)
-    # The summary comes last and by rename: a part with a summary is complete.
-    temporary = out / ".summaries" / f"{path.stem}.tmp"
-    temporary.write_text(json.dumps(result.summary), encoding="utf-8")
-    temporary.replace(temporary.with_suffix(".json"))
+        return {"error": _describe(name, error)}
+    except OSError as error:
+        refused = PlatformError(
+            "a worker could not read or write",
+            expected="readable inputs and a writable folder with free space",
+            found=error,
+            action="free some space, then run again; finished parts are kept",
+        )
+        return {"error": _describe(name, refused)}
     return {"error": ""}
+
+
+def _describe(name: str, error: QwenOpsError) -> str:
+    """The error as text: Ray keeps only the text of an exception, and the family decides the exit status."""
+    facts = {"family": type(error).__name__, "message": f"{name}: {error.message}"}
+    return json.dumps(facts | {part: getattr(error, part) for part in _ERROR_PARTS})
 
 
 def _run(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:

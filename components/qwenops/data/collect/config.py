@@ -82,19 +82,61 @@ class PythonSource(Config):
 
 
 class FolderSource(Config):
-    """One's own data: a folder of HTML, text, code, JSON, JSON Lines, Parquet or WARC files."""
+    """One's own data: a folder, of this machine or at an address, of HTML, text, code, JSON, Parquet or WARC files."""
 
     kind: Literal["folder"] = Field(default="folder", description="Tag of the union. house choice: no class paths.")
     name: str = Field(pattern=_NAME, description="Name of the source. house choice: the key of metrics and weights.")
-    path: str = Field(description="Folder or file, read recursively. house choice: the way in for one's own data.")
+    path: str = Field(
+        description="Folder, file or address (s3://, gs://, https://, hf://), read recursively."
+        " house choice: the way in for one's own data."
+    )
     license: str = Field(default="unknown", description="Licence of the texts. house choice: every page carries one.")
     rules: tuple[PageRule, ...] = Field(
         default=(PageRule(pattern="*"),), min_length=1, description="What to take. house choice: as for archives."
     )
 
 
+class CodeSource(Config):
+    """Source trees: the program files of one or many projects in a folder, each under its own licence."""
+
+    kind: Literal["code"] = Field(default="code", description="Tag of the union. house choice: no class paths.")
+    name: str = Field(pattern=_NAME, description="Name of the source. house choice: the key of metrics and weights.")
+    path: str = Field(description="Folder of checkouts, read recursively. house choice: clones are made elsewhere.")
+    license: str = Field(
+        default="", description="Licence of every file; '' reads each file's own. house choice: every page carries one."
+    )
+    allowed: tuple[str, ...] = Field(
+        default=(), description="SPDX names that are kept; none keeps all. house choice: a team's lawyers decide."
+    )
+    cap_bytes: int = Field(
+        default=1_000_000_000, ge=1, description="Raw bytes taken at most. house choice: as for archives."
+    )
+
+
+class HubSource(Config):
+    """A data set of the Hugging Face Hub, or of a mirror of it (HF_ENDPOINT), copied to the hub's own cache."""
+
+    kind: Literal["hub"] = Field(default="hub", description="Tag of the union. house choice: no class paths.")
+    name: str = Field(pattern=_NAME, description="Name of the source. house choice: the key of metrics and weights.")
+    dataset: str = Field(
+        pattern=r"^[\w.-]+(/[\w.-]+)?$", description="Id of the data set. house choice: as the Hub has it."
+    )
+    revision: str = Field(description="Commit, tag or branch. house choice: a commit pins the data.")
+    license: str = Field(
+        default="", description="Licence of the texts; '' takes the data card's. house choice: every page carries one."
+    )
+    rules: tuple[PageRule, ...] = Field(
+        default=(PageRule(pattern="*.parquet"), PageRule(pattern="*.jsonl*")),
+        min_length=1,
+        description="What to copy and take. house choice: as for archives.",
+    )
+
+
 ArchiveSource = DebianSource | PypiSource | NpmSource
-Source = Annotated[DebianSource | PypiSource | NpmSource | PythonSource | FolderSource, Field(discriminator="kind")]
+Source = Annotated[
+    DebianSource | PypiSource | NpmSource | PythonSource | FolderSource | CodeSource | HubSource,
+    Field(discriminator="kind"),
+]
 
 
 class CollectConfig(Config):

@@ -4,6 +4,7 @@ Debian's pool is read over HTTP from the mirror the machine already uses; wheels
 and npm, so that the user's own index, proxy and certificates hold. Nothing is ever installed.
 """
 
+import http.client
 import re
 import shutil
 import subprocess
@@ -77,7 +78,7 @@ def download(address: str, destination: Path, timeout_seconds: float) -> None:
         PlatformError: the server does not answer, or not with the file.
     """
     part = destination.with_name(destination.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         # 206 continues; a server that ignores the range sends the whole file with 200.
@@ -86,16 +87,23 @@ def download(address: str, destination: Path, timeout_seconds: float) -> None:
             part.open("ab" if answer.status == 206 else "wb") as stream,
         ):
             shutil.copyfileobj(answer, stream, _BLOCK_BYTES)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            # A server that hangs up looks like the end of the file, but bytes are still owed.
+            if answer.length:
+                raise http.client.IncompleteRead(b"", answer.length)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code == 416:
             part.unlink()  # the part was complete or too long; the next attempt starts afresh
         raise PlatformError(
             f"cannot download {destination.name}",
             expected=address,
-            found=error,
+            found=f"{error}; {_size(part)} bytes have arrived",
             action="check the network or the mirror; what has arrived is kept",
         ) from None
     part.replace(destination)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _fetch_debian(source: DebianSource, config: CollectConfig, folder: Path) -> Path:

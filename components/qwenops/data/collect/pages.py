@@ -5,18 +5,34 @@ would be one chapter or one package.
 """
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from qwenops.data.collect.archives import read_members
-from qwenops.data.collect.config import ArchiveSource, CollectConfig, FolderSource, PageRule, PythonSource, Source
+from qwenops.data.collect.config import (
+    ArchiveSource,
+    CodeSource,
+    CollectConfig,
+    FolderSource,
+    HubSource,
+    PageRule,
+    PythonSource,
+    Source,
+)
 from qwenops.data.collect.downloads import fetch
 from qwenops.data.collect.environment import docstring_page, package_license, python_files
-from qwenops.data.collect.readers import Record, read_records
+from qwenops.data.collect.hub import card_license, copy_dataset
+from qwenops.data.collect.readers import read_records
+from qwenops.data.collect.repositories import ENDINGS, UNKNOWN, license_of, program_files
+from qwenops.data.collect.warc import Record
 from qwenops.errors import PlatformError
+from qwenops.platform.remote_files import is_address, list_files
 
 _ID_CHARACTERS = 20
 
@@ -39,13 +55,14 @@ class Page:
 
 @dataclass(frozen=True)
 class File:
-    """A file of a source that may become pages: where it is, under which rule, and how to read it."""
+    """A file of a source that may become pages: where it is, under which rule, how to read it, or why it is dropped."""
 
     address: str
     rule: PageRule
     license: str
     fetched_at: str
-    load: Callable[[], bytes]
+    open: Callable[[], BinaryIO]
+    reason: str = ""
 
 
 def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[Page]:
@@ -57,8 +74,16 @@ def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[
     match source:
         case PythonSource():
             files = _environment_files(source)
+        case FolderSource() if is_address(source.path):
+            files = _remote_files(source)
         case FolderSource():
-            files = _folder_files(source)
+            files = _folder_files(source, Path(source.path).expanduser())
+        case CodeSource():
+            files = _code_files(source)
+        case HubSource():
+            folder = copy_dataset(source)
+            terms = source.license or card_license(folder)
+            files = _folder_files(source.model_copy(update={"license": terms}), folder)
         case _:
             files = _archive_files(source, config, cache)
     taken: dict[int, int] = {}
@@ -68,9 +93,10 @@ def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[
             continue
         for record in _read(source, file, config.max_page_bytes):
             page = _page(source.name, file, record)
-            if page.id in seen:
-                page = _page(source.name, file, Record(record.anchor, record.mime, record.raw, "repeated_address"))
-            seen.add(page.id)
+            if "://" in record.anchor:  # other addresses are numbered within their file
+                if page.id in seen:
+                    page = replace(page, reason="repeated_address")
+                seen.add(page.id)
             if not page.reason:
                 taken[id(file.rule)] = taken.get(id(file.rule), 0) + len(page.raw)
                 if taken[id(file.rule)] > file.rule.cap_bytes:
@@ -79,22 +105,26 @@ def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[
 
 
 def _read(source: Source, file: File, max_bytes: int) -> Iterator[Record]:
+    if file.reason:
+        yield Record("", "text/plain", b"", file.reason)
+        return
     try:
-        raw = file.load()
+        stream = file.open()
     except OSError:
         yield Record("", "text/plain", b"", "unreadable")
         return
-    if isinstance(source, PythonSource) and source.content == "docstrings":
-        yield _docstrings(file.address, raw)
-    else:
-        yield from read_records(file.address, raw, max_bytes)
+    with stream:
+        if isinstance(source, PythonSource) and source.content == "docstrings":
+            yield _docstrings(file.address, stream)
+        else:
+            yield from read_records(file.address, stream, max_bytes)
 
 
-def _docstrings(address: str, raw: bytes) -> Record:
+def _docstrings(address: str, stream: BinaryIO) -> Record:
     name = address.rpartition("://")[2].removesuffix(".py").replace("/", ".")
     try:
-        text = docstring_page(raw.decode("utf-8"), name)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        text = docstring_page(stream.read().decode("utf-8"), name)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return Record("", "text/plain", b"", "unreadable")
     return Record("", "text/plain", text.encode("utf-8", "replace"), "" if text else "no_text")
 
@@ -108,7 +138,7 @@ def _page(source: str, file: File, record: Record) -> Page:
         file.rule.domain,
         url,
         file.license,
-        file.fetched_at,
+        record.fetched_at or file.fetched_at,
         record.mime,
         file.rule.lang,
         record.raw,
@@ -123,7 +153,8 @@ def _archive_files(source: ArchiveSource, config: CollectConfig, cache: Path) ->
     for name, raw in read_members(archive, lambda name: _rule(source.rules, name) is not None):
         rule = _rule(source.rules, name)
         if rule is not None:
-            files.append(File(f"{source.kind}://{source.name}/{name}", rule, source.license, date, _constant(raw)))
+            opener = partial(io.BytesIO, raw)
+            files.append(File(f"{source.kind}://{source.name}/{name}", rule, source.license, date, opener))
     if not files:
         raise PlatformError(
             f"{source.name}: no file matches its rules",
@@ -140,7 +171,7 @@ def _environment_files(source: PythonSource) -> list[File]:
     files: list[File] = []
     for package in source.packages:
         terms = package_license(package)
-        files += [File(address, rule, terms, _date(path), path.read_bytes) for address, path in python_files(package)]
+        files += [File(address, rule, terms, _date(path), _opener(path)) for address, path in python_files(package)]
     if not files:
         raise PlatformError(
             f"{source.name}: nothing of it is installed",
@@ -151,22 +182,49 @@ def _environment_files(source: PythonSource) -> list[File]:
     return files
 
 
-def _folder_files(source: FolderSource) -> list[File]:
+def _folder_files(source: FolderSource | HubSource, root: Path) -> list[File]:
+    _check_exists(source.name, root)
+    base = root if root.is_dir() else root.parent
+    paths = [path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file()]
+    named = [(path.relative_to(base).as_posix(), path) for path in paths]
+    return [
+        File(f"{source.kind}://{source.name}/{name}", rule, source.license, _date(path), _opener(path))
+        for name, path in named
+        if (rule := _rule(source.rules, name)) is not None
+    ]
+
+
+def _code_files(source: CodeSource) -> list[File]:
     root = Path(source.path).expanduser()
+    _check_exists(source.name, root)
+    rule = PageRule(pattern="*", domain="code", cap_bytes=source.cap_bytes)
+    files: list[File] = []
+    for name, path in program_files(root, ENDINGS):
+        try:
+            terms, reason = source.license or license_of(path, root), ""
+        except OSError:
+            terms, reason = UNKNOWN, "unreadable"
+        if not reason and source.allowed and terms not in source.allowed:
+            reason = "license"
+        files.append(File(f"code://{source.name}/{name}", rule, terms, _date(path), _opener(path), reason))
+    return files
+
+
+def _check_exists(name: str, root: Path) -> None:
     if not root.exists():
         raise PlatformError(
-            f"{source.name}: there is no such folder",
-            expected=source.path,
+            f"{name}: there is no such folder",
+            expected=str(root),
             found="nothing",
             action="correct collect.sources or mount the data",
         )
-    base = root if root.is_dir() else root.parent
-    paths = [path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file()]
-    named = [(str(path.relative_to(base)), path) for path in paths]
+
+
+def _remote_files(source: FolderSource) -> list[File]:
     return [
-        File(f"folder://{source.name}/{name}", rule, source.license, _date(path), path.read_bytes)
-        for name, path in named
-        if (rule := _rule(source.rules, name)) is not None
+        File(f"folder://{source.name}/{file.name}", rule, source.license, file.date, file.open)
+        for file in list_files(source.path)
+        if (rule := _rule(source.rules, file.name)) is not None
     ]
 
 
@@ -175,9 +233,12 @@ def _rule(rules: tuple[PageRule, ...], name: str) -> PageRule | None:
 
 
 def _date(path: Path) -> str:
-    """The day a file came to this machine: stable over reruns, unlike the time of reading."""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+    """The day a file came to this machine: stable over reruns, unlike the time of reading; "" when it has gone."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+    except FileNotFoundError:
+        return ""
 
 
-def _constant(raw: bytes) -> Callable[[], bytes]:
-    return lambda: raw
+def _opener(path: Path) -> Callable[[], BinaryIO]:
+    return partial(path.open, "rb")

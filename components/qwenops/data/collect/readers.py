@@ -3,17 +3,18 @@
 A record that cannot be read becomes a dropped record with a reason word; a file never stops the stage.
 """
 
-import gzip
 import io
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from qwenops.data.collect.streams import Inflated
+from qwenops.data.collect.warc import Record, read_warc
 
 _MIME = {
     ".html": "text/html",
@@ -25,82 +26,84 @@ _MIME = {
     ".py": "text/x-python",
     ".c": "text/x-c",
     ".h": "text/x-c",
+    ".cc": "text/x-c++",
     ".cpp": "text/x-c++",
+    ".hpp": "text/x-c++",
+    ".cs": "text/x-csharp",
     ".java": "text/x-java",
     ".js": "text/javascript",
+    ".jsx": "text/javascript",
     ".ts": "text/x-typescript",
+    ".tsx": "text/x-typescript",
     ".go": "text/x-go",
+    ".kt": "text/x-kotlin",
+    ".php": "text/x-php",
+    ".rb": "text/x-ruby",
     ".rs": "text/x-rust",
+    ".scala": "text/x-scala",
     ".sh": "text/x-shellscript",
     ".sql": "text/x-sql",
+    ".swift": "text/x-swift",
 }
 _TEXT = "text/plain"
-_PROTOCOL_END = b"\r\n\r\n"
+_TEXT_FIELDS = ("text", "content", "html")
+_BLOCK_BYTES = 1 << 20
+_BATCH_ROWS = 100
+# An escaped character of JSON takes six bytes at most; a block more for the other fields of an object.
+_JSON_EXPANSION = 6
 
 
-@dataclass(frozen=True)
-class Record:
-    """One record of a file: its address below the file's, media type and bytes, or the reason it was dropped."""
-
-    anchor: str
-    mime: str
-    raw: bytes
-    reason: str = ""
-
-
-def read_records(path: str, raw: bytes, max_bytes: int) -> Iterator[Record]:
+def read_records(path: str, stream: BinaryIO, max_bytes: int) -> Iterator[Record]:
     """The records of one file, by the endings of its name; a file of unknown kind is one plain text.
+
+    The file is read as a stream: of JSON Lines, WARC, Parquet and their `.gz` and `.zst` one record is held at a time.
 
     Args:
         path: Name of the file; only its endings matter.
-        raw: The file.
+        stream: The file. A failure to read it on is one dropped record, "unreadable", after those before it.
         max_bytes: A record larger than this is dropped as "too_large".
     """
     suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
     try:
-        records = _records(suffixes, raw)
+        records = _records(suffixes, stream, max_bytes)
         for record in records:
             yield _checked(record, max_bytes)
     except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError, RecursionError):
         yield Record("", _TEXT, b"", "unreadable")
 
 
-def _records(suffixes: list[str], raw: bytes) -> Iterator[Record]:
+def _records(suffixes: list[str], stream: BinaryIO, max_bytes: int) -> Iterator[Record]:
     *before, last = ["", *suffixes] if suffixes else ["", ""]
     if last == ".gz":
-        content, is_whole = _inflated(raw)
-        yield from _records(before, content)
-        if not is_whole:  # what could be read is kept, and the account says that something is missing
+        content = Inflated(stream)
+        yield from _records(before, io.BufferedReader(content, _BLOCK_BYTES), max_bytes)
+        if not content.is_whole:  # what could be read is kept, and the account says that something is missing
             yield Record("#rest", _TEXT, b"", "truncated")
     elif last == ".zst":
-        yield from _records(before, pa.input_stream(pa.py_buffer(raw), compression="zstd").read())
+        unpacked: Any = pa.input_stream(stream, compression="zstd")
+        yield from _records(before, io.BufferedReader(unpacked, _BLOCK_BYTES), max_bytes)
     elif last == ".jsonl":
-        yield from _json_lines(raw)
+        yield from _json_lines(stream, max_bytes)
     elif last == ".json":
-        yield from _json(raw)
+        yield from _json(stream.read())
     elif last == ".parquet":
-        yield from _parquet(raw)
+        yield from _parquet(stream)
     elif last == ".warc":
-        yield from _warc(raw)
+        yield from read_warc(stream, max_bytes)
     else:
-        yield Record("", _MIME.get(last, _TEXT), raw)
+        yield Record("", _MIME.get(last, _TEXT), stream.read(max_bytes + 1))
 
 
-def _inflated(raw: bytes) -> tuple[bytes, bool]:
-    """The content of all members of a gzip file, and whether the last one is whole."""
-    pieces: list[bytes] = []
-    while raw:
-        member = zlib.decompressobj(wbits=31)
-        pieces.append(member.decompress(raw) + member.flush())
-        if not member.eof:
-            return b"".join(pieces), False
-        raw = member.unused_data.lstrip(b"\0")
-    return b"".join(pieces), True
-
-
-def _json_lines(raw: bytes) -> Iterator[Record]:
-    for number, line in enumerate(raw.split(b"\n"), start=1):
-        if line.strip():
+def _json_lines(stream: BinaryIO, max_bytes: int) -> Iterator[Record]:
+    longest = _JSON_EXPANSION * max_bytes + _BLOCK_BYTES
+    number = 0
+    while line := stream.readline(longest):
+        number += 1
+        if len(line) == longest and not line.endswith(b"\n"):
+            while (rest := stream.readline(_BLOCK_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            yield Record(f"#{number}", _TEXT, line[:1000], "too_large")
+        elif line.strip():
             try:
                 yield _from_value(f"#{number}", json.loads(line))
             except (ValueError, RecursionError):
@@ -113,9 +116,14 @@ def _json(raw: bytes) -> Iterator[Record]:
         yield _from_value(f"#{number}", item)
 
 
-def _parquet(raw: bytes) -> Iterator[Record]:
+def _parquet(stream: BinaryIO) -> Iterator[Record]:
+    file = pq.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
+    columns = [name for name in _TEXT_FIELDS if name in file.schema_arrow.names]
+    if not columns:
+        yield from (Record(f"#{number}", _TEXT, b"", "no_text") for number in range(1, file.metadata.num_rows + 1))
+        return
     number = 0
-    for batch in pq.ParquetFile(io.BytesIO(raw)).iter_batches(batch_size=1000):
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
         for row in batch.to_pylist():
             number += 1
             yield _from_value(f"#{number}", row)
@@ -133,38 +141,6 @@ def _from_value(anchor: str, value: Any) -> Record:
     if not isinstance(value, str):
         return Record(anchor, mime, b"", "no_text")
     return Record(anchor, mime, value.encode("utf-8", "replace"))
-
-
-def _warc(raw: bytes) -> Iterator[Record]:
-    """HTML responses of a WARC file: each record is headers, an empty line, `Content-Length` bytes."""
-    place = raw.find(b"WARC/")
-    while 0 <= place < len(raw):
-        end = raw.find(_PROTOCOL_END, place)
-        if end < 0:
-            return
-        headers = _headers(raw[place:end])
-        start = end + len(_PROTOCOL_END)
-        length = int(headers.get("content-length", "0"))
-        if start + length > len(raw):
-            yield Record(headers.get("warc-target-uri", "#rest"), _TEXT, b"", "truncated")
-        elif headers.get("warc-type") == "response":
-            yield _response(headers.get("warc-target-uri", ""), raw[start : start + length])
-        place = raw.find(b"WARC/", start + length)
-
-
-def _response(address: str, raw: bytes) -> Record:
-    head, _, body = raw.partition(_PROTOCOL_END)
-    headers = _headers(head)
-    if headers.get("content-encoding") == "gzip":
-        body = gzip.decompress(body)
-    mime = headers.get("content-type", "").split(";")[0].strip() or "text/html"
-    return Record(address, mime, body, "" if mime.startswith("text/") or "html" in mime else "not_text")
-
-
-def _headers(block: bytes) -> dict[str, str]:
-    lines = block.decode("latin-1").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines)
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 def _checked(record: Record, max_bytes: int) -> Record:

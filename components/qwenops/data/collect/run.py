@@ -1,22 +1,24 @@
 """Collect pages from the configured sources into parquet parts; a source that cannot be reached is skipped."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from qwenops.contracts.document import (
+    DROPPED_SCHEMA,
     PAGE_SCHEMA,
     Funnel,
     check_pages,
     dropped_table,
     funnel_of,
     part_paths,
+    sample_dropped,
+    sample_rows,
     write_part,
 )
 from qwenops.contracts.gate import SAMPLE_ROWS, gate
@@ -25,6 +27,9 @@ from qwenops.data.collect.config import CollectConfig
 from qwenops.data.collect.pages import Page, read_source
 from qwenops.errors import PlatformError, StageError
 from qwenops.platform.stage import Stage
+
+_LOSSES = ("truncated", "unreadable")
+_DROPPED_AT_ONCE = 10_000
 
 
 def run(config: CollectConfig, *, stage: Stage) -> None:
@@ -42,6 +47,7 @@ def run(config: CollectConfig, *, stage: Stage) -> None:
             facts: dict[str, Any] = {"source": source.name, "kind": source.kind, "error": ""}
             try:
                 facts |= writer.add(read_source(source, config, cache))
+                _warn_of_losses(stage, source.name, facts["dropped"])
             except PlatformError as error:
                 facts["error"] = str(error)
                 stage.warn(f"source {source.name} is skipped: {error.message}; {error.found}")
@@ -58,28 +64,39 @@ def run(config: CollectConfig, *, stage: Stage) -> None:
             found=", ".join(missing),
             action="check the network and the paths in collect.sources; the reasons stand above",
         )
-    account(stage, writer.funnel, dropped_table(writer.dropped))
+    account(stage, writer.funnel, writer.sample)
     _gate(stage, record)
 
 
 @dataclass
 class PartWriter:
-    """Cuts pages into parquet parts of about `part_bytes` raw bytes and counts them."""
+    """Cuts pages into parquet parts of about `part_bytes` raw bytes and counts them.
+
+    Attributes:
+        folder: Where the parts go.
+        part_bytes: Raw bytes of a part.
+        funnel: The account so far.
+        sample: The dropped records that the account shows.
+    """
 
     folder: Path
     part_bytes: int
     funnel: Funnel
-    dropped: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    sample: pa.Table = field(default_factory=DROPPED_SCHEMA.empty_table)
     _pages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    _dropped: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
     _bytes: int = 0
     _parts: int = 0
 
     def add(self, pages: Iterable[Page]) -> dict[str, Any]:
-        """Take the pages of one source; returns how many and how many bytes were kept, by domain."""
-        facts: dict[str, Any] = {"pages": 0, "bytes": 0, "domains": {}}
+        """Take the pages of one source; returns how many and how many bytes were kept, by domain, and the dropped."""
+        facts: dict[str, Any] = {"pages": 0, "bytes": 0, "domains": {}, "dropped": {}}
         for page in pages:
             if page.reason:
-                self.dropped.append((page.id, page.reason, page.raw[:1000].decode("utf-8", "replace")))
+                facts["dropped"][page.reason] = facts["dropped"].get(page.reason, 0) + 1
+                self._dropped.append((page.id, page.reason, page.raw[:1000].decode("utf-8", "replace")))
+                if len(self._dropped) >= _DROPPED_AT_ONCE:
+                    self._count(PAGE_SCHEMA.empty_table())
                 continue
             facts["pages"] += 1
             facts["bytes"] += len(page.raw)
@@ -95,8 +112,7 @@ class PartWriter:
     def close(self) -> None:
         """Write the last part and add the dropped records to the funnel."""
         self._flush()
-        kept = PAGE_SCHEMA.empty_table()
-        self.funnel += funnel_of(self.funnel.stage, kept, dropped_table(self.dropped))
+        self._count(PAGE_SCHEMA.empty_table())
 
     def _flush(self) -> None:
         if not self._pages:
@@ -105,8 +121,21 @@ class PartWriter:
         path = self.folder / f"part-{self._parts:05}.parquet"
         check_pages(table, path.name)
         write_part(table, path)
-        self.funnel += funnel_of(self.funnel.stage, table, dropped_table([]))
+        self._count(table)
         self._pages, self._bytes, self._parts = [], 0, self._parts + 1
+
+    def _count(self, kept: pa.Table) -> None:
+        dropped = dropped_table(self._dropped)
+        self.funnel += funnel_of(self.funnel.stage, kept, dropped)
+        self.sample = sample_dropped([self.sample, dropped])
+        self._dropped = []
+
+
+def _warn_of_losses(stage: Stage, source: str, dropped: Mapping[str, int]) -> None:
+    """Files that could not be read to their end may have held more records than the one that is counted for them."""
+    if lost := {reason: dropped[reason] for reason in _LOSSES if reason in dropped}:
+        found = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+        stage.warn(f"source {source} was not read whole: {found}; see dropped_sample.jsonl")
 
 
 def _gate(stage: Stage, record: list[dict[str, Any]]) -> None:
@@ -120,8 +149,7 @@ def _gate(stage: Stage, record: list[dict[str, Any]]) -> None:
         }
     )
     columns = ["id", "source", "domain", "license", "mime", "raw"]
-    table = pa.concat_tables(pq.read_table(path, columns=columns) for path in part_paths(stage.out, "pages")[:20])
-    sample = table.to_pandas().sample(frac=1.0, random_state=stage.seed).head(SAMPLE_ROWS)
+    sample = sample_rows(part_paths(stage.out, "pages"), SAMPLE_ROWS, stage.seed, columns).to_pandas()
     sample["raw_bytes"] = sample.pop("raw").str.len()
     for sentence in gate("pages", summary, sample, stage.out).failures:
         stage.warn(sentence)

@@ -1,14 +1,15 @@
 """Run decontamination: documents that contain evaluation items go, and the account says which and why."""
 
+import hashlib
 import json
 from collections import Counter
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwenops.contracts.document import part_paths, read_documents
+from qwenops.contracts.document import part_paths, read_documents, texts_of
 from qwenops.data.decontaminate.config import DecontaminateConfig
 from qwenops.data.decontaminate.planted import planted_removed
 from qwenops.data.removal import REMOVED_SCHEMA, remove_documents
@@ -42,17 +43,16 @@ def run(config: DecontaminateConfig, *, documents: Path, stage: Stage) -> None:
     items = _items(config, stage)
     _measure(config, items, documents, stage)
     parts = part_paths(documents)
-    function = partial(_matches_of_part, config=config, items=items)
+    text = json.dumps(items)
+    index = stage.scratch / f"items-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    index.write_text(text, encoding="utf-8")
+    function = partial(_matches_of_part, config=config, items=index)
     with stage.progress(len(parts), "parts") as progress:
         map_parts(stage.context, parts, function, stage.scratch / "matches", progress=progress, columns=["id", "text"])
     found = pa.concat_tables(pq.read_table(path) for path in part_paths(stage.scratch / "matches", "matches"))
     found = found.sort_by([(name, "ascending") for name in ("id", "task", "item")])
     pq.write_table(found, stage.out / "matches.parquet")
-    first: dict[str, str] = {}
-    for row in found.to_pylist():
-        first.setdefault(row["id"], f"contains_{row['task']}")
-    removed = pa.table([list(first), list(first.values())], schema=REMOVED_SCHEMA)
-    remove_documents(stage, documents, removed)
+    remove_documents(stage, documents, stage.scratch / "matches" / "removed")
     _report(stage, items, found)
 
 
@@ -69,18 +69,29 @@ def _index(config: DecontaminateConfig, items: list[Item]) -> OverlapIndex:
     )
 
 
-def _matches_of_part(table: pa.Table, config: DecontaminateConfig, items: list[Item]) -> PartResult:
-    index = _index(config, items)
+@lru_cache(maxsize=1)
+def _opened(config: DecontaminateConfig, items: Path) -> OverlapIndex:
+    """The index of a file of items; made once per worker, not once per part."""
+    return _index(config, [(task, name, text) for task, name, text in json.loads(items.read_text(encoding="utf-8"))])
+
+
+def _matches_of_part(table: pa.Table, config: DecontaminateConfig, items: Path) -> PartResult:
+    index = _opened(config, items)
     rows = [
         {"id": name, "task": match.task, "item": match.item, "common": match.common, "share": match.share}
         for name, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True)
         for match in index.matches(text)
     ]
-    return PartResult({"matches": pa.Table.from_pylist(rows, schema=_MATCHES)})
+    first: dict[str, str] = {}
+    for row in rows:  # a text's matches are ordered by task
+        first.setdefault(row["id"], f"contains_{row['task']}")
+    removed = pa.table([list(first), list(first.values())], schema=REMOVED_SCHEMA)
+    return PartResult({"matches": pa.Table.from_pylist(rows, schema=_MATCHES), "removed": removed})
 
 
 def _measure(config: DecontaminateConfig, items: list[Item], documents: Path, stage: Stage) -> None:
-    passages = read_documents(documents, ["id", "text"]).sort_by("id")["text"].to_pylist()[:_PASSAGES]
+    ids = read_documents(documents, ["id"]).sort_by("id")["id"].slice(0, _PASSAGES)
+    passages = texts_of(documents, ids.to_pylist())
     planted, found = planted_removed(
         _index(config, items), items, passages, config.planted_items, config.ngram_words, stage.seed
     )

@@ -48,7 +48,7 @@ def plant_and_score(texts: Sequence[str], config: DedupConfig, seed: int) -> Pla
     """
     pairs = _plant(texts, config, random.Random(seed))
     keys = band_keys([text for pair in pairs for text in pair], config)
-    candidates = candidate_pairs(keys.T)
+    candidates = set(map(tuple, candidate_pairs(keys.T).tolist()))
     similar = [jaccard(shingles(a, config), shingles(b, config)) for a, b in pairs]
     is_copy = [value >= config.jaccard for value in similar]
     candidate = [(2 * number, 2 * number + 1) in candidates for number in range(len(pairs))]

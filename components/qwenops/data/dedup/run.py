@@ -1,4 +1,4 @@
-"""Run deduplication: keys per part, one pass over each band, verification, one survivor per cluster."""
+"""Run deduplication: keys per part, the search for duplicates, one survivor per cluster."""
 
 import json
 from dataclasses import asdict
@@ -8,20 +8,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qwenops.contracts.document import part_paths, read_documents
+from qwenops.contracts.document import part_paths, read_documents, sample_rows, texts_of
 from qwenops.contracts.gate import SAMPLE_ROWS, gate
 from qwenops.data.dedup.config import DedupConfig
-from qwenops.data.dedup.duplicates import document_keys, find_duplicates
+from qwenops.data.dedup.duplicates import document_keys
 from qwenops.data.dedup.planted import PlantedScore, plant_and_score
+from qwenops.data.dedup.search import Search
 from qwenops.data.removal import remove_documents
 from qwenops.errors import StageError
-from qwenops.platform.ray_data import PartResult, map_parts
+from qwenops.platform.ray_data import PartResult, map_parts, map_pieces
 from qwenops.platform.stage import Stage
 
 _RECALL_BAR = 0.95
 _PLANTED_POOL = 20
+_SHOWN = 10
 
 
 def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
@@ -38,11 +41,14 @@ def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
             stage.context, parts, function, stage.scratch / "keys", progress=progress, columns=["id", "text", "quality"]
         )
     score = _measure(config, documents, stage)
-    duplicates = find_duplicates(config, documents, part_paths(stage.scratch / "keys", "keys"))
+    search = Search(config, parts, part_paths(stage.scratch / "keys", "keys"), stage.scratch / "search")
+    found = search.find(partial(map_pieces, stage.context))
+    duplicates = search.table(found)
     pq.write_table(duplicates, stage.out / "duplicates.parquet")
-    summary = remove_documents(stage, documents, duplicates)
-    sample = read_documents(stage.out).to_pandas().sample(frac=1.0, random_state=stage.seed).head(SAMPLE_ROWS)
-    (stage.out / "summary.md").write_text(_page(summary, score, stage), encoding="utf-8")
+    _list_removed(search, duplicates, stage.scratch / "removed")
+    summary = remove_documents(stage, documents, stage.scratch / "removed")
+    sample = sample_rows(part_paths(stage.out), SAMPLE_ROWS, stage.seed).to_pandas()
+    (stage.out / "summary.md").write_text(_page(summary, score, duplicates, stage), encoding="utf-8")
     for sentence in gate("documents", summary[summary["documents"] > 0], sample, stage.out).failures:
         stage.warn(sentence)
 
@@ -51,10 +57,21 @@ def _keys_of_part(table: pa.Table, config: DedupConfig) -> PartResult:
     return PartResult({"keys": document_keys(table, config)})
 
 
+def _list_removed(search: Search, duplicates: pa.Table, folder: Path) -> None:
+    """Leave each part the ids that it loses."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, keys in zip(search.documents, search.keys, strict=True):
+        ids = pq.read_table(keys, columns=["id"])["id"]
+        listed = duplicates.select(["id", "reason"]).filter(pc.is_in(duplicates["id"], value_set=ids.combine_chunks()))
+        if listed.num_rows:
+            pq.write_table(listed, folder / part.name)
+
+
 def _measure(config: DedupConfig, documents: Path, stage: Stage) -> PlantedScore:
-    texts = read_documents(documents, ["id", "text"]).sort_by("id")["text"].to_pylist()
-    pool = np.random.default_rng(stage.seed).permutation(len(texts))[: config.planted_documents * _PLANTED_POOL]
-    score = plant_and_score([texts[number] for number in pool], config, stage.seed)
+    ids = read_documents(documents, ["id"]).sort_by("id")["id"]
+    pool = np.random.default_rng(stage.seed).permutation(len(ids))[: config.planted_documents * _PLANTED_POOL]
+    texts = texts_of(documents, ids.take(pa.array(pool)).to_pylist())
+    score = plant_and_score(texts, config, stage.seed)
     (stage.out / "planted.json").write_text(json.dumps(asdict(score), indent=1), encoding="utf-8")
     stage.metric("planted.recall", score.recall)
     stage.metric("planted.precision", score.precision)
@@ -68,7 +85,7 @@ def _measure(config: DedupConfig, documents: Path, stage: Stage) -> PlantedScore
     return score
 
 
-def _page(summary: pd.DataFrame, score: PlantedScore, stage: Stage) -> str:
+def _page(summary: pd.DataFrame, score: PlantedScore, duplicates: pa.Table, stage: Stage) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in stage.counts["dropped"].items()) or "none"
     lines = [
         "# Deduplication",
@@ -81,5 +98,15 @@ def _page(summary: pd.DataFrame, score: PlantedScore, stage: Stage) -> str:
         "| domain | documents | bytes | dropped |",
         "|---|---|---|---|",
         *(f"| {r.domain} | {r.documents} | {r.bytes} | {r.dropped_share:.1%} |" for r in summary.itertuples()),
+        "",
+        "Of documents that say the same the one of best quality survives, of equal ones the one with the smallest id;"
+        " documents that are linked through others say the same. The first ones removed (all: duplicates.parquet):",
+        "",
+        "| removed | reason | quality | survivor | its quality |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {r['id']} | {r['reason']} | {r['quality']:.3f} | {r['survivor']} | {r['survivor_quality']:.3f} |"
+            for r in duplicates.slice(0, _SHOWN).to_pylist()
+        ),
     ]
     return "\n".join(lines) + "\n"

@@ -8,6 +8,18 @@ from qwenops.recipe.config import Config
 from qwenops.training.config import TrainingConfig
 
 
+class SourceWeight(Config):
+    """How often each training document of one source counts: what a review of the source decides."""
+
+    source: str = Field(description="Name of the source in collect. House choice: what reviewers judge.")
+    weight: float = Field(
+        ge=0,
+        le=20,
+        description="Times a document is taken in an epoch, 0 drops the source; house choice: Qwen1 up-samples some"
+        " sources (section 2.1) and gives no factors.",
+    )
+
+
 class MixtureConfig(Config):
     """A search with small models for the share of each bucket of documents.
 
@@ -60,4 +72,14 @@ class MixtureConfig(Config):
     )
     max_epochs: float = Field(
         4.0, gt=0, description="Times a bucket may be repeated; house choice: repetition beyond it gives little."
+    )
+    source_weights: tuple[SourceWeight, ...] = Field(
+        (),
+        description="Sources that are not taken once; `qwenops review` makes them; house choice: the report's review.",
+    )
+    instruction_sources: tuple[str, ...] = Field(
+        (), description="Sources that hold multi-task instructions as plain text, a bucket of their own, §3.1."
+    )
+    instruction_share: float = Field(
+        0.02, ge=0, lt=1, description="Share of training tokens from them; house choice: the report gives no figure."
     )

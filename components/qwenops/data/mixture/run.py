@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer
 
+from qwenops.data.buckets import INSTRUCTIONS, Sources
 from qwenops.data.mixture.config import MixtureConfig
 from qwenops.data.mixture.proxy import proxy_losses
 from qwenops.data.mixture.sample import Buckets, write_sample
 from qwenops.data.mixture.search import Outcome, Space, capped, search
+from qwenops.errors import ContractError
 from qwenops.platform.progress import Progress
 from qwenops.platform.ray_tasks import run_tasks
 from qwenops.platform.stage import Stage
@@ -21,27 +23,58 @@ Proxy = dict[str, Any]
 
 
 def run(config: MixtureConfig, *, documents: Path, tokenizer: Path, stage: Stage) -> None:
-    """Write `mixture.json` (weights, prior, tokens and epochs by bucket), `proxies.json` and `summary.md`."""
+    """Write `mixture.json` (weights, prior, tokens and epochs by bucket), `proxies.json` and `summary.md`.
+
+    Raises:
+        ContractError: instruction sources are named and no document is of them, or of any other.
+    """
     encoder = AutoTokenizer.from_pretrained(tokenizer)
     shards = stage.scratch / "sample"
-    buckets = write_sample(
+    everything = write_sample(
         documents,
         encoder,
         shards,
         sample_bytes=config.sample_bytes,
         measured_share=config.measured_share,
         seed=stage.seed,
+        sources=Sources({w.source: w.weight for w in config.source_weights}, config.instruction_sources),
     )
+    fixed = _instruction_share(config, everything, stage)
+    buckets = everything.searched
     prior = np.array([buckets.prior[name] for name in buckets.names])
-    caps = np.array([buckets.tokens[name] for name in buckets.names]) * config.max_epochs / config.planned_tokens
+    # The document that is taken most often in an epoch may be repeated `max_epochs` times, so its bucket ends sooner.
+    once = np.array([buckets.tokens[name] / buckets.copies[name] for name in buckets.names])
+    caps = once * config.max_epochs / (config.planned_tokens * (1 - fixed))
     if caps.sum() < 1:
         stage.warn(f"training repeats the text {config.max_epochs / caps.sum():.1f} times whatever the mixture")
     if len(buckets.names) == 1 or not config.proxies or caps.sum() <= 1:
         stage.warn("the mixture is not searched: there is one bucket, no proxy, or no room below the epoch cap")
-        _publish(stage, buckets, capped(prior[None, :], caps)[0], None, [], config)
+        _publish(stage, everything, capped(prior[None, :], caps)[0], None, [], config)
         return
     with stage.progress(config.proxies + 2, "proxies") as progress:
-        _search_and_publish(config, stage, buckets, prior, caps, _Trainer(config, stage, shards, buckets, progress))
+        trainer = _Trainer(config, stage, shards, buckets, progress)
+        _search_and_publish(config, stage, everything, prior, caps, trainer)
+
+
+def _instruction_share(config: MixtureConfig, buckets: Buckets, stage: Stage) -> float:
+    """Share of training tokens that the instructions take; 0 where no source is named for them."""
+    if not config.instruction_sources:
+        return 0.0
+    if INSTRUCTIONS not in buckets.tokens or len(buckets.tokens) == 1:
+        raise ContractError(
+            "instructions cannot be mixed in",
+            expected=f"training documents of {', '.join(config.instruction_sources)} and of other sources",
+            found=f"buckets {', '.join(buckets.names)}",
+            action="name sources of collect in mixture.instruction_sources, or set none",
+        )
+    epochs = (
+        config.instruction_share * config.planned_tokens * buckets.copies[INSTRUCTIONS] / buckets.tokens[INSTRUCTIONS]
+    )
+    if epochs > config.max_epochs:
+        stage.warn(
+            f"instructions are repeated {epochs:.1f} times at mixture.instruction_share={config.instruction_share}"
+        )
+    return config.instruction_share
 
 
 class _Trainer:
@@ -100,9 +133,20 @@ def _publish(
     proxies: list[Proxy],
     config: MixtureConfig,
 ) -> None:
-    shares = dict(zip(buckets.names, (weights / weights.sum()).tolist(), strict=True))
-    epochs = {name: shares[name] * config.planned_tokens / buckets.tokens[name] for name in buckets.names}
-    facts = {"weights": shares, "prior": buckets.prior, "tokens": dict(buckets.tokens), "epochs": epochs}
+    rest = 1 - (config.instruction_share if config.instruction_sources else 0.0)
+    shares = dict(zip(buckets.searched.names, (rest * weights / weights.sum()).tolist(), strict=True))
+    if config.instruction_sources:
+        shares[INSTRUCTIONS] = config.instruction_share
+    epochs = {name: shares[name] * config.planned_tokens / buckets.tokens[name] for name in shares}
+    facts: dict[str, Any] = {
+        "weights": shares,
+        "prior": buckets.prior,
+        "tokens": dict(buckets.tokens),
+        "epochs": epochs,
+    }
+    if config.source_weights or config.instruction_sources:
+        facts["source_weights"] = {w.source: w.weight for w in config.source_weights}
+        facts["instruction_sources"] = list(config.instruction_sources)
     if outcome:
         facts |= {"regression": outcome.regression, "spearman": outcome.spearman, "predicted_loss": outcome.predicted}
     (stage.out / "mixture.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")

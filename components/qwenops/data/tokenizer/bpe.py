@@ -6,6 +6,7 @@ download. The folder is an ordinary transformers tokenizer.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -110,12 +111,12 @@ def balanced(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
     return shares
 
 
-def take(rows: Iterable[tuple[str, str]], shares: Mapping[str, int]) -> Iterator[str]:
-    """Texts of (language, text) rows until each language has used up its bytes; the last text of one is cut."""
-    left = dict(shares)
+def take(rows: Iterable[tuple[str, str]], shares: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Rows of (language, text) until each language has used up its bytes; the last text of one is cut."""
+    used = Counter[str]()
     for language, text in rows:
-        room = left.get(language, 0)
+        room = shares.get(language, 0) - used[language]
         if room > 0:
             size = len(text.encode())
-            left[language] = room - size
-            yield text if size <= room else text.encode()[:room].decode(errors="ignore")
+            used[language] += size
+            yield language, text if size <= room else text.encode()[:room].decode(errors="ignore")

@@ -2,13 +2,13 @@
 
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.compute as pc
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from qwenops.contracts.document import iter_documents, read_documents
+from qwenops.contracts.document import iter_documents
 from qwenops.contracts.tokens import CONTROL_TOKENS, encode_texts
 from qwenops.data.tokenizer.bpe import adopt, balanced, save, take, train
 from qwenops.data.tokenizer.config import TokenizerConfig
@@ -44,7 +44,7 @@ def _train(config: TokenizerConfig, documents: Path, stage: Stage) -> dict[str, 
     with stage.progress(sum(shares.values()), "bytes") as progress:
 
         def texts() -> Iterator[str]:
-            for text in take(_rows(documents, "train"), shares):
+            for _, text in take(_rows(documents, "train"), shares):
                 progress.advance(len(text.encode()))
                 yield text
 
@@ -68,30 +68,30 @@ def _take_over(config: TokenizerConfig, stage: Stage) -> dict[str, int]:
 
 
 def _rows(documents: Path, split: str) -> Iterator[tuple[str, str]]:
+    """Language and text of a split, a few documents in memory at a time."""
     for row in iter_documents(documents, ["text", "lang", "split"]):
         if row["split"] == split:
             yield row["lang"], row["text"]
 
 
 def _sizes(documents: Path, split: str) -> dict[str, int]:
-    table = read_documents(documents, ["text", "lang", "split"])
-    table = table.filter(pc.equal(table["split"], split))
-    table = table.append_column("bytes", pc.binary_length(table["text"]))
-    grouped = table.group_by("lang").aggregate([("bytes", "sum")])
-    return {row["lang"]: row["bytes_sum"] for row in grouped.to_pylist()}
+    sizes: Counter[str] = Counter()
+    for language, text in _rows(documents, split):
+        sizes[language] += len(text.encode())
+    return dict(sizes)
 
 
 def _compression(
     tokenizer: PreTrainedTokenizerFast, documents: Path, config: TokenizerConfig, stage: Stage
 ) -> dict[str, float]:
     """Bytes per token by language on held-out text; each text must also decode to itself."""
-    sizes = _sizes(documents, "heldout")
+    samples: dict[str, list[str]] = {}
     counts: dict[str, list[int]] = {}
     normalises = tokenizer.backend_tokenizer.normalizer is not None
-    wanted = dict.fromkeys(sizes, config.measured_bytes)
-    rows = [(language, text) for language, text in _rows(documents, "heldout") if language in wanted]
-    for language in sorted(sizes):
-        texts = list(take((row for row in rows if row[0] == language), wanted))
+    languages = {language for language, _ in _rows(documents, "heldout")}
+    for language, text in take(_rows(documents, "heldout"), dict.fromkeys(languages, config.measured_bytes)):
+        samples.setdefault(language, []).append(text)
+    for language, texts in sorted(samples.items()):
         encoded = encode_texts(tokenizer, texts)
         for text, ids in zip(texts, encoded, strict=True):
             if tokenizer.decode(ids) != (unicodedata.normalize("NFC", text) if normalises else text):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from qwenops.contracts.tokens import END_OF_TEXT
-from qwenops.data.buckets import bucket_of
+from qwenops.data.buckets import Sources
 from qwenops.errors import ContractError
 
 ENCODED_SCHEMA = pa.schema(
@@ -23,9 +23,13 @@ ENCODED_SCHEMA = pa.schema(
         pa.field("shard", pa.string()),
         pa.field("lang", pa.string()),
         pa.field("bytes", pa.int64()),
+        pa.field("tokens", pa.int64()),
+        pa.field("copies", pa.int64()),
         pa.field("ids", pa.list_(pa.uint32())),
     ]
 )
+
+_NO_SOURCES = Sources()
 
 
 def load_encoder(folder: Path) -> Tokenizer:
@@ -46,22 +50,31 @@ def load_encoder(folder: Path) -> Tokenizer:
     return encoder
 
 
-def encode_documents(table: pa.Table, encoder: Tokenizer, batch_documents: int) -> pa.Table:
-    """Encode documents (id, text, domain, lang, split) into rows of `ENCODED_SCHEMA`, in order."""
+def encode_documents(
+    table: pa.Table, encoder: Tokenizer, batch_documents: int, sources: Sources = _NO_SOURCES
+) -> pa.Table:
+    """Encode documents (id, text, source, domain, lang, split) into rows of `ENCODED_SCHEMA`, in order.
+
+    Documents of which no copy is taken are left out.
+    """
     end_of_text = encoder.token_to_id(END_OF_TEXT)
-    batches = [_encode_batch(batch, encoder, end_of_text) for batch in table.to_batches(batch_documents)]
+    copies = sources.copies(*(table[name].to_pylist() for name in ("id", "source", "split")))
+    table = table.append_column("copies", pa.array(copies)).filter(pa.array(copies > 0))
+    batches = [_encode_batch(batch, encoder, end_of_text, sources) for batch in table.to_batches(batch_documents)]
     return pa.Table.from_batches(batches, schema=ENCODED_SCHEMA)
 
 
-def _encode_batch(batch: pa.RecordBatch, encoder: Tokenizer, end_of_text: int) -> pa.RecordBatch:
+def _encode_batch(batch: pa.RecordBatch, encoder: Tokenizer, end_of_text: int, sources: Sources) -> pa.RecordBatch:
     texts = batch.column("text").to_pylist()
     encoded = encoder.encode_batch_fast(texts, add_special_tokens=False)
     pieces = [piece for encoding in encoded for piece in (encoding.ids, (end_of_text,))]
     flat = np.fromiter(chain.from_iterable(pieces), dtype=np.uint32)
     ends = np.cumsum([len(encoding) + 1 for encoding in encoded], dtype=np.int32)
     ids = pa.ListArray.from_arrays(np.concatenate([[0], ends]).astype(np.int32), flat)
-    kinds = (batch.column(name).to_pylist() for name in ("split", "domain", "lang"))
-    shards = [f"{split}-{bucket_of(domain, lang)}" for split, domain, lang in zip(*kinds, strict=True)]
+    buckets = sources.buckets(*(batch.column(name).to_pylist() for name in ("source", "domain", "lang")))
+    shards = [f"{split}-{name}" for split, name in zip(batch.column("split").to_pylist(), buckets, strict=True)]
     sizes = pc.binary_length(batch.column("text")).cast(pa.int64())
-    columns = [batch.column("id"), pa.array(shards, pa.string()), batch.column("lang"), sizes, ids]
+    lengths = pc.list_value_length(ids).cast(pa.int64())
+    head = [batch.column("id"), pa.array(shards, pa.string()), batch.column("lang")]
+    columns = [*head, sizes, lengths, batch.column("copies"), ids]
     return pa.RecordBatch.from_arrays(columns, schema=ENCODED_SCHEMA)

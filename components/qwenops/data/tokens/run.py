@@ -13,13 +13,14 @@ from transformers import AutoTokenizer
 from qwenops.contracts.document import part_paths
 from qwenops.contracts.gate import gate
 from qwenops.contracts.tokens import CONTROL_TOKENS, END_OF_TEXT, TokenIndex, TokenShards, encode_texts
+from qwenops.data.buckets import Sources
 from qwenops.data.tokens.config import TokensConfig
 from qwenops.data.tokens.encode import encode_documents, load_encoder
 from qwenops.data.tokens.shards import write_shards
 from qwenops.platform.ray_data import PartResult, map_parts
 from qwenops.platform.stage import Stage
 
-_COLUMNS = ["id", "text", "domain", "lang", "split"]
+_COLUMNS = ["id", "text", "source", "domain", "lang", "split"]
 
 
 def run(config: TokensConfig, *, documents: Path, tokenizer: Path, mixture: Path, stage: Stage) -> None:
@@ -30,26 +31,30 @@ def run(config: TokensConfig, *, documents: Path, tokenizer: Path, mixture: Path
     """
     encoder = AutoTokenizer.from_pretrained(tokenizer)
     parts = part_paths(documents)
+    chosen = json.loads((mixture / "mixture.json").read_text(encoding="utf-8"))
+    sources = Sources(chosen.get("source_weights", {}), tuple(chosen.get("instruction_sources", ())))
     with stage.progress(len(parts), "parts") as progress:
-        function = partial(_encode_part, tokenizer=tokenizer, batch_documents=config.batch_documents)
-        map_parts(stage.context, parts, function, stage.scratch / "encoded", progress=progress, columns=_COLUMNS)
-    weights = json.loads((mixture / "mixture.json").read_text(encoding="utf-8"))["weights"]
+        function = partial(_encode_part, tokenizer=tokenizer, batch_documents=config.batch_documents, sources=sources)
+        counts = map_parts(
+            stage.context, parts, function, stage.scratch / "encoded", progress=progress, columns=_COLUMNS
+        )
     encoded = part_paths(stage.scratch / "encoded", "encoded")
     end = encoder.convert_tokens_to_ids(END_OF_TEXT)
-    index = write_shards(encoded, stage.out, weights, len(encoder), end, stage.seed)
+    index = write_shards(encoded, stage.out, chosen["weights"], len(encoder), end, stage.seed)
+    read, kept = (sum(count[name] for count in counts) for name in ("read", "kept"))
+    stage.count(read=read, kept=kept, dropped={"source_weight": read - kept} if kept < read else {})
     _report(stage, index)
     sample = _sample(config, TokenShards(stage.out), encoder)
     for sentence in gate("tokens", _summary(index), sample, stage.out).failures:
         stage.warn(sentence)
 
 
-def _encode_part(table: pa.Table, tokenizer: Path, batch_documents: int) -> PartResult:
-    return PartResult({"encoded": encode_documents(table, load_encoder(tokenizer), batch_documents)})
+def _encode_part(table: pa.Table, tokenizer: Path, batch_documents: int, sources: Sources) -> PartResult:
+    encoded = encode_documents(table, load_encoder(tokenizer), batch_documents, sources)
+    return PartResult({"encoded": encoded}, {"read": table.num_rows, "kept": encoded.num_rows})
 
 
 def _report(stage: Stage, index: TokenIndex) -> None:
-    read = sum(facts.documents for facts in index.shards.values())
-    stage.count(read=read, kept=read, dropped={})
     stage.records = sum(facts.tokens for facts in index.shards.values())
     for split in ("train", "heldout"):
         stage.metric(f"tokens.{split}", sum(f.tokens for n, f in index.shards.items() if n.startswith(f"{split}-")))
@@ -59,7 +64,7 @@ def _report(stage: Stage, index: TokenIndex) -> None:
     lines = [
         "# Tokens",
         "",
-        f"{stage.records} tokens, {read} documents, ids of {index.dtype}.",
+        f"{stage.records} tokens, {stage.counts['kept']} documents, ids of {index.dtype}.",
         "",
         "| shard | tokens | documents | bytes per token | weight |",
         "|---|---|---|---|---|",

@@ -7,9 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from qwenops.contracts.tokens import ShardFacts, TokenIndex, dtype_of, write_index, write_shard
+from qwenops.contracts.tokens import ShardWriter, TokenIndex, dtype_of, write_index
 from qwenops.errors import ContractError
+
+_HEAD = ["id", "shard", "lang", "bytes", "tokens", "copies"]
+_BATCH_ROWS = 500
 
 
 def write_shards(
@@ -18,7 +22,8 @@ def write_shards(
     """Write every shard and the index.
 
     Documents are sorted by id before they are shuffled, so the order depends on the seed and the documents, not on
-    how they were split into parts. One shard is in memory at a time.
+    how they were split into parts. Each document's place is known before its ids are read, so the ids pass through
+    memory a few documents at a time; what is held of all documents is their id, language and length.
 
     Args:
         parts: Parquet files of `encode.ENCODED_SCHEMA`.
@@ -31,7 +36,8 @@ def write_shards(
     Raises:
         ContractError: a bucket with training text has no weight in the mixture.
     """
-    names = sorted({str(name) for path in parts for name in pc.unique(pq.read_table(path, columns=["shard"])["shard"])})
+    heads = pa.concat_tables(pq.read_table(path, columns=_HEAD) for path in parts)
+    names = sorted(map(str, pc.unique(heads["shard"]).to_pylist()))
     buckets = {name.split("-", 1)[1] for name in names if name.startswith("train-")}
     if buckets != set(weights):
         raise ContractError(
@@ -40,23 +46,54 @@ def write_shards(
             found=f"weights of {sorted(weights)}",
             action="run mixture again",
         )
-    shards: dict[str, ShardFacts] = {}
     heldout: dict[str, dict[str, int]] = {}
+    copies = heads["copies"].to_numpy()
+    first = np.cumsum(copies) - copies
+    places = np.empty(copies.sum(), dtype=np.int64)
+    writers: dict[str, ShardWriter] = {}
+    sizes: dict[str, int] = {}
     for name in names:
-        table = pa.concat_tables(pq.read_table(path, filters=[("shard", "=", name)]) for path in parts).sort_by("id")
-        table = table.take(np.random.default_rng([seed, *name.encode()]).permutation(table.num_rows))
-        documents = [row.values.to_numpy() for row in table["ids"]]
-        size = int(pc.sum(table["bytes"]).as_py())
-        shards[name] = write_shard(out, name, documents, table["lang"].to_pylist(), size, dtype_of(vocabulary))
+        rows = np.flatnonzero(pc.equal(heads["shard"], name).to_numpy())
+        table = heads.take(pa.array(rows))
+        order = pc.sort_indices(table["id"]).to_numpy()
+        order = np.repeat(order, table["copies"].to_numpy()[order])
+        order = order[np.random.default_rng([seed, *name.encode()]).permutation(len(order))]
+        _place(places, first, rows[order])
+        table = table.take(pa.array(order))
+        lengths, languages = table["tokens"].to_pylist(), table["lang"].to_pylist()
+        writers[name] = ShardWriter(out, name, lengths, languages, dtype_of(vocabulary))
+        sizes[name] = int(pc.sum(table["bytes"]).as_py())
         if name.startswith("heldout-"):
             _add_languages(heldout, table)
+    _put_all(parts, places, np.append(first, len(places)), writers)
+    shards = {name: writer.close(sizes[name]) for name, writer in writers.items()}
     index = TokenIndex(vocabulary, dtype_of(vocabulary), end_of_text, dict(weights), shards, heldout)
     write_index(out, index)
     return index
 
 
+def _place(places: NDArray[np.int64], first: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+    """Note where the copies of each row stand in its shard, whose order of rows is `rows`."""
+    order = np.argsort(rows, kind="stable")
+    _, begins, counts = np.unique(rows[order], return_index=True, return_counts=True)
+    places[first[rows[order]] + np.arange(len(rows)) - np.repeat(begins, counts)] = order
+
+
+def _put_all(
+    parts: list[Path], places: NDArray[np.int64], first: NDArray[np.int64], writers: Mapping[str, ShardWriter]
+) -> None:
+    row = 0
+    for path in parts:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS, columns=["shard", "ids"]):
+            ids = batch["ids"]
+            flat, borders = ids.values.to_numpy(), ids.offsets.to_numpy()
+            for number, name in enumerate(batch["shard"].to_pylist()):
+                for place in places[first[row + number] : first[row + number + 1]].tolist():
+                    writers[name].put(place, flat[borders[number] : borders[number + 1]])
+            row += batch.num_rows
+
+
 def _add_languages(total: dict[str, dict[str, int]], table: pa.Table) -> None:
-    table = table.append_column("tokens", pc.list_value_length(table["ids"]))
     grouped = table.group_by("lang").aggregate([("tokens", "sum"), ("bytes", "sum")])
     for row in grouped.sort_by("lang").to_pylist():
         facts = total.setdefault(row["lang"], {"tokens": 0, "bytes": 0})
