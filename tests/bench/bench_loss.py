@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python tests/bench/bench_loss.py [--tokens 32768] [--reference-tokens 2048] [--width 64]
 
-The materialised side grows with the tokens and would need some 60 GB at 32,768 tokens by 151,936 rows, so it is measured
-at `--reference-tokens` and scaled by the tokens; `--reference-tokens 32768` measures it where the memory is there. Both
+The materialised side grows with the tokens and would need some 60 GB at 32,768 tokens by 151,936 rows, so it is
+measured at `--reference-tokens` and scaled by the tokens; `--reference-tokens 32768` measures it where the memory is there. Both
 sides' gradients are compared at the reference's tokens.
 """
 
@@ -55,7 +55,8 @@ def main() -> None:
     worst = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(*gradients, strict=True))
     print(f"gradients at {few:,} tokens: largest difference {worst:.1e} of the largest entry")
     print(f"CPU seconds at {few:,} tokens: materialised {seconds[0]:.2f}, chunked {seconds[1]:.2f}")
-    del gradients, sides
+    gradients.clear()
+    sides.clear()
     reference = peak_resident(_loss, False, few, options.width)
     scaled = reference * many // few
     chunked = peak_resident(_loss, True, many, options.width)
@@ -64,7 +65,7 @@ def main() -> None:
         print(f"| {many:,} | materialised, scaled by the tokens | {scaled / 2**20:,.0f} |")
     print(f"| {many:,} | chunked | {chunked / 2**20:,.0f} |")
     logits = 4 * _ROWS * many
-    print(f"\nchunked is 1/{scaled / chunked:.1f} of materialised; the logits alone are {logits / chunked:.1f} times it")
+    print(f"\nchunked is 1/{scaled / chunked:.1f} of materialised, 1/{logits / chunked:.1f} of the logits alone")
 
 
 if __name__ == "__main__":
