@@ -44,8 +44,9 @@ lint: $(STAMP) ## ruff, import rules, spelling
 types: $(STAMP) ## pyright; it still has findings, most of them in libraries without types
 	$(BIN)/pyright
 
-bench-model: $(STAMP) ## time and memory of dual chunk attention against causal SDPA
-	$(BIN)/python tests/bench/bench_model.py
+bench-model: $(STAMP) ## dual chunk attention against causal SDPA, the chunked loss against materialised logits
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_model.py
+	PYTHONPATH=. $(BIN)/python tests/bench/bench_loss.py
 
 bench-data: $(STAMP) ## the data engine beside its yardsticks; BENCH="rules memory --texts FILE" chooses
 	$(BIN)/python tests/bench/bench_data.py $(BENCH)

@@ -48,6 +48,10 @@ class TrainingConfig(Config):
     recompute: Literal["none", "matmuls", "layers"] = Field(
         "none", description="What backward computes again, see `recompute.py`; house choice: none while it fits."
     )
+    attention: Literal["masked", "by_document"] = Field(
+        "masked",
+        description="How packed rows keep documents apart, by a mask or by a kernel call each; house choice: masked.",
+    )
     compile: Literal["no", "layers"] = Field(
         "no", description="torch.compile of each layer; house choice: no, it pays on GPUs and on long runs only."
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qwenops.errors import StageError
+from qwenops.model import documents
 from qwenops.training.accumulate import split_rows
 from qwenops.training.checkpoint import Checkpoints, LoopState
 from qwenops.training.config import TrainingConfig
@@ -134,6 +135,8 @@ def fit(
     torch.manual_seed(seed)
     if config.recompute != "none":
         recompute_layers(model, config.recompute)
+    if config.attention == "by_document":
+        model.set_attn_implementation(documents.NAME)  # type: ignore[operator]
     if config.compile == "layers":
         compile_layers(model)
     checkpoints = Checkpoints(state_dir, config.keep_checkpoints, hooks.on_event) if state_dir else None

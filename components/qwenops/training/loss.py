@@ -158,16 +158,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if log_partition is not None:
                 total += z_loss * (log_partition.square() * share).sum()
             if not (need_hidden or need_weight):
+                del log_probs
                 continue
             slope = log_probs.exp_()
             if log_partition is not None:
                 slope *= 1 + 2 * z_loss * log_partition[:, None]
             slope.scatter_add_(1, target[:, None], slope.new_full((len(target), 1), -1.0))
-            slope = (slope * share[:, None]).to(matrix.dtype)
+            slope = slope.mul_(share[:, None]).to(matrix.dtype)
             if grad_hidden is not None:
                 grad_hidden[rows] = slope @ matrix
             if grad_weight is not None:
                 grad_weight += slope.T @ part
+            # Else they would live on beside the next chunk's logits.
+            del log_probs, slope
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.mark_non_differentiable(by_token)
         return total, by_token

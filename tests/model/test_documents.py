@@ -1,0 +1,66 @@
+"""Documents apart in a packed row: by kernel calls as by transformers' mask."""
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from qwenops.model import documents
+from qwenops.training.batching import Example, pack_batch, pad_batch
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import fit
+from qwenops.training.loss import hidden_states
+from qwenops.training.objective import language_modelling
+
+_ROUNDING = 1e-5
+
+
+def _model():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
+    return Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=4, num_key_value_heads=2))
+
+
+def _examples(*lengths):
+    draw = torch.Generator().manual_seed(sum(lengths))
+    return [Example(torch.randint(1, 64, (n,), generator=draw).tolist(), (True,) * n) for n in lengths]
+
+
+PACKED = pack_batch([_examples(5, 9, 1, 6), _examples(24), _examples(12, 8)], 24, 0)
+
+
+@pytest.mark.parametrize("batch", [PACKED, pad_batch(_examples(5, 9, 3), 0)], ids=["packed", "padded"])
+def test_loss_and_gradients_equal_those_under_a_mask(batch):
+    found = []
+    for implementation in ("sdpa", documents.NAME):
+        model = _model()
+        model.set_attn_implementation(implementation)
+        loss, _ = language_modelling(model, batch)
+        loss.backward()
+        found.append([loss, *(parameter.grad for parameter in model.parameters())])
+    assert all(torch.allclose(a, b, atol=_ROUNDING) for a, b in zip(*found, strict=True))
+
+
+def test_document_is_read_as_if_it_were_alone():
+    model = _model()
+    model.set_attn_implementation(documents.NAME)
+    whole = hidden_states(model, PACKED["input_ids"], position_ids=PACKED["position_ids"])
+    alone = hidden_states(model, PACKED["input_ids"][:1, 5:14])
+    assert torch.allclose(whole[:1, 5:14], alone, atol=_ROUNDING)
+
+
+def test_generation_from_a_cache_is_that_of_sdpa():
+    model, prompt = _model().eval(), torch.tensor([[0, 0, 3, 4], [5, 6, 7, 8]])
+    outputs = []
+    for implementation in ("sdpa", documents.NAME):
+        model.set_attn_implementation(implementation)
+        mask = (prompt > 0).long()
+        outputs.append(model.generate(prompt, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0))
+    assert torch.equal(*outputs)
+
+
+def test_fit_learns_the_same_curve_by_document():
+    curves = []
+    for attention in ("masked", "by_document"):
+        config = TrainingConfig(steps=4, batch_tokens=72, warmup_steps=0, precision="fp32", attention=attention)
+        curves.append(fit(_model(), language_modelling, lambda _: iter([PACKED] * 4), config).curve)
+    assert curves[0] == pytest.approx(curves[1], rel=_ROUNDING)
