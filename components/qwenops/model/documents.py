@@ -9,9 +9,8 @@ House choice: the report says nothing about documents that share a row.
 Dimensions: B batch, H query heads, K key-value heads, L length, D head size.
 """
 
-from typing import Any
-
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
