@@ -10,6 +10,7 @@ With nodes, and the placement's `artifact_root` visible on this machine under th
 KubeRay where it runs, else by `operator_pods`. Without nodes the operator's part is played by `operator_double`.
 """
 
+import contextlib
 import os
 import time
 import uuid
@@ -21,6 +22,7 @@ import yaml
 from kubernetes import client, config
 from kubernetes.client.rest import ApiException
 from tests.integration.cluster.control_plane import ControlPlane
+from tests.integration.cluster.operator_pods import PodOperator
 from tests.platform.conftest import counter
 
 from qwenops.platform.kube import Kube
@@ -110,6 +112,43 @@ def ray_cluster(placement) -> RayCluster:
     found = placement.cluster("data")
     assert found, "the placement under test runs no data stages as RayJobs; name a cluster under launchers.data"
     return found.model_copy(update={"attempts": 1, "queue": "", "ttl_seconds_after_finished": 0})
+
+
+@pytest.fixture
+def real(cluster, namespace, placement):
+    """A folder that this machine and the pods share, in a cluster whose nodes run RayJobs."""
+    if not cluster.has_nodes:
+        pytest.skip("no node runs pods in this cluster")
+    root = Path(placement.artifact_root or "/nowhere")
+    if not root.is_dir() or not os.access(root, os.W_OK):
+        pytest.skip(f"the placement's artifact_root {root} is not a writable folder of this machine")
+    made = _claims(cluster, namespace, placement)
+    # The pods' user is another than this process's, and both write there.
+    before = os.umask(0)
+    with contextlib.nullcontext() if cluster.has_operator else PodOperator(cluster.api(), namespace):
+        yield root / f"test-{time.time_ns()}"
+    os.umask(before)
+    for name in made:
+        client.CoreV1Api(cluster.api()).delete_persistent_volume(name)
+
+
+def _claims(cluster: Cluster, namespace: str, placement: Placement) -> list[str]:
+    """The placement's claims in the namespace, each on this machine's folder of the same path."""
+    core, made = client.CoreV1Api(cluster.api()), []
+    for volume in placement.volumes.values():
+        if volume.claim:
+            size, modes = {"storage": "1Gi"}, ["ReadWriteMany"]
+            name = f"{namespace}-{volume.claim}"
+            spec: dict = {"capacity": size, "accessModes": modes, "storageClassName": ""}
+            core.create_persistent_volume(
+                {"metadata": {"name": name}, "spec": spec | {"hostPath": {"path": volume.mount_path}}}
+            )
+            spec = {"resources": {"requests": size}, "accessModes": modes, "storageClassName": "", "volumeName": name}
+            core.create_namespaced_persistent_volume_claim(
+                namespace, {"metadata": {"name": volume.claim}, "spec": spec}
+            )
+            made.append(name)
+    return made
 
 
 def _install_resources(cluster: Cluster) -> None:

@@ -6,15 +6,12 @@ where it runs, `PodOperator` else.
 
 import contextlib
 import json
-import os
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from kubernetes import client
 from tests.integration.cluster.operator_double import OperatorDouble
-from tests.integration.cluster.operator_pods import PodOperator
 
 from qwenops.errors import PlatformError, QwenOpsError
 from qwenops.platform import run_stage
@@ -167,26 +164,6 @@ def test_exit_handler_leaves_nothing_of_a_run(cluster, namespace, ray_cluster, s
     with scripted([], [], []):
         assert set(release_run(kube, "run-1", wait_seconds=20)) == {"a", "b"}
     assert [job["metadata"]["name"] for job in kube.jobs("")] == ["c"]
-
-
-def shared_store(placement):
-    root = Path(placement.artifact_root or "/nowhere")
-    if not root.is_dir() or not os.access(root, os.W_OK):
-        pytest.skip(f"the placement's artifact_root {root} is not a writable folder of this machine")
-    return root / f"test-{time.time_ns()}"
-
-
-@pytest.fixture
-def real(cluster, namespace, placement):
-    """A folder that this machine and the pods share, in a cluster whose nodes run RayJobs."""
-    if not cluster.has_nodes:
-        pytest.skip("no node runs pods in this cluster")
-    store = shared_store(placement)
-    # The pods' user is another than this process's, and both write there.
-    before = os.umask(0)
-    with contextlib.nullcontext() if cluster.has_operator else PodOperator(cluster.api(), namespace):
-        yield store
-    os.umask(before)
 
 
 def collect_task(stage="data.collect"):

@@ -1,0 +1,50 @@
+"""A compiled pipeline on real pods, with the rights of the chart: steps, their RayJobs, the exit handler, a rerun."""
+
+import json
+
+import pytest
+from kubernetes import client
+from tests.integration.cluster.kubeflow_pods import PipelineOnPods
+from tests.integration.cluster.test_rights import NEEDED, grant
+
+from qwenops_pipelines.compile import compile_pipeline
+from qwenops_pipelines.dags.pipelines import find_pipeline
+from qwenops_pipelines.recipes import load_recipe
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]
+
+
+def states(folder, run_id):
+    record = json.loads((folder / "runs" / run_id / "run.json").read_text())
+    return {name: stage["status"] for name, stage in record["stages"].items()}
+
+
+@pytest.fixture
+def pipeline(cluster, namespace, placement, real):
+    """The first two stages of `smoke`, compiled for the placement with a store of the test's own."""
+    mine = placement.model_copy(update={"artifact_root": str(real / "store"), "tracking_uri": ""})
+    real.mkdir()
+    package = real / "smoke.yaml"
+    compile_pipeline(load_recipe("smoke", []), mine, package, pipeline=find_pipeline("data"), until="ingest")
+    account = grant(cluster, namespace, NEEDED)
+    return PipelineOnPods(cluster.api(), namespace, package, real / "kfp", account)
+
+
+def test_pipeline_runs_its_stages_as_rayjobs_and_reuses_them(cluster, namespace, real, pipeline):
+    assert pipeline.run("first") == "SUCCEEDED", pipeline.states
+    assert states(real, "first") == {"collect": "succeeded", "ingest": "succeeded"}
+    assert cluster.kube(namespace).jobs("") == []
+    assert pipeline.run("second") == "SUCCEEDED", pipeline.states
+    assert states(real, "second") == {"collect": "skipped", "ingest": "skipped"}
+
+
+def test_failed_stage_ends_in_a_record_and_a_free_cluster(cluster, namespace, real, pipeline):
+    recipe = load_recipe("smoke", []).model_dump(mode="json")
+    recipe["collect"]["sources"] = [recipe["collect"]["sources"][0] | {"packages": ["no-such-package"]}]
+    assert pipeline.run("broken", recipe_text=json.dumps(recipe)) == "FAILED"
+    assert pipeline.states["finish-run"] == "Succeeded"
+    assert states(real, "broken") == {"collect": "failed"}
+    assert cluster.kube(namespace).jobs("") == []
+    assert not [
+        p for p in client.CoreV1Api(cluster.api()).list_namespaced_pod(namespace).items if "head" in p.metadata.name
+    ]
