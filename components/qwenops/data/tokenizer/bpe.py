@@ -1,8 +1,8 @@
 """Train Qwen's kind of tokenizer: byte-level BPE, digits one by one, three control tokens last.
 
 The report takes its vocabulary over from Qwen1, which grew it from tiktoken's `cl100k_base`; ours is trained from the
-run's own text with the same normalisation, pre-tokenisation and special tokens, so a run depends on no
-download. The folder is an ordinary transformers tokenizer.
+run's own text with the same normalisation, pre-tokenisation and special tokens, so a run depends on no download. A
+vocabulary that is at hand can be grown instead (`extend`). The folder is an ordinary transformers tokenizer.
 """
 
 import json
@@ -14,7 +14,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from qwenops.contracts.tokens import CONTROL_TOKENS, END_OF_TEXT
-from qwenops.errors import ContractError
+from qwenops.data.tokenizer.extend import extended, read_vocabulary
+from qwenops.errors import ContractError, RecipeError
 
 # transformers' tokenization_qwen2.py; against cl100k the one change is \p{N} for \p{N}{1,3}: digits stand alone.
 PATTERN = (
@@ -32,15 +33,7 @@ _LONGEST = 131_072
 
 def train(texts: Iterable[str], vocabulary: int, least_frequency: int) -> PreTrainedTokenizerFast:
     """Train a tokenizer of at most `vocabulary` tokens; fewer when the texts have fewer frequent pairs."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = _qwen(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - len(CONTROL_TOKENS),
         min_frequency=least_frequency,
@@ -48,8 +41,27 @@ def train(texts: Iterable[str], vocabulary: int, least_frequency: int) -> PreTra
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
-    return _for_chat(tokenizer)
+    return _for_chat(_with_controls(tokenizer))
+
+
+def extend(base: Path, texts: Iterable[str], vocabulary: int, least_frequency: int) -> PreTrainedTokenizerFast:
+    """Grow the vocabulary of `base` to at most `vocabulary` tokens; its own ids stay, control tokens come last.
+
+    Raises:
+        RecipeError: there is no usable vocabulary, or it is larger already.
+    """
+    found = read_vocabulary(base)
+    size = vocabulary - len(CONTROL_TOKENS)
+    if len(found.ids) > size:
+        raise RecipeError(
+            "the vocabulary to extend is larger than the recipe's",
+            expected=f"at most {size} tokens beside the control tokens",
+            found=len(found.ids),
+            action=f"set tokenizer.vocabulary to {len(found.ids) + len(CONTROL_TOKENS)} or more",
+        )
+    encoder = _qwen(models.BPE(vocab=dict(found.ids), merges=found.merges))
+    grown = extended(found, encoder, texts, size, least_frequency)
+    return _for_chat(_with_controls(_qwen(models.BPE(vocab=dict(grown.ids), merges=grown.merges))))
 
 
 def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -78,6 +90,25 @@ def adopt(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
             action="start from a model that speaks ChatML",
         )
     _write(_for_chat(tokenizer.backend_tokenizer), folder, "PreTrainedTokenizerFast")
+
+
+def _qwen(model: models.BPE) -> Tokenizer:
+    """Qwen's normaliser, pre-tokeniser and decoder around a model."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _with_controls(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
+    return tokenizer
 
 
 def _for_chat(backend: Tokenizer) -> PreTrainedTokenizerFast:

@@ -13,6 +13,11 @@ class TokenizerConfig(Config):
         description="Model whose tokenizer is taken over, as pretrain.init_from names it; empty trains one. "
         "House choice: weights that exist need the tokenizer they were trained with.",
     )
+    base: str = Field(
+        "",
+        description="Byte-level vocabulary to extend: a .tiktoken file or a folder with tokenizer.json; empty begins"
+        " with bytes, §2.1 (Qwen1 extended cl100k_base).",
+    )
     vocabulary: int = Field(151_646, ge=260, description="Tokens in all, the three control tokens included, §2.1.")
     sample_bytes: int = Field(
         20_000_000_000,

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qwenops.contracts.document import iter_documents
 from qwenops.contracts.tokens import CONTROL_TOKENS, encode_texts
-from qwenops.data.tokenizer.bpe import adopt, balanced, save, take, train
+from qwenops.data.tokenizer.bpe import adopt, balanced, extend, save, take, train
 from qwenops.data.tokenizer.config import TokenizerConfig
 from qwenops.errors import RecipeError, StageError
 from qwenops.model.warm_start import load_initial_tokenizer
@@ -23,7 +23,7 @@ def run(config: TokenizerConfig, *, documents: Path, stage: Stage) -> None:
 
     Raises:
         StageError: the tokenizer does not give a held-out text back.
-        RecipeError: a tokenizer that is taken over has another size than the recipe says.
+        RecipeError: a tokenizer that is taken over has another size than the recipe says, or there is no base.
         ContractError: it lacks a control token.
     """
     shares = _take_over(config, stage) if config.init_from else _train(config, documents, stage)
@@ -39,7 +39,7 @@ def run(config: TokenizerConfig, *, documents: Path, stage: Stage) -> None:
 
 
 def _train(config: TokenizerConfig, documents: Path, stage: Stage) -> dict[str, int]:
-    """Train and save; returns the bytes of each language that were trained on."""
+    """Train or extend, and save; returns the bytes of each language that were trained on."""
     shares = balanced(_sizes(documents, "train"), config.sample_bytes)
     with stage.progress(sum(shares.values()), "bytes") as progress:
 
@@ -48,7 +48,11 @@ def _train(config: TokenizerConfig, documents: Path, stage: Stage) -> dict[str, 
                 progress.advance(len(text.encode()))
                 yield text
 
-        save(train(texts(), config.vocabulary, config.least_frequency), stage.out)
+        if config.base:
+            made = extend(Path(config.base), texts(), config.vocabulary, config.least_frequency)
+        else:
+            made = train(texts(), config.vocabulary, config.least_frequency)
+        save(made, stage.out)
     return shares
 
 
