@@ -3,7 +3,9 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,13 +20,19 @@ from qwenops.data.quality.config import (
     CodeConfig,
     FinewebConfig,
     GopherConfig,
+    OffensiveConfig,
+    PerplexityConfig,
+    PiiConfig,
     QualityConfig,
     RepetitionConfig,
+    RubricConfig,
 )
 from qwenops.data.quality.ngrams import WordGrams
+from qwenops.data.quality.offensive import train_offensive
 from qwenops.data.quality.rules import code, fineweb, first_reasons, gopher, judge, repetition
 from qwenops.data.quality.run import run
-from qwenops.errors import ContractError
+from qwenops.data.quality.scores import SCORES_SCHEMA, limits_of, reasons_of
+from qwenops.errors import ContractError, RecipeError
 
 _GOPHER, _REPETITION, _FINEWEB, _CODE = GopherConfig(), RepetitionConfig(), FinewebConfig(), CodeConfig()
 
@@ -400,3 +408,110 @@ def test_quality_run_accounts_for_every_document_and_strict_is_within_relaxed(tm
     assert kept["strict"] <= kept["relaxed"]
     assert {f"c{n}" for n in range(20)} <= kept["strict"]
     assert not any(name.startswith("b") for name in kept["strict"])
+
+
+def _scores(*rows: dict) -> pa.Table:
+    blank = {"source": "s", "domain": "web", "lang": "en", "bytes": 1, "rules": [], "quality": 1.0}
+    return pa.Table.from_pylist([blank | {"id": str(n)} | row for n, row in enumerate(rows)], schema=SCORES_SCHEMA)
+
+
+def test_thresholds_of_both_sets_are_applied_to_the_same_scores():
+    config = QualityConfig(
+        forgiven_rules=("fineweb_short_lines",), perplexity=PerplexityConfig(strict_share=0.5, relaxed_share=1.0)
+    )
+    table = _scores(
+        {}, {"rules": ["fineweb_short_lines"]}, {"rules": ["fineweb_short_lines", "c4_lorem_ipsum"], "quality": None},
+        {"quality": 0.3}, {"quality": 0.1}, {"offensive": 0.6}, {"offensive": 0.9}, {"grade": 2.0}, {"grade": 1.0},
+        {"perplexity": 10.0}, {"perplexity": 20.0}, {"perplexity": 30.0, "lang": "de"},
+        {"perplexity": 99.0, "lang": "de"},
+    )  # fmt: skip
+    limits = limits_of(config, table)
+    assert reasons_of(table, limits["strict"]) == [
+        "", "fineweb_short_lines", "fineweb_short_lines", "classifier", "classifier", "offensive", "offensive",
+        "rubric", "rubric", "", "perplexity", "", "perplexity"
+    ]  # fmt: skip
+    relaxed = ["", "", "c4_lorem_ipsum", "", "classifier", "", "offensive", "", "rubric", "", "", "", ""]
+    assert reasons_of(table, limits["relaxed"]) == relaxed
+
+
+def test_a_relaxed_set_that_is_stricter_is_refused():
+    with pytest.raises(ValueError, match="classifier threshold"):
+        QualityConfig(classifier=ClassifierConfig(strict_threshold=0.2, relaxed_threshold=0.5))
+
+
+def test_forgiven_rules_let_a_document_go_on_to_the_later_rules():
+    config = QualityConfig(forgiven_rules=("gopher_too_few_words",), counting="blanks")
+    texts = [_FIVE + "Five is enough, the end and more of it to read.", _FIVE + "Lorem ipsum.", _FIVE]
+    judged = judge(texts, ["en"] * 3, ["web"] * 3, config)
+    assert judged.failed[0] == ["gopher_too_few_words"]
+    assert judged.failed[1] == ["gopher_too_few_words", "c4_lorem_ipsum"]
+    assert judged.failed[2] == ["gopher_too_few_words", "c4_few_sentences"]
+    assert judged.reasons == ["gopher_too_few_words"] * 3
+
+
+def _labelled(folder: Path, count: int) -> Path:
+    rng = random.Random(5)
+    rows = [{"text": _story("en", rng), "label": 0} for _ in range(count)]
+    words = ["fool", "swine", "toad", "worm"]
+    rows += [{"text": "You are a " + " ".join(rng.choices(words, k=30)), "label": 1} for _ in range(count)]
+    path = folder / "labelled.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_offensive_model_learns_from_labelled_lines(tmp_path):
+    config = OffensiveConfig(labelled=str(_labelled(tmp_path, 40)))
+    model, area = train_offensive(config, _CLASSIFIER)
+    assert area > 0.95
+    kind, insult = model.score(["a", "b"], [_story("en", random.Random(6)), "fool swine toad worm " * 20], _CLASSIFIER)
+    assert kind < 0.5 < insult
+
+
+def test_offensive_model_refuses_a_file_it_cannot_learn_from(tmp_path):
+    with pytest.raises(RecipeError, match="is not a file"):
+        train_offensive(OffensiveConfig(labelled=str(tmp_path / "none.jsonl")), _CLASSIFIER)
+    with pytest.raises(ContractError, match="too few labelled texts"):
+        train_offensive(OffensiveConfig(labelled=str(_labelled(tmp_path, 3))), _CLASSIFIER)
+    for line in ('{"text": "a"}', '{"text": "a", "label": 2}', "[]", "no json"):
+        (tmp_path / "bad.jsonl").write_text(line + "\n", encoding="utf-8")
+        with pytest.raises(ContractError, match="line 1: not a labelled text"):
+            train_offensive(OffensiveConfig(labelled=str(tmp_path / "bad.jsonl")), _CLASSIFIER)
+
+
+def test_quality_run_stores_every_score_and_masks_personal_data(tmp_path, make_stage):
+    documents = _artifact(tmp_path / "documents")
+    rows = read_documents(documents).to_pylist()
+    for row in rows:
+        row["text"] += "\nWrite to jane@firm.de about it." if row["id"] == "g0" else ""
+    write_part(documents_from_rows(rows), documents / "documents" / "part-00000.parquet")
+    for part in (1, 2):
+        (documents / "documents" / f"part-{part:05}.parquet").unlink()
+    config = QualityConfig(
+        classifier=_CLASSIFIER, repetition=RepetitionConfig(domains=()), fineweb=FinewebConfig(domains=()),
+        pii=PiiConfig(kinds=("email",)), perplexity=PerplexityConfig(sources=("s",)),
+        offensive=OffensiveConfig(labelled=str(_labelled(tmp_path, 40))),
+    )  # fmt: skip
+    stage = make_stage("quality")
+    run(config, documents=documents, stage=stage)
+    scores = pa.concat_tables(pq.read_table(path) for path in sorted((stage.out / "scores").glob("part-*.parquet")))
+    assert scores.schema.names == SCORES_SCHEMA.names and scores.num_rows == len(rows)
+    facts = json.loads((stage.out / "quality.json").read_text())
+    limits = limits_of(config, scores)
+    for name in ("strict", "relaxed"):
+        inside = [not reason for reason in reasons_of(scores, limits[name])]
+        assert sum(inside) == facts["documents"][name]
+        assert np.array(scores["bytes"].to_pylist())[inside].sum() == facts["bytes"][name]
+    strict = {i for i, r in zip(scores["id"].to_pylist(), reasons_of(scores, limits["strict"]), strict=True) if not r}
+    kept = read_documents(stage.out)
+    assert strict == set(kept["id"].to_pylist())
+    scored = [row for row in scores.to_pylist() if not row["rules"] and row["lang"] != "code"]
+    assert scored and all(None not in (row["quality"], row["perplexity"], row["offensive"]) for row in scored)
+    assert stage.metrics["offensive.auc"] > 0.95 and stage.metrics["pii.email"] == 1
+    assert not any("jane@firm.de" in text for text in kept["text"].to_pylist())
+
+
+def test_rubric_without_a_model_is_a_recipe_error(tmp_path, make_stage):
+    config = QualityConfig(classifier=_CLASSIFIER, repetition=RepetitionConfig(domains=()),
+                           fineweb=FinewebConfig(domains=()), rubric=RubricConfig(num_documents=5))  # fmt: skip
+    with pytest.raises(RecipeError, match="rubric has no model"):
+        run(config, documents=_artifact(tmp_path / "documents"), stage=make_stage("quality"))

@@ -248,8 +248,17 @@ def _write_files(node: str, folder: Path) -> None:
             k: {"documents": 900, "bytes": int(v * scale)}
             for k, v in {"web": 6.1, "prose": 4.0, "code": 3.1, "math": 1.5}.items()
         }
-        plain = {"stage": node, **_counts(node), "by_domain": domains, "by_language": groups, "by_source": {}}
+        plain = {"stage": node, **_counts(node), "by_domain": domains, "by_language": groups}
+        plain |= {
+            "by_source": {"manuals <en>": groups["en"]},
+            "dropped_bytes": {r: 2_000_000 for r in plain["dropped"]},
+        }
         (folder / "funnel.json").write_text(json.dumps(plain), encoding="utf-8")
+        rows = [{"id": r, "reason": r, "text": f"<script>alert({r!r})</script>"} for r in plain["dropped"]]
+        (folder / "dropped_sample.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    if node == "quality":
+        sets = {"documents": {"strict": 9012, "relaxed": 9480}, "bytes": {"strict": 14_000_000, "relaxed": 15_000_000}}
+        (folder / "quality.json").write_text(json.dumps(sets | {"pii": {"email": 12}}), encoding="utf-8")
     if node in ("collect", "dedup", "tokens", "sft", "rank"):
         (folder / "gate").mkdir()
         (folder / "gate" / "documents.html").write_text("<html></html>", encoding="utf-8")

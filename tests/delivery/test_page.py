@@ -95,6 +95,14 @@ def test_page_of_a_failed_run_shows_the_error_and_what_there_is(artifacts):
     assert "<h2>Safety</h2>" not in page
 
 
+def test_page_shows_the_funnel_in_full_with_escaped_examples(artifacts):
+    page = render(record_of(artifacts), artifacts)
+    for text in ("quality: classifier", "dedup: near", "manuals &lt;en&gt;", "relaxed", "email 12", "about "):
+        assert text in page, text
+    assert "&lt;script&gt;alert(&#x27;symbols&#x27;)&lt;/script&gt;" in page
+    assert "<script>alert" not in page
+
+
 def test_page_of_nothing_is_still_a_page():
     assert "not run" in " ".join(_read(render({}, {})).text)
 

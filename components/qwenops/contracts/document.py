@@ -53,7 +53,7 @@ DOCUMENT_SCHEMA = pa.schema(
         pa.field("split", pa.string(), nullable=False),
     ]
 )
-DROPPED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string()), ("text", pa.string())])
+DROPPED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string()), ("text", pa.string()), ("bytes", pa.int64())])
 SCHEMAS = {"pages": PAGE_SCHEMA, "documents": DOCUMENT_SCHEMA}
 
 _SAMPLE_CHARACTERS = 300
@@ -182,6 +182,7 @@ class Funnel:
         read: Records read; `kept + sum(dropped) == read`.
         kept: Records kept.
         dropped: Records dropped, by reason word.
+        dropped_bytes: UTF-8 bytes of text in them, as far as the stage had their text, by reason word.
         by_domain: Domain to {"documents", "bytes"} of what was kept; bytes are UTF-8 bytes of text.
         by_language: Language to {"documents", "bytes"} of what was kept.
         by_source: Source to {"documents", "bytes"} of what was kept.
@@ -194,6 +195,7 @@ class Funnel:
     by_domain: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     by_language: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     by_source: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    dropped_bytes: dict[str, int] = field(default_factory=dict[str, int])
 
     def __add__(self, other: "Funnel") -> "Funnel":
         """The account of two parts together."""
@@ -205,6 +207,10 @@ class Funnel:
             _add_groups(self.by_domain, other.by_domain),
             _add_groups(self.by_language, other.by_language),
             _add_groups(self.by_source, other.by_source),
+            {
+                reason: self.dropped_bytes.get(reason, 0) + other.dropped_bytes.get(reason, 0)
+                for reason in sorted(self.dropped_bytes.keys() | other.dropped_bytes.keys())
+            },
         )
 
     @property
@@ -217,7 +223,11 @@ def funnel_of(stage: str, kept: pa.Table, dropped: pa.Table) -> Funnel:
     """The funnel of one part from its kept documents (or pages) and its dropped rows (`DROPPED_SCHEMA`)."""
     payload, language = ("text", "lang") if "text" in kept.column_names else ("raw", "lang_hint")
     sizes = pc.binary_length(kept[payload])
-    reasons = Counter(dropped["reason"].to_pylist())
+    words = dropped["reason"].to_pylist()
+    reasons = Counter(words)
+    lost = dict.fromkeys(sorted(reasons), 0)
+    for reason, count in zip(words, dropped["bytes"].to_pylist(), strict=True):
+        lost[reason] += count
     return Funnel(
         stage,
         kept.num_rows + dropped.num_rows,
@@ -226,6 +236,7 @@ def funnel_of(stage: str, kept: pa.Table, dropped: pa.Table) -> Funnel:
         _group(kept["domain"], sizes),
         _group(kept[language], sizes),
         _group(kept["source"], sizes),
+        lost,
     )
 
 
@@ -260,8 +271,11 @@ def read_funnel(artifact: Path) -> Funnel:
 
 
 def dropped_table(rows: Iterable[tuple[str, str, str]]) -> pa.Table:
-    """A table of dropped rows (id, reason word, text); the text is cut to the length of a sample."""
-    plain = [{"id": i, "reason": reason, "text": text[:_SAMPLE_CHARACTERS]} for i, reason, text in rows]
+    """A table of dropped rows (id, reason word, text), with the bytes of the text; it is cut to a sample's length."""
+    plain = [
+        {"id": i, "reason": reason, "text": text[:_SAMPLE_CHARACTERS], "bytes": len(text.encode("utf-8", "replace"))}
+        for i, reason, text in rows
+    ]
     return pa.Table.from_pylist(plain, schema=DROPPED_SCHEMA)
 
 

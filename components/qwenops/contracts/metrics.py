@@ -30,6 +30,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("sources.missing", "sources", "lower", "configured sources that could not be reached"),
     Metric("language.accuracy", "share", "higher", "language id against the language the source declares"),
     Metric("classifier.auc", "share", "higher", "quality classifier on held-out labelled documents"),
+    Metric("offensive.auc", "share", "higher", "offensive-text classifier on held-out labelled lines"),
+    Metric("pii.<kind>", "matches", "none", "personal data masked by kind"),
     Metric("planted.recall", "share", "higher", "planted near-duplicates that were found"),
     Metric("planted.precision", "share", "higher", "found pairs that are near-duplicates by exact Jaccard"),
     Metric("planted.removed", "share", "higher", "planted evaluation items that were removed"),

@@ -4,31 +4,32 @@ from html import escape
 
 from qwenops.delivery.page_dag import NODES
 from qwenops.delivery.page_facts import RunFacts
+from qwenops.delivery.page_funnel import FUNNEL, funnel_section
 from qwenops.platform.charts import Cell, bars, number, size, table
 
-_FUNNEL = ("collect", "ingest", "quality", "dedup", "decontaminate")
 _INSTRUCTIONS = ("ontology", "select", "evolve", "sft_seed", "rank", "synthesize", "sft", "reward", "dpo", "online")
 _MOST_BARS = 14
 
 
 def data_section(facts: RunFacts) -> str:
     """Funnel, languages and domains, tokens, gates."""
-    funnels = {node: facts.json(node, "funnel.json") for node in _FUNNEL}
-    last = next((funnels[node] for node in reversed(_FUNNEL) if funnels[node]), None)
+    funnels = {node: facts.json(node, "funnel.json") for node in FUNNEL}
+    last = next((funnels[node] for node in reversed(FUNNEL) if funnels[node]), None)
     grids = []
     if last:
         grids = [
             _shares("Languages after cleaning: text, documents", last.get("by_language", {})),
             _shares("Domains after cleaning: text, documents", last.get("by_domain", {})),
         ]
-    parts = [_funnel(facts), f'<div class="grid">{"".join(grids)}{_mixture(facts)}</div>', _checks(facts)]
+    shares = f'<div class="grid">{"".join(grids)}{_mixture(facts)}</div>'
+    parts = [_funnel(facts), shares, funnel_section(facts), _checks(facts)]
     body = "".join(part for part in parts if part)
     return f"<h2>Data</h2>{body}" if any((last, _funnel(facts), _checks(facts))) else ""
 
 
 def _funnel(facts: RunFacts) -> str:
     rows = []
-    for node in (*_FUNNEL, *_INSTRUCTIONS):
+    for node in (*FUNNEL, *_INSTRUCTIONS):
         counts = facts.manifests[node].counts if node in facts.manifests else {}
         if counts:
             reasons = sorted(counts["dropped"].items(), key=lambda item: -item[1])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwenops.contracts.document import Funnel, check_documents, funnel_of, part_paths
+from qwenops.contracts.document import Funnel, check_documents, funnel_of, part_paths, sample_dropped
 from qwenops.data.accounting import account
 from qwenops.data.ingest.config import IngestConfig
 from qwenops.data.ingest.documents import ingest_pages
@@ -30,7 +30,7 @@ def run(config: IngestConfig, *, pages: Path, stage: Stage) -> None:
             stage.context, parts, partial(_work, config=config, node=stage.node), work, progress=progress
         )
     publish(work, "documents", stage.out)
-    dropped = pa.concat_tables(pq.read_table(path) for path in part_paths(work, "dropped"))
+    dropped = sample_dropped(map(pq.read_table, part_paths(work, "dropped")))
     funnel = reduce(add, (Funnel(**summary["funnel"]) for summary in summaries))
     account(stage, funnel, dropped)
     _report_languages([summary["agreement"] for summary in summaries], stage)

@@ -9,7 +9,7 @@ no document has to be set aside.
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def make_examples(good: pa.Table, failed: pa.Table, config: ClassifierConfig, se
     Raises:
         ContractError: there are too few good documents to learn from.
     """
-    chosen = _choose(good, config.num_documents // 3)
+    chosen = in_hash_order(good.to_pylist())[: config.num_documents // 3]
     if len(chosen) < _MIN_EXAMPLES:
         raise ContractError(
             "too few documents pass the quality rules to train the classifier",
@@ -97,7 +97,7 @@ def make_examples(good: pa.Table, failed: pa.Table, config: ClassifierConfig, se
             found=len(chosen),
             action="add a source, or relax the rules that funnel.json counts",
         )
-    real = _choose(failed, config.num_documents // 3)
+    real = in_hash_order(failed.to_pylist())[: config.num_documents // 3]
     made = _damage(chosen, random.Random(seed))
     rows = [(row, 1, "passed") for row in chosen] + [(row, 0, "failed") for row in real] + [(r, 0, k) for r, k in made]
     return Examples(
@@ -145,10 +145,9 @@ def _areas(examples: Examples, scores: np.ndarray) -> dict[str, float]:
     return areas
 
 
-def _choose(table: pa.Table, most: int) -> list[dict[str, Any]]:
-    """At most `most` rows, by a hash of the id."""
-    rows = table.select(["id", "text", "lang"]).to_pylist()
-    return sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).digest())[:most]
+def in_hash_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by a hash of their `id`: an order that is random and needs no seed, and the same on any machine."""
+    return sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).digest())
 
 
 def _damage(rows: list[dict[str, Any]], rng: random.Random) -> list[tuple[dict[str, Any], str]]:

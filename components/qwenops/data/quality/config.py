@@ -1,9 +1,10 @@
-"""Configuration of `quality`: published thresholds of the rules, and the classifier's."""
+"""Configuration of `quality`: published thresholds of the rules, and the scores of the models."""
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from qwenops.generation.config import EngineConfig
 from qwenops.recipe.config import Config
 
 _ANY = ("web", "prose", "math")
@@ -128,6 +129,74 @@ class ClassifierConfig(Config):
     )
 
 
+class PiiConfig(Config):
+    """Personal data that is masked in every document."""
+
+    kinds: tuple[Literal["email", "iban", "card", "ip", "phone"], ...] = Field(
+        default=(),
+        description="What is masked. house choice: none, manuals hold no people; FineWeb masks email and ip.",
+    )
+
+
+class PerplexityConfig(Config):
+    """An n-gram model of trusted text, one for each language, trained in the stage."""
+
+    sources: tuple[str, ...] = Field(
+        default=(),
+        description="Names of the trusted sources; empty: no score. §3.1 (models filter); house choice: off.",
+    )
+    order: int = Field(default=3, ge=1, le=6, description="Longest n-gram. house choice: little text is trusted.")
+    discount: float = Field(
+        default=0.75, gt=0, lt=1, description="Taken from every count. house choice: the usual value for text."
+    )
+    num_words: int = Field(
+        default=2_000_000, ge=1, description="Words trained on at most, by language and fold. house choice: 100 MB."
+    )
+    strict_share: float = Field(
+        default=0.67,
+        gt=0,
+        le=1,
+        description="Share of a language, the most fluent, in the strict set. house choice: CCNet's head and middle.",
+    )
+    relaxed_share: float = Field(
+        default=1.0, gt=0, le=1, description="The same for the relaxed set. house choice: CCNet's tail as well."
+    )
+
+
+class OffensiveConfig(Config):
+    """A linear model of offensive text, trained in the stage from labelled lines."""
+
+    labelled: str = Field(
+        default="",
+        description="JSONL with text and label (1 offensive, 0 not); empty: no score. §3.1; house choice: off.",
+    )
+    strict_threshold: float = Field(
+        default=0.5, ge=0, le=1, description="Highest score of the strict set. house choice: even odds."
+    )
+    relaxed_threshold: float = Field(
+        default=0.8, ge=0, le=1, description="Highest score of the relaxed set. house choice: spares the doubtful."
+    )
+
+
+class RubricConfig(Config):
+    """A language model that grades documents from 0 to 5."""
+
+    num_documents: int = Field(
+        default=0, ge=0, description="Documents graded at most; 0: none. §3.1 (Qwen models filter); house choice: off."
+    )
+    engine: EngineConfig = Field(default=EngineConfig(), description="Who grades. house choice: must name a model.")
+    num_characters: int = Field(
+        default=2000, ge=100, description="Characters of a document it reads. house choice: a page."
+    )
+    max_new_tokens: int = Field(default=16, ge=1, description="Length of its answer. house choice: a grade.")
+    strict_threshold: int = Field(
+        default=3, ge=0, le=5, description="Lowest grade of the strict set. house choice: FineWeb-Edu's."
+    )
+    relaxed_threshold: int = Field(
+        default=2, ge=0, le=5, description="Lowest grade of the relaxed set. house choice: spares the doubtful."
+    )
+
+
 class QualityConfig(Config):
     """Rules first, then the classifier; every dropped document has a reason word."""
 
@@ -144,6 +213,26 @@ class QualityConfig(Config):
     fineweb: FinewebConfig = Field(default=FinewebConfig(), description="FineWeb rules. §3.1 (heuristic filters).")
     code: CodeConfig = Field(default=CodeConfig(), description="Rules for programs. §3.1 (heuristic filters).")
     classifier: ClassifierConfig = Field(default=ClassifierConfig(), description="Model-based filter. §3.1.")
+    pii: PiiConfig = Field(default=PiiConfig(), description="Masking of personal data. house choice: off.")
+    perplexity: PerplexityConfig = Field(default=PerplexityConfig(), description="Language model filter. §3.1.")
+    offensive: OffensiveConfig = Field(default=OffensiveConfig(), description="Offensive content filter. §3.1.")
+    rubric: RubricConfig = Field(default=RubricConfig(), description="Chat model as a filter. §3.1.")
+    forgiven_rules: tuple[str, ...] = Field(
+        default=(), description="Reason words of rules that the relaxed set forgives. §3.1; house choice: none."
+    )
     keep: Literal["strict", "relaxed"] = Field(
         default="strict", description="Which set goes on. §3.1: strict (7T) for most sizes, relaxed (12T) for 0.5B."
     )
+
+    @model_validator(mode="after")
+    def _relaxed_is_no_stricter(self) -> "QualityConfig":
+        pairs = (
+            ("classifier threshold", self.classifier.relaxed_threshold, self.classifier.strict_threshold),
+            ("rubric threshold", self.rubric.relaxed_threshold, self.rubric.strict_threshold),
+            ("perplexity share", -self.perplexity.relaxed_share, -self.perplexity.strict_share),
+            ("offensive threshold", -self.offensive.relaxed_threshold, -self.offensive.strict_threshold),
+        )
+        stricter = [name for name, relaxed, strict in pairs if relaxed > strict]
+        if stricter:
+            raise ValueError(f"the relaxed set must hold the strict one, but its {', '.join(stricter)} is stricter")
+        return self

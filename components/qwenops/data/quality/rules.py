@@ -41,20 +41,24 @@ class Judged:
     Attributes:
         texts: The text, with bad lines cut (C4) where it passed that far.
         reasons: "", or the reason word of the first rule it fails.
+        failed: Reason words of all the rules it fails, of those that were asked: a document that fails a rule before
+            C4's is asked no later one, unless the rule is forgiven.
     """
 
     texts: list[str]
     reasons: list[str]
+    failed: list[list[str]]
 
 
 def judge(texts: Sequence[str], languages: Sequence[str], domains: Sequence[str], config: QualityConfig) -> Judged:
     """Apply every rule for each document's domain, in FineWeb's order."""
-    judged = Judged(list(texts), [""] * len(texts))
+    judged = Judged(list(texts), [""] * len(texts), [[] for _ in texts])
     some: list[int] = []
     size = 0
     for number, (text, language) in enumerate(zip(texts, languages, strict=True)):
         if language == CODE_LANGUAGE:
-            judged.reasons[number] = code(text, config.code)
+            judged.reasons[number] = reason = code(text, config.code)
+            judged.failed[number] += [reason] if reason else []
             continue
         if some and size + len(text) > _BATCH_CHARACTERS:
             _judge_batch(judged, some, languages, domains, config)
@@ -78,9 +82,9 @@ def _judge_batch(
     ]
     if config.c4.line_end == "any":
         checks += _within(lambda: refused(texts), where, config.c4.domains)
-    for number, reason in zip(numbers, first_reasons(checks, len(numbers)), strict=True):
-        judged.reasons[number] = reason
-    going = [i for i, number in enumerate(numbers) if not judged.reasons[number]]
+    _note(judged, numbers, checks)
+    forgiven = set(config.forgiven_rules)
+    going = [i for i, number in enumerate(numbers) if forgiven.issuperset(judged.failed[number])]
     going = [i for i in going if where[i] in config.c4.domains or where[i] in config.fineweb.domains]
     left, where = [langs[i] for i in going], [where[i] for i in going]
     cut = cleaned(batch, texts, is_spaced(left), going, config.c4)
@@ -92,10 +96,19 @@ def _judge_batch(
         *_within(lambda: few_sentences(after, config.c4), where, config.c4.domains),
         *_within(lambda: fineweb(after, left, config.fineweb), where, config.fineweb.domains),
     ]
-    for i, text, reason in zip(going, cut, first_reasons(checks, len(going)), strict=True):
-        judged.reasons[numbers[i]] = reason
-        if reason != FEW_SENTENCES:
+    _note(judged, [numbers[i] for i in going], checks)
+    for i, text in zip(going, cut, strict=True):
+        if judged.reasons[numbers[i]] != FEW_SENTENCES or FEW_SENTENCES in forgiven:
             judged.texts[numbers[i]] = text
+
+
+def _note(judged: Judged, numbers: Sequence[int], checks: Checks) -> None:
+    """Add what each of the documents `numbers` fails."""
+    for number, reason in zip(numbers, first_reasons(checks, len(numbers)), strict=True):
+        judged.reasons[number] = judged.reasons[number] or reason
+    for name, fails in checks:
+        for place in np.flatnonzero(fails).tolist():
+            judged.failed[numbers[place]].append(name)
 
 
 def gopher(batch: Batch, languages: Sequence[str], config: GopherConfig) -> Checks:
