@@ -14,6 +14,7 @@ from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.build import build
 from qwenops_pipelines.dags.pipelines import PIPELINES, Pipeline
+from qwenops_pipelines.meshes import check_meshes
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import RECIPES, load_recipe
 
@@ -28,7 +29,12 @@ def compile_pipeline(
     pipeline: Pipeline = PIPELINES["full"],
     until: str = "",
 ) -> None:
-    """Write the IR YAML of the pipeline to `out`, replacing it in one step."""
+    """Write the IR YAML of the pipeline to `out`, replacing it in one step.
+
+    Raises:
+        RecipeError: the placement's mesh does not fit the recipe.
+    """
+    check_meshes(recipe, placement)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         draft = Path(folder) / "pipeline.yaml"

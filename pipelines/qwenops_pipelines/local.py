@@ -29,10 +29,12 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.stage import Slice, Task, find_published
 from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical, decode, fingerprint
+from qwenops.recipe.mesh import mesh_text
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.build import build
 from qwenops_pipelines.dags.edges import Node, ancestors
+from qwenops_pipelines.meshes import check_meshes
 from qwenops_pipelines.record import Clock, build_record, close_tracking, publish_record, read_events
 
 _WATCH_SECONDS = 0.5
@@ -81,6 +83,7 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
             found=f"artifact_root {placement.artifact_root}",
             action=f"qwenops compile {recipe.name} --placement {placement.name} -o pipeline.yaml, then qwenops submit",
         )
+    check_meshes(recipe, placement)
     with _locked(out):
         context = _context(out, placement)
         if restart:
@@ -154,6 +157,7 @@ def _context(out: Path, placement: Placement) -> RunContext:
         run_name=folder.name,
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}",
         num_workers=placement.num_workers,
+        mesh=mesh_text(placement.mesh),
         logs=str(folder / "logs"),
         account=account_text(placement),
         secrets=",".join(sorted(placement.secret_env)),

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from qwenops.errors import RecipeError
 from qwenops.model.sizes import count_parameters
+from qwenops.recipe.mesh import ParallelConfig
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops.training.footprint import Footprint, footprint
 from qwenops_pipelines.measured import Device, device_of, workers_of
+from qwenops_pipelines.meshes import check_meshes, mesh_of
 from qwenops_pipelines.workloads import Workload, workloads
 
 _DAY, _HOUR = 86_400, 3600
@@ -47,10 +49,12 @@ def plan_stages(recipe: Recipe, placement: Placement) -> list[StagePlan]:
     """The costs of every training loop of `recipe`.
 
     Raises:
-        RecipeError: a step has fewer rows than there are workers.
+        RecipeError: a step has fewer rows than there are workers that share them, or the mesh does not fit.
     """
+    check_meshes(recipe, placement)
     device, workers = device_of(placement), workers_of(placement)
-    return [_plan(workload, device, workers) for workload in workloads(recipe)]
+    mesh = mesh_of(placement).resolved(workers)
+    return [_plan(workload, device, mesh if workload.sharded else _whole(workers)) for workload in workloads(recipe)]
 
 
 def describe(recipe: Recipe, placement: Placement) -> str:
@@ -84,25 +88,33 @@ def _money(hours: float, placement: Placement) -> str:
     return f"{hours * price:,.2f} {currency} at {price:g} per device-hour"
 
 
-def _plan(workload: Workload, device: Device, workers: int) -> StagePlan:
-    if workload.rows < workers and workload.sharded:
+def _whole(workers: int) -> ParallelConfig:
+    """Every worker with rows of its own and whole weights."""
+    return ParallelConfig(replicate=workers, shard=1)
+
+
+def _plan(workload: Workload, device: Device, mesh: ParallelConfig) -> StagePlan:
+    sharing = mesh.replicate * mesh.shard
+    workers = sharing * mesh.context * mesh.tensor
+    if workload.rows < sharing and workload.sharded:
         raise RecipeError(
             f"{workload.stage} has fewer rows in a step than the placement has workers",
-            expected=f"at least {workers} rows of {workload.length} tokens: batch_tokens {workers * workload.length}",
+            expected=f"at least {sharing} rows of {workload.length} tokens: batch_tokens {sharing * workload.length}",
             found=f"{workload.rows} rows",
-            action="raise batch_tokens or choose a placement with fewer workers",
+            action="raise batch_tokens, choose a placement with fewer workers, or a mesh with context or tensor",
         )
-    rows = -(-workload.rows // workers)
+    rows = -(-workload.rows // sharing)
     if workload.config.micro_batch_tokens:
         rows = min(rows, max(workload.config.micro_batch_tokens // workload.length, 1))
-    shards = workers if workload.sharded else 1
-    memory = footprint(workload.size, workload.config, workload.length, rows=rows, shards=shards)
+    # A stretch of a row costs what a shorter row does; heads and feed-forward width are counted whole.
+    shards = mesh.shard * mesh.context * mesh.tensor
+    memory = footprint(workload.size, workload.config, workload.length // mesh.context, rows=rows, shards=shards)
     rate = device.flops_per_second * workers * workload.length * workload.rows * workload.steps
     per_second = rate / workload.flops if workload.flops else 0.0
     seconds = workload.tokens / per_second if per_second else 0.0
     return StagePlan(
         workload=workload,
-        mesh=_mesh(workload, workers),
+        mesh=_mesh(workload, mesh, workers),
         memory=memory,
         fits=not device.memory_bytes or memory.peak <= device.memory_bytes,
         tokens_per_second=per_second,
@@ -112,10 +124,15 @@ def _plan(workload: Workload, device: Device, workers: int) -> StagePlan:
     )
 
 
-def _mesh(workload: Workload, workers: int) -> str:
+def _mesh(workload: Workload, mesh: ParallelConfig, workers: int) -> str:
     if workers == 1:
         return "one worker"
-    return f"{workers} data-parallel, weights {'divided (FSDP2)' if workload.sharded else 'whole on each'}"
+    if not workload.sharded:
+        return f"{workers} data-parallel, weights whole on each"
+    if mesh.shard == workers:
+        return f"{workers} data-parallel, weights divided (FSDP2)"
+    sizes = {"replicate": mesh.replicate, "shard": mesh.shard, "context": mesh.context, "tensor": mesh.tensor}
+    return " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
 
 
 def _memory_line(stage: StagePlan) -> str:

@@ -4,9 +4,13 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from qwenops.errors import RecipeError
+from qwenops.platform.context import RunContext
+from qwenops.recipe.mesh import ParallelConfig
 from qwenops.recipe.prices import Prices
+from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.plan import describe, plan_stages
 from qwenops_pipelines.recipes import load_recipe
@@ -49,12 +53,42 @@ def test_plan_says_whether_its_rate_was_assumed():
     assert "ASSUMED, not measured: NVIDIA H200" in describe(load_recipe("tiny", []), by_name("h200_node"))
 
 
-def test_step_with_fewer_rows_than_workers_is_refused():
+def _with_mesh(num_workers=8, **mesh):
     placement = by_name("h200_node")
-    gpu = placement.clusters["gpu"].model_copy(update={"num_workers": 128})
-    placement = placement.model_copy(update={"clusters": placement.clusters | {"gpu": gpu}})
+    gpu = placement.clusters["gpu"].model_copy(update={"num_workers": num_workers, "mesh": ParallelConfig(**mesh)})
+    return placement.model_copy(update={"clusters": placement.clusters | {"gpu": gpu}})
+
+
+def test_step_with_fewer_rows_than_workers_is_refused():
+    recipe = load_recipe("tiny", ["pretrain.training.batch_tokens=512"])
     with pytest.raises(RecipeError, match="fewer rows in a step than the placement has workers"):
-        plan_stages(load_recipe("tiny", []), placement)
+        plan_stages(recipe, by_name("h200_node"))
+
+
+def test_mesh_of_the_placement_reaches_the_stages_and_the_plan(tmp_path):
+    recipe, placement = load_recipe("qwen2_7b", []), _with_mesh(context=2, tensor=2)
+    planned = {stage.workload.stage: stage for stage in plan_stages(recipe, placement)}
+    assert planned["pretrain"].mesh == "shard 2 x context 2 x tensor 2"
+    compile_pipeline(recipe, placement, tmp_path / "pipeline.yaml", until="pretrain")
+    specs = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text(encoding="utf-8"))
+    executors = next(iter(specs))["deploymentSpec"]["executors"]
+    variables = {item["name"]: item["value"] for item in executors["exec-pretrain"]["container"]["env"]}
+    context = RunContext.from_environment(variables)
+    assert context.parallel == ParallelConfig(context=2, tensor=2)
+
+
+@pytest.mark.parametrize(
+    ("placement", "says"),
+    [
+        (_with_mesh(tensor=8), "does not divide the query heads"),
+        (_with_mesh(replicate=3), "does not fit the workers"),
+        (_with_mesh(num_workers=16), "has fewer GPUs than workers"),
+    ],
+)
+def test_mesh_that_does_not_fit_is_refused_before_anything_is_compiled(tmp_path, placement, says):
+    with pytest.raises(RecipeError, match=says):
+        compile_pipeline(load_recipe("qwen2_7b", []), placement, tmp_path / "pipeline.yaml")
+    assert not (tmp_path / "pipeline.yaml").exists()
 
 
 def test_plan_imports_no_torch():

@@ -6,16 +6,17 @@ import pytest
 import torch
 import torch.distributed as dist
 from tests.training.counting import VOCABULARY, tiny_model
-from transformers import Qwen2Config, Qwen2MoeConfig
+from transformers import Qwen2Config, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from qwenops.errors import RecipeError
+from qwenops.recipe.mesh import ParallelConfig
 from qwenops.training.batching import Example, pack_batch, pad_batch, text_batch
 from qwenops.training.checkpoint_files import published
 from qwenops.training.config import TrainingConfig
 from qwenops.training.context_parallel import own_stretch
 from qwenops.training.fit import FitHooks, fit
-from qwenops.training.mesh import ParallelConfig, check_mesh
-from qwenops.training.objective import language_modelling
+from qwenops.training.mesh import check_mesh
+from qwenops.training.objective import language_modelling, mean_loss
 from qwenops.training.parallel import row_place, shard, whole_state
 
 CONFIG = TrainingConfig(
@@ -49,16 +50,26 @@ def _batches(rank, size):
     return from_step
 
 
+def _mixture():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    config = Qwen2MoeConfig(
+        **sizes, **experts, shared_expert_intermediate_size=32, vocab_size=VOCABULARY, intermediate_size=48
+    )
+    return Qwen2MoeForCausalLM(config)
+
+
 def _train(folder, config, parallel=None, tied=True, state=None, seed=0):
-    model = tiny_model(seed=seed, tied=tied)
+    model = _mixture() if tied == "mixture" else tiny_model(seed=seed, tied=tied)
     if parallel:
         shard(model, parallel, 24)
     here = row_place()
     norms = []
     hooks = FitHooks(on_step=lambda report: norms.append(report.gradient_norm))
     result = fit(model, language_modelling, _batches(here.rank, here.world_size), config, hooks=hooks, state_dir=state)
-    whole = whole_state(model)
-    return {"state": whole, "curve": result.curve, "norms": norms}
+    held_out = mean_loss(model, [pack_batch(_documents(9), 24, 0)])
+    return {"state": whole_state(model), "curve": result.curve, "norms": norms, "held_out": held_out}
 
 
 def _work(rank, size, folder, parallel, tied, config, state, seed):
@@ -85,6 +96,7 @@ def _on_workers(size, folder, parallel, *, tied=True, config=CONFIG, state=None,
 
 def _same(found, expected):
     assert found["curve"] == pytest.approx(expected["curve"], rel=1e-4)
+    assert found["held_out"] == pytest.approx(expected["held_out"], rel=1e-3)
     assert found["norms"] == pytest.approx(expected["norms"], rel=1e-3)
     for name, value in expected["state"].items():
         assert torch.allclose(found["state"][name], value, atol=2e-3), name
@@ -97,6 +109,9 @@ def _same(found, expected):
         (2, ParallelConfig(), True),
         (2, ParallelConfig(tensor=2), True),
         (2, ParallelConfig(context=2), False),
+        (2, ParallelConfig(tensor=2), "mixture"),
+        pytest.param(4, ParallelConfig(tensor=2), "mixture", marks=pytest.mark.integration),
+        pytest.param(4, ParallelConfig(context=2, tensor=2), "mixture", marks=pytest.mark.integration),
         pytest.param(2, ParallelConfig(replicate=2), True, marks=pytest.mark.integration),
         pytest.param(4, ParallelConfig(replicate=2), True, marks=pytest.mark.integration),
         pytest.param(4, ParallelConfig(tensor=2), False, marks=pytest.mark.integration),
@@ -148,12 +163,19 @@ def test_mesh_that_does_not_divide_is_refused_before_anything_starts(parallel, w
 
 
 def test_mesh_takes_the_workers_that_are_left_for_sharding():
-    assert check_mesh(ParallelConfig(replicate=2, tensor=2), QWEN, 16) == ParallelConfig(2, 4, 1, 2)
+    assert check_mesh(ParallelConfig(replicate=2, tensor=2), QWEN, 16) == ParallelConfig(replicate=2, shard=4, tensor=2)
 
 
-def test_mixture_of_experts_is_not_divided_over_tensors():
-    with pytest.raises(RecipeError, match="does not know experts"):
-        check_mesh(ParallelConfig(tensor=2), Qwen2MoeConfig(num_key_value_heads=16), 2)
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (Qwen2MoeConfig(num_key_value_heads=16, num_experts=6), "does not divide the experts"),
+        (Qwen2MoeConfig(num_key_value_heads=16, shared_expert_intermediate_size=90), "the feed-forward width"),
+    ],
+)
+def test_experts_that_a_mesh_does_not_divide_are_refused(config, says):
+    with pytest.raises(RecipeError, match=says):
+        check_mesh(ParallelConfig(tensor=4), config, 4)
 
 
 def test_stretches_of_a_row_hold_every_target_once():

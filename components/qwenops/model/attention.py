@@ -83,6 +83,8 @@ def attend_part_backward(
         found = attend_plainly_backward(gradient, query, key, value, output, lse, scaling, causal=causal)
     # Repeated keys give one gradient per query head; a group's add up.
     groups = found[1].shape[1] // key_shape[1]
+    if groups == 1:
+        return found[0].reshape(query_shape), found[1], found[2]
     per_key = (x.reshape(key_shape[0], key_shape[1], groups, *key_shape[2:]).sum(2) for x in found[1:])
     return found[0].reshape(query_shape), *per_key
 
@@ -130,6 +132,8 @@ def _align(
     Where every query sees every key, the query heads of a group can stand one after another before the same key.
     """
     groups = query.shape[1] // key.shape[1]
+    if groups == 1:
+        return query, key, value
     if causal:
         return query, key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     return query.reshape(query.shape[0], key.shape[1], -1, query.shape[-1]), key, value

@@ -57,6 +57,8 @@ def document_attention(
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
         )
+    # Once for the row and not for each of its documents.
+    key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
     output: torch.Tensor = _ByDocument.apply(query, key, value, spans_of(position_ids, query.shape[0]), scaling)
     return output.transpose(1, 2), None
 
@@ -79,7 +81,8 @@ class _ByDocument(torch.autograd.Function):
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scaling: float
     ) -> torch.Tensor:
         """Attend document by document."""
-        output = torch.empty_like(query)
+        # [B, L, H, D] in memory, which is what the output projection reads and the kernel writes.
+        output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
         total = query.new_empty(query.shape[:-1], dtype=torch.float32)
         for row, own in spans:
             parts = query[row, :, own], key[row, :, own], value[row, :, own]

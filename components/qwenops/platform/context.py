@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from qwenops.errors import PlatformError
+from qwenops.recipe.codec import decode
+from qwenops.recipe.mesh import ParallelConfig
 
 _PREFIX = "QWENOPS_"
 OPENED = "opened.run"
@@ -30,6 +32,7 @@ class RunContext:
         parent_run_id: The MLflow run that the stage's run is nested under; empty for none.
         ray_address: Address of the running Ray; empty starts a local one on first use.
         num_workers: Ray Train workers; 0 runs the training loop in the stage's own process.
+        mesh: How the workers divide a model (`recipe.mesh.ParallelConfig`) as canonical JSON; empty for the default.
         use_gpu: Whether training workers ask for a GPU: "yes" or "no".
         stage_server: Socket of the server that runs stages in forks of a warm process; empty for none.
         show_bar: "yes" draws a progress bar, "no" prints plain lines.
@@ -53,6 +56,7 @@ class RunContext:
     parent_run_id: str = ""
     ray_address: str = ""
     num_workers: int = 0
+    mesh: str = ""
     use_gpu: str = "no"
     stage_server: str = ""
     show_bar: str = "no"
@@ -96,6 +100,11 @@ class RunContext:
     def to_environment(self) -> dict[str, str]:
         """The variables from which `from_environment` rebuilds this context."""
         return {_PREFIX + name.upper(): str(value) for name, value in asdict(self).items()}
+
+    @property
+    def parallel(self) -> ParallelConfig:
+        """The mesh of this stage's workers."""
+        return decode(ParallelConfig, self.mesh) if self.mesh else ParallelConfig()
 
     def cache_folder(self, name: str) -> Path:
         """A folder for downloads of one kind; made when missing."""

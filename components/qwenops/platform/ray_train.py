@@ -1,4 +1,8 @@
-"""Run a training loop through Ray Train: in this process on a laptop, on workers with GPUs in a cluster."""
+"""Run a training loop through Ray Train: in this process on a laptop, on workers with GPUs in a cluster.
+
+What a loop needs to continue lies in its own checkpoints (`training/checkpoint.py`), so a run that lost a worker or its
+driver is continued by launching it again, and one whose node is drained by Ray Train itself, on other nodes.
+"""
 
 import logging
 from collections.abc import Callable
@@ -12,7 +16,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.observe import worker_observed
+from qwenops.platform.preemption import DrainNotice, SignalNotice
 from qwenops.platform.ray_data import connect
+from qwenops.training.preemption import heeding
 
 # Ray Train's names for a worker that went away: its process died, its node was taken, it does not answer.
 _LOST = {"WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError"}
@@ -51,8 +57,10 @@ def launch(
         scaling_config=ray.train.ScalingConfig(num_workers=context.num_workers, use_gpu=context.use_gpu == "yes"),
         run_config=ray.train.RunConfig(name=name, storage_path=str(storage.resolve())),
     )
+    notice = SignalNotice()
     try:
-        result = trainer.fit()
+        with notice.installed(), heeding(notice):
+            result = trainer.fit()
     except ray.train.WorkerGroupError as error:
         raise _first_failure(error, name) from error
     except ray.train.ControllerError as error:
@@ -71,7 +79,7 @@ def _watched(
     """`loop` in a worker: one worker of each machine but the first records that machine's system metrics."""
     here = ray.train.get_context()
     machine = f"node-{here.get_node_rank()}" if here.get_node_rank() and not here.get_local_rank() else ""
-    with worker_observed(context, name, machine):
+    with worker_observed(context, name, machine), heeding(DrainNotice()):
         return loop(config)
 
 

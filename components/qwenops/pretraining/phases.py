@@ -1,5 +1,8 @@
 """Lengths, steps and practice rows of a pretraining phase, without torch: recipes read them."""
 
+import math
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from qwenops.recipe.config import Config
@@ -13,6 +16,11 @@ class Phase(Config):
     repeat_share: float = Field(
         0.0, ge=0, le=1, description="Share of rows that repeat random tokens; house choice: 0, tiny recipes need it."
     )
+
+
+def row_divisor(phases: Sequence[Phase]) -> int:
+    """Largest number that divides the rows of every phase: what a context dimension must divide."""
+    return math.gcd(*(phase.length for phase in phases))
 
 
 class Practice(Config):

@@ -12,7 +12,7 @@ from qwenops.pretraining.rows import RowSource
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitHooks, FitResult, StepReport, fit
 from qwenops.training.objective import language_modelling, text_objective
-from qwenops.training.parallel import is_distributed, is_sharded, whole_state
+from qwenops.training.parallel import is_distributed, is_sharded, place, token_workers, whole_state
 from qwenops.training.precision import autocast
 from qwenops.training.threads import remembered_threads
 
@@ -28,7 +28,7 @@ class Trained:
 def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: Stage) -> Trained:
     """Train `model` in place on `source`; only rank 0 reports to `stage`."""
     batches = source.batches()
-    leader = source.rank == 0
+    leader = place().rank == 0
     threads = torch.get_num_threads()
     if not is_distributed():
         threads = remembered_threads(stage.scratch / "threads", lambda: _probe(model, source, config))
@@ -41,7 +41,7 @@ def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: St
             progress.resume_at(tokens)
 
         def on_step(report: StepReport) -> None:
-            progress.advance(report.tokens * source.world_size, f"loss {report.loss:.3f}")
+            progress.advance(report.tokens * token_workers(), f"loss {report.loss:.3f}")
             stage.curve("loss", report.step, report.loss)
             stage.curve("learning_rate", report.step, report.learning_rate)
             stage.curve("gradient_norm", report.step, report.gradient_norm)

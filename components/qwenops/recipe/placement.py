@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from pydantic import Field, model_validator
 
 from qwenops.recipe.config import Config
+from qwenops.recipe.mesh import ParallelConfig
 from qwenops.recipe.pods import Pod, Resources, Toleration, Volume
 from qwenops.recipe.prices import Prices
 
@@ -61,6 +62,7 @@ class RayCluster(Config):
     )
     submitter_retries: int = Field(2, ge=0, description="Times a failed submitter pod is started again.")
     num_workers: int = Field(0, ge=0, description="Ray Train workers; 0 trains in the driver's own process.")
+    mesh: ParallelConfig = Field(ParallelConfig(), description="How these workers divide a model in pre-training.")
     ray_version: str = Field("2.60.0", description="Ray version in the images.")
     submission_mode: Literal["K8sJobMode", "HTTPMode", "SidecarMode"] = Field(
         "K8sJobMode", description="How KubeRay submits the job; HTTPMode cannot stream the driver's log."
@@ -105,6 +107,7 @@ class Placement(Pod):
     tracking_uri: str = Field("", description="MLflow tracking URI seen from a task; empty leaves it to `qwenops run`.")
     ray_address: str = Field("", description="Address of a running Ray; empty starts a local one in the task.")
     num_workers: int = Field(0, ge=0, description="Ray Train workers; 0 trains in the task's own process.")
+    mesh: ParallelConfig = Field(ParallelConfig(), description="How these workers divide a model in pre-training.")
     resources: dict[str, Resources] = Field(default_factory=dict, description="Area name to its tasks' resources.")
     clusters: dict[str, RayCluster] = Field(default_factory=dict, description="Cluster name to a Ray cluster.")
     launchers: dict[str, str] = Field(

@@ -2,9 +2,10 @@
 
 Keys and values are gathered layer by layer; under grouped-query attention they are a fraction of the queries, and their
 gradients are summed and return to their owners. Queries, feed-forward layers and losses never
-leave their worker, so activations fall with the number of workers.
+leave their worker, so activations fall with the number of workers. In evaluation mode every worker reads whole rows.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from qwenops.errors import RecipeError
 
@@ -28,7 +30,9 @@ def divide_context(model: Any, mesh: DeviceMesh) -> None:
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any
     ) -> tuple[Tensor, None]:
-        del module, mask
+        if not module.training:
+            # Every worker reads whole rows when it evaluates.
+            return sdpa_attention_forward(module, query, key, value, mask, **settings)  # type: ignore[return-value]
         whole_key, whole_value = _Gather.apply(key, group, rank), _Gather.apply(value, group, rank)
         visible = _visible(settings["position_ids"], rank, group)
         out = F.scaled_dot_product_attention(
@@ -37,7 +41,7 @@ def divide_context(model: Any, mesh: DeviceMesh) -> None:
         return out.transpose(1, 2).contiguous(), None
 
     AttentionInterface.register(_NAME, attend)
-    AttentionMaskInterface.register(_NAME, _no_mask)
+    AttentionMaskInterface.register(_NAME, partial(_mask_of_evaluation, model))
     model.set_attn_implementation(_NAME)
 
 
@@ -102,5 +106,5 @@ def _visible(positions: Tensor, rank: int, group: dist.ProcessGroup) -> Tensor:
     return ((own[:, :, None] == every[:, None, :]) & causal)[:, None]
 
 
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    del args, kwargs
+def _mask_of_evaluation(model: nn.Module, *args: Any, **settings: Any) -> Tensor | None:
+    return None if model.training else sdpa_mask(*args, **settings)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from qwenops.errors import StageError
 from qwenops.model import documents
+from qwenops.training import preemption
 from qwenops.training.accumulate import split_rows
 from qwenops.training.checkpoint import Checkpoints, LoopState
 from qwenops.training.config import TrainingConfig
@@ -141,7 +142,8 @@ def fit(
         compile_layers(model)
     checkpoints = Checkpoints(state_dir, config.keep_checkpoints, hooks.on_event) if state_dir else None
     try:
-        return _run(model, objective, batches, config, optimizer, hooks, checkpoints)
+        with preemption.loop_running():
+            return _run(model, objective, batches, config, optimizer, hooks, checkpoints)
     finally:
         if checkpoints:
             checkpoints.close()
@@ -176,9 +178,14 @@ def _run(
         _account(state, report, hooks)
         _go_back_if_broken(model, optimizer, config, state, hooks, checkpoints, report, (local_loss, micro))
         due = state.step % config.checkpoint_every_steps == 0 and state.step < config.steps
+        notices = preemption.pending()
         # In a series of bad steps the weights may be what is bad.
-        if checkpoints and due and not report.fault:
+        if checkpoints and (due or notices) and not report.fault:
             checkpoints.save(model, optimizer, state)
+        for notice in notices:
+            if checkpoints:
+                checkpoints.wait()
+            notice.heeded()
     seconds = time.perf_counter() - began
     return FitResult(
         steps=state.step,

@@ -12,14 +12,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Partial
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from qwenops.recipe.mesh import ParallelConfig
 from qwenops.training.context_parallel import divide_context, own_stretch
-from qwenops.training.mesh import Layout, ParallelConfig, build_layout, check_mesh
+from qwenops.training.expert_parallel import divide_experts
+from qwenops.training.mesh import Layout, build_layout, check_mesh
 
-# How each projection of a layer is divided over the tensor dimension: by heads, by feed-forward columns.
+# How each projection of a layer is divided over the tensor dimension: by heads, by feed-forward columns. A layer has
+# the names of a dense or of a mixture's feed-forward part.
 _TENSOR_PLAN = {
     "self_attn.q_proj": ColwiseParallel,
     "self_attn.k_proj": ColwiseParallel,
@@ -28,6 +32,9 @@ _TENSOR_PLAN = {
     "mlp.gate_proj": ColwiseParallel,
     "mlp.up_proj": ColwiseParallel,
     "mlp.down_proj": RowwiseParallel,
+    "mlp.shared_expert.gate_proj": ColwiseParallel,
+    "mlp.shared_expert.up_proj": ColwiseParallel,
+    "mlp.shared_expert.down_proj": RowwiseParallel,
 }
 # The mesh of this process, as there is one default process group; None while every worker has rows of its own.
 _layout: Layout | None = None
@@ -87,7 +94,7 @@ def shard(model: Any, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) 
     tied = head.weight is model.get_input_embeddings().weight
     for layer in body.layers:
         if resolved.tensor > 1:
-            parallelize_module(layer, _layout.mesh["tensor"], {name: style() for name, style in _TENSOR_PLAN.items()})
+            _divide_tensors(layer, _layout.mesh["tensor"])
         fully_shard(layer, mesh=weights)
     # Sharded again after every forward pass, else an optimiser built after an evaluation would hold gathered weights.
     fully_shard(body, mesh=weights, reshard_after_forward=True)
@@ -97,6 +104,11 @@ def shard(model: Any, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) 
         fully_shard(head, mesh=weights)
     if resolved.context > 1:
         divide_context(model, _layout.rows["context"])
+
+
+def token_workers() -> int:
+    """Workers whose own tokens add up to those of a step: all, those that compute the same tokens counted once."""
+    return place().world_size // _num_equal()
 
 
 def own_part(batch: dict[str, Any]) -> dict[str, Any]:
@@ -173,6 +185,13 @@ def clip_gradients(model: nn.Module, most: float) -> float:
         for gradient in gradients:
             gradient.mul_(torch.clamp(most / (total + 1e-6), max=1.0))
     return float(total)
+
+
+def _divide_tensors(layer: nn.Module, mesh: DeviceMesh) -> None:
+    named = dict(layer.named_modules())
+    parallelize_module(layer, mesh, {name: style() for name, style in _TENSOR_PLAN.items() if name in named})
+    if "mlp.experts" in named:
+        divide_experts(named["mlp.experts"], mesh)
 
 
 def _num_equal() -> int:

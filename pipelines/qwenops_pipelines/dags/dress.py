@@ -9,6 +9,7 @@ from kfp import dsl, kubernetes
 from qwenops.errors import RecipeError
 from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical
+from qwenops.recipe.mesh import mesh_text
 from qwenops.recipe.placement import Placement, Resources
 
 # Read by the step from its own pod; Kubeflow does not fill its placeholders into environment variables.
@@ -54,6 +55,7 @@ def _environment(placement: Placement, area: str) -> dict[str, str]:
     cluster = placement.cluster(area)
     here = placement.resources.get(area, Resources())
     num_workers = cluster.num_workers if cluster else placement.num_workers
+    mesh = cluster.mesh if cluster else placement.mesh
     gpu = cluster.has_accelerators if cluster else bool(here.num_accelerators)
     return {
         "QWENOPS_STORE": placement.artifact_root,
@@ -62,6 +64,7 @@ def _environment(placement: Placement, area: str) -> dict[str, str]:
         "QWENOPS_TRACKING_URI": placement.tracking_uri,
         "QWENOPS_RAY_ADDRESS": placement.ray_address,
         "QWENOPS_NUM_WORKERS": str(num_workers) if num_workers else "",
+        "QWENOPS_MESH": mesh_text(mesh),
         "QWENOPS_USE_GPU": "yes" if gpu else "",
         "QWENOPS_CLUSTER": canonical(cluster) if cluster else "",
         "QWENOPS_ACCOUNT": account_text(placement),

@@ -14,12 +14,13 @@ from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
 from qwenops.pretraining.extend.config import ExtendConfig
 from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_metrics, text_rows
+from qwenops.pretraining.phases import row_divisor
 from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.summary import write_summary
 from qwenops.pretraining.train import train, unsharded
 from qwenops.tasks.needles import NeedleRows, evaluate_needles
 from qwenops.training.objective import mean_loss
-from qwenops.training.parallel import place, shard
+from qwenops.training.parallel import place, row_place, shard, token_workers
 
 
 def run(config: ExtendConfig, *, tokens: Path, tokenizer: Path, checkpoint: Path, stage: Stage) -> None:
@@ -57,7 +58,8 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
     metrics = {"loss.before": mean_loss(model, text), "loss.short.before": mean_loss(model, short_text)}
     metrics |= {f"needle.accuracy.{name}_before": score for name, score in _accuracies(model, needles).items()}
     change_base(model, config.rope_theta, length)
-    shard(model)
+    shard(model, stage.context.parallel, row_divisor(config.phases))
+    rows_of = row_place()
     metrics["loss.first"] = mean_loss(model, text)
     source = RowSource(
         shards,
@@ -66,15 +68,15 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         config.practice,
         config.training.batch_tokens,
         stage.seed,
-        device.rank,
-        device.world_size,
+        rows_of.rank,
+        rows_of.world_size,
     )
     trained = train(model, source, config.training, stage)
     metrics |= {
         "loss.final": mean_loss(model, text),
         "loss.short.final": mean_loss(model, short_text),
         "threads": trained.threads,
-        "tokens_per_second": trained.fit.tokens_per_second * device.world_size,
+        "tokens_per_second": trained.fit.tokens_per_second * token_workers(),
     }
     metrics |= language_metrics(bits_per_byte(model, shards, length, config.evaluation_tokens))
     by_depth = {}
@@ -83,7 +85,7 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
         metrics["needle.accuracy.short"] = evaluate_needles(model, needles["short"]).accuracy
         by_depth = score.by_depth
-    seen = trained.fit.tokens * device.world_size
+    seen = trained.fit.tokens * token_workers()
     finished = unsharded(model)
     if device.rank == 0:
         save_checkpoint(

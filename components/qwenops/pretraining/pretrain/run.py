@@ -17,13 +17,14 @@ from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
 from qwenops.platform.weights import locate
 from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_metrics, text_rows
+from qwenops.pretraining.phases import row_divisor
 from qwenops.pretraining.pretrain.config import PretrainConfig
 from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.summary import write_summary
 from qwenops.pretraining.train import train, unsharded
 from qwenops.tasks.needles import evaluate_needles
 from qwenops.training.objective import mean_loss
-from qwenops.training.parallel import place, shard
+from qwenops.training.parallel import place, row_place, shard, token_workers
 
 
 def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, stage: Stage) -> None:
@@ -52,8 +53,8 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
         check_vocabulary(source, tokenizer)
     model, device = initial_model(config, source, len(tokenizer), stage.seed), place()
     model.to(device.kind)  # type: ignore[arg-type]
-    shard(model)
-    length = config.phases[-1].length
+    shard(model, stage.context.parallel, row_divisor(config.phases))
+    length, rows_of = config.phases[-1].length, row_place()
     text = text_rows(shards, length, config.evaluation_tokens)
     metrics = {"loss.first": mean_loss(model, text)}
     rows = RowSource(
@@ -63,14 +64,14 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
         config.practice,
         config.training.batch_tokens,
         stage.seed,
-        device.rank,
-        device.world_size,
+        rows_of.rank,
+        rows_of.world_size,
     )
     trained = train(model, rows, config.training, stage)
     metrics |= {
         "loss.final": mean_loss(model, text),
         "threads": trained.threads,
-        "tokens_per_second": trained.fit.tokens_per_second * device.world_size,
+        "tokens_per_second": trained.fit.tokens_per_second * token_workers(),
     }
     metrics |= language_metrics(bits_per_byte(model, shards, length, config.evaluation_tokens))
     by_depth = {}
@@ -78,7 +79,7 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
         score = evaluate_needles(model, held_out_needles(shards, tokenizer, length, config.evaluation_needles))
         metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
         by_depth = score.by_depth
-    seen = trained.fit.tokens * device.world_size
+    seen = trained.fit.tokens * token_workers()
     finished = unsharded(model)
     if device.rank == 0:
         # Rows shorter than what the initial weights were trained at do not shorten what the model reads.

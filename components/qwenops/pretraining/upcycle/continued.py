@@ -15,7 +15,7 @@ from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batch, Batches, FitHooks, FitResult, Objective, StepReport, fit
 from qwenops.training.objective import mean_loss
-from qwenops.training.parallel import Place
+from qwenops.training.parallel import Place, token_workers
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def continue_training(
     def on_step(report: StepReport) -> None:
         loss = report.facts.get("text", report.loss)
         stage.curve(f"loss.{name}", report.step, loss)
-        progress.advance(report.tokens * place.world_size, f"{name} loss {loss:.3f}")
+        progress.advance(report.tokens * token_workers(), f"{name} loss {loss:.3f}")
 
     before = mean_loss(model, text)
     hooks = FitHooks(on_step=on_step, on_event=stage.warn) if place.rank == 0 else FitHooks()

@@ -25,7 +25,7 @@ from qwenops.pretraining.upcycle.continued import (
     spread_batches,
 )
 from qwenops.training.objective import language_modelling, mean_loss, text_objective
-from qwenops.training.parallel import place, shard
+from qwenops.training.parallel import place, row_place, shard, token_workers
 from qwenops.training.precision import autocast
 from qwenops.training.threads import remembered_threads
 
@@ -64,9 +64,10 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
     how = Upcycling(config.experts, config.reinit_ratio, config.granularity, config.start, stage.seed)
     moe = upcycle(dense, how).to(device.kind)  # type: ignore[arg-type]
     text = text_rows(shards, config.length, config.heldout_tokens)
-    batches = spread_batches(shards, config.length, config.training, stage.seed, device)
-    threads = remembered_threads(stage.scratch / "threads", lambda: _probe(moe, next(batches(0)), config))
-    shard(moe)
+    first = spread_batches(shards, config.length, config.training, stage.seed, device)
+    threads = remembered_threads(stage.scratch / "threads", lambda: _probe(moe, next(first(0)), config))
+    shard(moe, stage.context.parallel, config.length)
+    batches = spread_batches(shards, config.length, config.training, stage.seed, row_place())
     common = {"stage": stage, "place": device}
     control = None
     models = 1 if config.control == "none" else 2
@@ -80,7 +81,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             mean_loss(moe, text)
         if config.control == "dense":
             dense.to(device.kind)
-            shard(dense)
+            shard(dense, stage.context.parallel, config.length)
             control = continue_training(
                 dense,
                 text_objective(config.training),
@@ -93,12 +94,12 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             )
     finished = unsharded(moe)
     if device.rank == 0:
-        seen = facts.tokens_seen + mixture.fit.tokens * device.world_size
+        seen = facts.tokens_seen + mixture.fit.tokens * token_workers()
         save_checkpoint(
             finished, tokenizer, stage.out, facts.context_length_tokens, seen, parent=job["checkpoint"].name
         )
     metrics = _figures(config, moe, log, mixture, control) | {"threads": threads}
-    metrics["tokens_per_second"] *= device.world_size
+    metrics["tokens_per_second"] *= token_workers()
     return {"metrics": metrics, "load": {layer: counts.tolist() for layer, counts in sorted(log.load.items())}}
 
 

@@ -1,0 +1,51 @@
+"""Whether a placement's mesh fits a recipe: asked when a plan is made, a pipeline compiled or a run started.
+
+Pre-training, extension and upcycling divide their models; other stages that train hold weights whole on every worker.
+"""
+
+from qwenops.errors import RecipeError
+from qwenops.model.sizes import Size
+from qwenops.recipe.mesh import Divisible, ParallelConfig, check_division
+from qwenops.recipe.placement import Placement
+from qwenops.recipe.schema import Recipe
+from qwenops_pipelines.measured import workers_of
+from qwenops_pipelines.workloads import workloads
+
+_AREA = "pretraining"
+
+
+def mesh_of(placement: Placement) -> ParallelConfig:
+    """The mesh of the stages that divide a model at `placement`."""
+    cluster = placement.cluster(_AREA)
+    return cluster.mesh if cluster else placement.mesh
+
+
+def divisible(size: Size, length: int) -> Divisible:
+    """What a mesh divides of a model of `size` that reads rows of `length`."""
+    experts = size.experts
+    width, count = (experts.shared_width, experts.num_experts) if experts else (size.intermediate_size, 0)
+    return Divisible(size.num_query_heads, size.num_kv_heads, width, count, length)
+
+
+def check_meshes(recipe: Recipe, placement: Placement) -> None:
+    """Check the mesh of `placement` against its own GPUs and every model that `recipe` divides.
+
+    Raises:
+        RecipeError: there are fewer GPUs than workers, the mesh does not have one place per worker, or it does not
+            divide heads, width, experts or rows.
+    """
+    workers, cluster = workers_of(placement), placement.cluster(_AREA)
+    if cluster and cluster.has_accelerators:
+        groups = cluster.workers.values()
+        gpus = cluster.head.resources.num_accelerators
+        gpus += sum((group.max_replicas or group.replicas) * group.resources.num_accelerators for group in groups)
+        if gpus < workers:
+            raise RecipeError(
+                f"placement {placement.name} has fewer GPUs than workers",
+                expected=f"{workers} GPUs, one per worker",
+                found=gpus,
+                action="lower num_workers, or raise num_accelerators or the replicas of its worker groups",
+            )
+    for workload in workloads(recipe):
+        if workload.sharded:
+            check_division(mesh_of(placement), divisible(workload.size, workload.length), workers)
