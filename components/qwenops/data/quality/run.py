@@ -21,9 +21,12 @@ from qwenops.data.quality.config import QualityConfig, RubricConfig
 from qwenops.data.quality.offensive import train_offensive
 from qwenops.data.quality.passes import Scorers, rule_part, sample_of, score_part, select_part
 from qwenops.data.quality.perplexity import save_models, train_models
+from qwenops.data.quality.rubric import RubricScorer
 from qwenops.data.quality.scores import SETS, Limits, limits_of, reasons_of
 from qwenops.errors import RecipeError
+from qwenops.generation.opening import open_engine
 from qwenops.platform.ray_data import map_parts, publish
+from qwenops.platform.secrets import read_secret
 from qwenops.platform.stage import Stage
 
 _LIGHT = ["id", "lang", "rules", "quality", "perplexity", "offensive"]
@@ -100,11 +103,6 @@ def _grades(
     parts: list[Path], scores: pa.Table, limits: dict[str, Limits], config: RubricConfig, stage: Stage
 ) -> dict[str, float]:
     """Grades by id, of documents that the relaxed set would keep without them, the first by a hash of the id."""
-    # torch, which only this score needs.
-    from qwenops.data.quality.rubric import RubricScorer
-    from qwenops.generation.opening import open_engine
-    from qwenops.platform.secrets import read_secret
-
     if not config.engine.model:
         raise RecipeError(
             "quality.rubric has no model",
