@@ -1,7 +1,7 @@
 """Speed and accuracy of the data engine, each beside the tool it is measured against, in one process on one core.
 
-    python tests/bench/bench_data.py [rules extraction path minhash duplicates tokens memory workers million]
-        [--texts FILE ...] [--articles FOLDER] [--documents 500] [--megabytes 100 1000] [--count 1000000]
+    python tests/bench/bench_data.py [rules extraction path minhash duplicates languages tokens memory workers
+        million] [--texts FILE ...] [--articles FOLDER] [--documents 500] [--megabytes 100 1000] [--count 1000000]
 
 `--texts` are .txt, .jsonl (field "text" or "body") or their .gz; without it the docstrings of installed packages are
 the corpus. `--articles` is a checkout of scrapinghub/article-extraction-benchmark. Times are CPU seconds of this
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import ZipFile
 
 from data_scale import memory, million, workers
 
@@ -288,6 +289,39 @@ def duplicates(texts: list[str], _: argparse.Namespace) -> None:
     print(f"  brute force recall {recall:.4f} of {len(near)}  precision {precision:.4f}, {len(pairs)} pairs compared")
 
 
+# Names of the declaration's files in NLTK's `udhr2`, by the code that `ingest` gives the language.
+_DECLARATIONS = {
+    "ar": "arb", "bn": "ben", "ceb": "ceb", "cs": "ces", "de": "deu", "en": "eng", "es": "spa", "fa": "pes_1",
+    "fr": "fra", "he": "heb", "hi": "hin", "id": "ind", "it": "ita", "ja": "jpn", "km": "khm", "ko": "kor", "lo": "lao",
+    "ms": "mly_latn", "my": "mya", "nl": "nld", "pl": "pol", "pt": "por_BR", "ru": "rus", "th": "tha", "tl": "tgl",
+    "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn_hans",
+}  # fmt: skip
+
+
+def languages(_: list[str], options: argparse.Namespace) -> None:
+    """Share of paragraphs of the human rights declaration whose language is found, by language."""
+    from qwenops.data.ingest.config import IngestConfig
+    from qwenops.data.ingest.language import identify
+
+    if options.declarations is None:
+        print("  skipped: --declarations udhr2.zip is not given")
+        return
+    accuracies: list[float] = []
+    with ZipFile(options.declarations) as archive:
+        for code in IngestConfig().languages:
+            name = f"udhr2/{_DECLARATIONS[code]}.txt"
+            if name not in archive.namelist():
+                print(f"  {code:4} no text")
+                continue
+            lines = (line.strip() for line in archive.read(name).decode().splitlines())
+            paragraphs = [line for line in lines if len(line) >= 60]
+            found = Counter(identify(text)[0] for text in paragraphs)
+            wrong = ", ".join(f"{other or 'none'} {count}" for other, count in found.most_common(4) if other != code)
+            accuracies.append(found[code] / len(paragraphs))
+            print(f"  {code:4} {accuracies[-1]:6.1%} of {len(paragraphs):3}   {wrong}")
+    print(f"  mean over {len(accuracies)} languages {sum(accuracies) / len(accuracies):.1%}")
+
+
 def tokens(texts: list[str], _: argparse.Namespace) -> None:
     """The stage's encoding against the tokenizers library driven directly, one thread each."""
     import pyarrow as pa
@@ -318,7 +352,9 @@ def tokens(texts: list[str], _: argparse.Namespace) -> None:
     print(f"  tokenizers {size / theirs:6.2f} MB/s   stage {size / ours:6.2f} MB/s   overhead {ours / theirs - 1:.1%}")
 
 
-_SECTIONS = {f.__name__: f for f in (rules, extraction, path, minhash, duplicates, tokens, memory, workers, million)}
+_SECTIONS = {
+    f.__name__: f for f in (rules, extraction, path, minhash, duplicates, languages, tokens, memory, workers, million)
+}
 
 
 def main() -> None:
@@ -327,6 +363,7 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", choices=[*_SECTIONS, []], help="which to run")
     parser.add_argument("--texts", nargs="*", type=Path, default=[])
     parser.add_argument("--articles", type=Path)
+    parser.add_argument("--declarations", type=Path, help="NLTK's udhr2.zip, for `languages`")
     parser.add_argument("--documents", type=int, default=500)
     stages = ["collect", "dedup", "decontaminate", "tokens"]
     parser.add_argument("--stages", nargs="*", default=stages, help="stages of `memory`; also quality")
