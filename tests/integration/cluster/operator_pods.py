@@ -61,10 +61,9 @@ class PodOperator(threading.Thread):
     def _mind(self, job: Json) -> None:
         name, status = job["metadata"]["name"], job.get("status") or {}
         if job["metadata"].get("deletionTimestamp"):
-            self._remove(name)
-            if not self.pods(name):
-                self._patch(name, {"metadata": {"finalizers": None}}, status=False)
-        elif "jobDeploymentStatus" not in status:
+            # The cluster's garbage collector takes the pods.
+            return
+        if "jobDeploymentStatus" not in status:
             begun = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
             self._pod(job, "head", job["spec"]["rayClusterSpec"]["headGroupSpec"], self._head_command(job))
             self._status(name, jobDeploymentStatus="Initializing", rayClusterName=f"{name}-c", startTime=begun)
@@ -127,6 +126,9 @@ class PodOperator(threading.Thread):
         labels |= {"job-name": name} if kind == "submitter" else {"ray.io/cluster": f"{name}-c"}
         suffix = "" if kind == "head" else f"-{len(self.pods(name, kind))}"
         template["metadata"]["name"] = f"{name}-{kind}{suffix}"
+        owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": name, "uid": job["metadata"]["uid"]}
+        # A job deleted in the foreground goes after its pods.
+        template["metadata"]["ownerReferences"] = [owner | {"controller": True, "blockOwnerDeletion": True}]
         container = template["spec"]["containers"][0]
         container["command"], container["args"] = ["/bin/bash", "-lc", "--"], [f"ulimit -n 65536; {command}"]
         if kind == "head":
@@ -140,23 +142,13 @@ class PodOperator(threading.Thread):
             if error.status != 409:
                 self._fail(name, "ValidationFailed", str(error.body))
 
-    def _remove(self, job: str) -> None:
-        for pod in self.pods(job):
-            if not pod.metadata.deletion_timestamp:
-                self._core.delete_namespaced_pod(pod.metadata.name, self._namespace, grace_period_seconds=5)
-
     def _fail(self, name: str, reason: str, message: str, **status: str) -> None:
         self._status(name, jobDeploymentStatus="Failed", reason=reason, message=message, **status)
 
     def _status(self, name: str, **status: str) -> None:
-        self._patch(name, {"status": status}, status=True)
-
-    def _patch(self, name: str, body: Json, *, status: bool) -> None:
-        call = self._objects.patch_namespaced_custom_object
-        if status:
-            call = self._objects.patch_namespaced_custom_object_status
+        write = self._objects.patch_namespaced_custom_object_status
         try:
-            call(*_PLACE, self._namespace, "rayjobs", name, body)
+            write(*_PLACE, self._namespace, "rayjobs", name, {"status": status})
         except ApiException as error:
             if error.status != 404:
                 raise
