@@ -1,4 +1,4 @@
-"""The command line: `qwenops run|compile|submit|schedule|show|compare|chat|review|upcycle|doctor|plan`.
+"""The command line: `qwenops run|compile|submit|schedule|show|compare|chat|review|upcycle|doctor|plan|placement`.
 
 An error is one message (expected, found, what to do) and the exit status of its family; a traceback is shown only
 with `--debug`. Each command imports what it needs, so `qwenops --help` answers at once.

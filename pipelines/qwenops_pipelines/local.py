@@ -35,7 +35,7 @@ from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.build import build
 from qwenops_pipelines.dags.edges import Node, ancestors
 from qwenops_pipelines.meshes import check_meshes
-from qwenops_pipelines.record import Clock, build_record, close_tracking, publish_record, read_events
+from qwenops_pipelines.record import Clock, artifact_folders, build_record, close_tracking, publish_record, read_events
 
 _WATCH_SECONDS = 0.5
 _OBJECT_STORE_BYTES = 300 * 2**20
@@ -98,8 +98,9 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         with _services(context, recipe, out, needed=bool(todo)) as ready, _console(ready, nodes) as watch:
             failure = _run_dag(recipe, placement, ready, out, until)
         clock = Clock(began, time.time(), watch.peak_resident_bytes)
-        record = build_record(recipe, ready.run_name, nodes, ready, clock)
-        publish_record(record, recipe, ready, out)
+        artifacts = artifact_folders(read_events(Path(ready.events)), ready)
+        record = build_record(recipe, ready.run_name, nodes, ready, clock, artifacts)
+        publish_record(record, recipe, artifacts, out)
         close_tracking(record, ready, out, "KILLED" if isinstance(failure, KeyboardInterrupt) else "FAILED")
     if isinstance(failure, KeyboardInterrupt):
         raise failure

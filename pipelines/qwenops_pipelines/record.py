@@ -39,11 +39,24 @@ def read_events(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def build_record(
-    recipe: Recipe, run_name: str, nodes: tuple[Node, ...], context: RunContext, clock: Clock
+    recipe: Recipe,
+    run_name: str,
+    nodes: tuple[Node, ...],
+    context: RunContext,
+    clock: Clock,
+    artifacts: Mapping[str, Path],
 ) -> dict[str, Any]:
-    """Return the run record as plain data (its layout is in the README of `pipelines/`)."""
+    """Return the run record as plain data (its layout is in the README of `pipelines/`).
+
+    Args:
+        recipe: What ran.
+        run_name: Its name.
+        nodes: The nodes of its pipeline.
+        context: Names the events.
+        clock: When it ran.
+        artifacts: From `artifact_folders`, which may fetch and verify; once is enough.
+    """
     events = read_events(Path(context.events))
-    artifacts = artifact_folders(events, context)
     manifests = {name: read_manifest(path) for name, path in artifacts.items()}
     stages = {node.name: _stage(node, events[node.name], manifests) for node in nodes if node.name in events}
     done = all(name in stages and stages[name]["status"] != "failed" for name in (node.name for node in nodes))
@@ -64,9 +77,9 @@ def build_record(
     }
 
 
-def publish_record(record: dict[str, Any], recipe: Recipe, context: RunContext, folder: Path) -> str:
+def publish_record(record: dict[str, Any], recipe: Recipe, artifacts: Mapping[str, Path], folder: Path) -> str:
     """Write `report.html`, `run.json` and `recipe.json` into `folder`; returns the report."""
-    report = render(record, artifact_folders(read_events(Path(context.events)), context), folder)
+    report = render(record, artifacts, folder)
     _replace(folder / "report.html", report)
     _replace(folder / "run.json", json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     _replace(folder / "recipe.json", canonical(recipe))

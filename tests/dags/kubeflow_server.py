@@ -3,11 +3,12 @@
 import email
 import json
 import re
-import threading
 import uuid
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlparse
+
+from tests.platform.servers import serve
 
 API = "/apis/v2beta1"
 
@@ -131,22 +132,6 @@ class _Handler(JsonHandler):
         item |= {key: uuid.uuid4().hex, "polls": 0}
         kind[item[key]] = item
         return item
-
-
-@contextmanager
-def serve(handler, **attributes):
-    """Serve `handler` on a free port of loopback; yields the address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    for name, value in attributes.items():
-        setattr(server, name, value)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @contextmanager

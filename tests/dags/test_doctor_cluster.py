@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 from kubernetes import client
-from tests.dags.kubeflow_server import JsonHandler, serve
+from tests.dags.kubeflow_server import JsonHandler
+from tests.platform.servers import serve
 
 from qwenops.errors import PlatformError
 from qwenops_pipelines.doctor import look, report

@@ -4,13 +4,13 @@ import http.server
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.platform.servers import serve
 
 from qwenops.contracts.document import check_pages, part_paths, read_funnel
 from qwenops.data.collect.archives import read_members
@@ -262,13 +262,8 @@ class _Mirror(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def mirror() -> Iterator[tuple[str, type[_Mirror]]]:
     handler = type("Handler", (_Mirror,), {"raw": _deb({"usr/share/a.html": _PAGE, "etc/b.html": b"no"}), "ranges": []})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", handler
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve(handler) as address:
+        yield address, handler
 
 
 def test_collect_debian_package_is_downloaded_once_and_read(tmp_path, mirror):

@@ -8,14 +8,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from typing import ClassVar
 
 import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.platform.servers import KEYS, s3_server
+from tests.platform.servers import KEYS, s3_server, serve
 
 from qwenops.data.collect.config import CodeSource, CollectConfig, FolderSource, PageRule
 from qwenops.data.collect.pages import read_source
@@ -138,21 +137,14 @@ print(json.dumps([[p.url, p.license, p.fetched_at, p.raw.decode(), p.reason] for
 
 
 def test_data_set_is_copied_from_a_mirror_of_the_hub_once_and_read_from_the_cache(tmp_path):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    here = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hub")}
+    here = {"HF_HOME": str(tmp_path / "hub")}
 
     def copy(**changes):
         command = [sys.executable, "-c", _COPY, _COMMIT, str(tmp_path)]
         return subprocess.run(command, env=os.environ | here | changes, capture_output=True, text=True, check=False)
 
-    try:
+    with serve(_Hub) as here["HF_ENDPOINT"]:
         first = copy()
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert first.returncode == 0, first.stderr
     rows = json.loads(first.stdout)
     assert len(rows) == 60 and {row[1] for row in rows} == {"cc-by-sa-4.0"} and not any(row[4] for row in rows)

@@ -5,7 +5,6 @@ import http.server
 import io
 import json
 import shutil
-import threading
 import tracemalloc
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.platform.servers import serve
 
 from qwenops.contracts.document import Funnel, part_paths, read_documents
 from qwenops.data.collect.config import CollectConfig, DebianSource, FolderSource, PageRule
@@ -166,13 +166,8 @@ class _Cutting(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def cutting():
     handler = type("Handler", (_Cutting,), {})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", handler
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve(handler) as address:
+        yield address, handler
 
 
 def test_web_source_that_hangs_up_keeps_what_came_and_accounts_for_the_rest(tmp_path, cutting, make_stage):

@@ -6,14 +6,14 @@ version, discovery, one namespace's secrets. Nothing of the chart or of helm is 
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.helm.chart import CHART, Object, of_kind
+from tests.platform.servers import serve
 
 NAMESPACE = "research"
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets/"
@@ -73,21 +73,21 @@ def cluster(tmp_path: Path, render) -> Iterator[tuple[Path, dict[str, Object]]]:
     """A kubeconfig, and the secrets of the cluster it names."""
     stored: dict[str, Object] = {}
     handler = type("Cluster", (Api,), {"stored": stored, "answers": discovery(render())})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    config = {
+    with serve(handler) as address:
+        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig.write_text(yaml.safe_dump(_config(address)), encoding="utf-8")
+        yield kubeconfig, stored
+
+
+def _config(address: str) -> Object:
+    return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "clusters": [{"name": "c", "cluster": {"server": address}}],
         "users": [{"name": "u", "user": {}}],
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": NAMESPACE}}],
         "current-context": "c",
     }
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(config), encoding="utf-8")
-    yield kubeconfig, stored
-    server.shutdown()
-    server.server_close()
 
 
 def secrets_rendered(chart, kubeconfig: Path) -> dict[str, dict[str, str]]:

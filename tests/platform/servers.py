@@ -1,4 +1,4 @@
-"""Real servers for tests, on loopback and for one test session: S3 (moto) and PostgreSQL (Debian's)."""
+"""Servers for tests, on loopback: S3 (moto), PostgreSQL (Debian's), MLflow, and a test's own HTTP handler."""
 
 import contextlib
 import os
@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 KEYS = {
@@ -40,6 +42,22 @@ def wait_for(address: str, process: subprocess.Popen) -> None:
             time.sleep(0.1)
         else:
             return
+
+
+@contextlib.contextmanager
+def serve(handler: type[BaseHTTPRequestHandler], **attributes: object) -> Iterator[str]:
+    """Serve `handler` on a free port of loopback; yields the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    for name, value in attributes.items():
+        setattr(server, name, value)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @contextlib.contextmanager

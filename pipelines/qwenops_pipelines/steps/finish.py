@@ -51,27 +51,27 @@ def finish(
         Path(summary.path).write_text(f"# {run_name}: failed\n\n{error}\n", encoding="utf-8")
         Path(page.path).write_text(f"<pre>{escape(str(error))}</pre>", encoding="utf-8")
         return {}
-    _note_cached(chosen, resolve(recipe_text), context)
-    record = _record(recipe, run_name, chosen, context, str(status.state))
+    artifacts = _note_cached(chosen, resolve(recipe_text), context)
+    record = build_record(recipe, run_name, chosen.nodes, context, _clock(context), artifacts)
+    if str(status.state) != _SUCCEEDED:
+        record |= {"status": "failed"}
     folder = storage.runs_folder(context) / (context.run_id or run_name)
     folder.mkdir(parents=True, exist_ok=True)
-    report = publish_record(record, recipe, context, folder)
+    report = publish_record(record, recipe, artifacts, folder)
     close_tracking(record, context, folder)
     _show(record, str(status.error_message or ""), folder, metrics, summary)
     Path(page.path).write_text(report, encoding="utf-8")
     return record
 
 
-def _record(recipe: Recipe, run_name: str, pipeline: Pipeline, context: RunContext, state: str) -> dict[str, Any]:
+def _clock(context: RunContext) -> Clock:
     opened = Path(context.events) / OPENED
     now = time.time()
-    began = json.loads(opened.read_text(encoding="utf-8"))["began"] if opened.is_file() else now
-    record = build_record(recipe, run_name, pipeline.nodes, context, Clock(began, now))
-    return record if state == _SUCCEEDED else record | {"status": "failed"}
+    return Clock(json.loads(opened.read_text(encoding="utf-8"))["began"] if opened.is_file() else now, now)
 
 
-def _note_cached(pipeline: Pipeline, slices: dict[str, str], context: RunContext) -> None:
-    """Write an event for each node that ran in an earlier run and not in this one."""
+def _note_cached(pipeline: Pipeline, slices: dict[str, str], context: RunContext) -> dict[str, Path]:
+    """Write an event for each node that ran in an earlier run and not in this one; returns all artifacts' folders."""
     seen = read_events(Path(context.events))
     folders = artifact_folders(seen, context)
     for node in pipeline.nodes:
@@ -84,6 +84,7 @@ def _note_cached(pipeline: Pipeline, slices: dict[str, str], context: RunContext
         if storage.manifest(place):
             Events(Path(context.events), node.name).write(status="skipped", finished=time.time(), artifact=place)
             folders[node.name] = storage.localized(place, context)
+    return folders
 
 
 def _show(record: dict[str, Any], error: str, folder: Path, metrics: Any, summary: Any) -> None:

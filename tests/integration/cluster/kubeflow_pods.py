@@ -42,28 +42,27 @@ class PipelineOnPods:
         self._run_id = run_id
         given = self._pipeline["root"]["inputDefinitions"]["parameters"]
         values = {name: parameters.get(name, facts.get("defaultValue")) for name, facts in given.items()}
-        ends: dict[str, str] = {}
-        outputs: dict[str, Json] = {}
-        for name, task in _in_order(self._pipeline["root"]["dag"]["tasks"]):
-            component = self._pipeline["components"][task["componentRef"]["name"]]
-            inputs = self._inputs(task, values, {}, outputs, ends)
-            if "dag" in component:
-                ends[name] = self._dag(component["dag"]["tasks"], inputs["parameterValues"])
-            else:
-                outputs[name] = self._task(name, component, inputs)
-        return ends.popitem()[1]
+        # Two tasks: the DAG, and the exit handler that follows it whatever its end.
+        (_, body), (name, handler) = _in_order(self._pipeline["root"]["dag"]["tasks"])
+        state = self._dag(self._component(body)["dag"]["tasks"], self._inputs(body, values)["parameterValues"])
+        self._task(name, self._component(handler), self._inputs(handler, values, state=state))
+        return state
+
+    def _component(self, task: Json) -> Json:
+        return self._pipeline["components"][task["componentRef"]["name"]]
 
     def _dag(self, tasks: Json, values: Json) -> str:
         outputs: dict[str, Json] = {}
         for name, task in _in_order(tasks):
-            component = self._pipeline["components"][task["componentRef"]["name"]]
-            outputs[name] = self._task(name, component, self._inputs(task, values, {}, outputs, {}))
+            outputs[name] = self._task(name, self._component(task), self._inputs(task, values, outputs))
             if self.states[name] != "Succeeded":
                 return "FAILED"
         return "SUCCEEDED"
 
-    def _inputs(self, task: Json, values: Json, artifacts: Json, outputs: Json, ends: dict[str, str]) -> Json:
+    def _inputs(self, task: Json, values: Json, outputs: Json | None = None, state: str = "") -> Json:
+        outputs = outputs or {}
         parameters: Json = {}
+        artifacts: Json = {}
         for name, source in task.get("inputs", {}).get("parameters", {}).items():
             match source:
                 case {"runtimeValue": {"constant": value}}:
@@ -73,9 +72,9 @@ class PipelineOnPods:
                 case {"taskOutputParameter": {"producerTask": producer, "outputParameterKey": key}}:
                     parameters[name] = outputs[producer]["parameterValues"][key]
                 case {"taskFinalStatus": {"producerTask": producer}}:
-                    error = {} if ends[producer] == "SUCCEEDED" else {"message": "a step failed"}
+                    error = {} if state == "SUCCEEDED" else {"message": "a step failed"}
                     status = {"pipelineJobResourceName": self._run_id, "pipelineTaskName": producer, "error": error}
-                    parameters[name] = status | {"state": ends[producer]}
+                    parameters[name] = status | {"state": state}
         for name, source in task.get("inputs", {}).get("artifacts", {}).items():
             place = source["taskOutputArtifact"]
             artifacts[name] = outputs[place["producerTask"]]["artifacts"][place["outputArtifactKey"]]

@@ -1,5 +1,6 @@
 """Filter documents by rules and by models that are trained here; scores are stored, thresholds are applied last."""
 
+import importlib
 import json
 import shutil
 from collections import Counter
@@ -24,7 +25,6 @@ from qwenops.data.quality.perplexity import save_models, train_models
 from qwenops.data.quality.rubric import RubricScorer
 from qwenops.data.quality.scores import SETS, Limits, limits_of, reasons_of
 from qwenops.errors import RecipeError
-from qwenops.generation.opening import open_engine
 from qwenops.platform.ray_data import map_parts, publish
 from qwenops.platform.secrets import read_secret
 from qwenops.platform.stage import Stage
@@ -120,7 +120,9 @@ def _grades(
         for row in pq.read_table(path, columns=["id", "text"]).to_pylist():
             if row["id"] in wanted:
                 texts[row["id"]] = row["text"][: config.num_characters]
-    engine = open_engine(config.engine, api_key=read_secret(config.engine.api_key_variable))
+    # torch, which only this score needs.
+    opening = importlib.import_module("qwenops.generation.opening")
+    engine = opening.open_engine(config.engine, api_key=read_secret(config.engine.api_key_variable))
     scorer = RubricScorer(engine, config, Path(stage.context.cache) / "rubric")
     with stage.progress(len(texts), "graded") as progress:
         found = scorer.grade(list(texts.values()), progress.advance)
