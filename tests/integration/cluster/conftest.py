@@ -80,12 +80,14 @@ def cluster(tmp_path_factory):
         found = Cluster(str(plane.kubeconfig), plane)
     else:
         pytest.skip("no cluster: neither QWENOPS_TEST_KUBECONFIG nor KUBEBUILDER_ASSETS with kube-apiserver is set")
-    _install_resources(found)
-    found.has_nodes = bool(client.CoreV1Api(found.api()).list_node().items)
-    found.has_operator = found.has_nodes and _operator_runs(found)
-    yield found
-    if found.plane:
-        found.plane.close()
+    try:
+        _install_resources(found)
+        found.has_nodes = bool(client.CoreV1Api(found.api()).list_node().items)
+        found.has_operator = found.has_nodes and _operator_runs(found)
+        yield found
+    finally:
+        if found.plane:
+            found.plane.close()
 
 
 @pytest.fixture
