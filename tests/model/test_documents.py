@@ -28,16 +28,26 @@ def _examples(*lengths):
 PACKED = pack_batch([_examples(5, 9, 1, 6), _examples(24), _examples(12, 8)], 24, 0)
 
 
+def _loss_and_gradients(implementation, batch):
+    model = _model()
+    model.set_attn_implementation(implementation)
+    loss, _ = language_modelling(model, batch)
+    loss.backward()
+    return [loss, *(parameter.grad for parameter in model.parameters())]
+
+
 @pytest.mark.parametrize("batch", [PACKED, pad_batch(_examples(5, 9, 3), 0)], ids=["packed", "padded"])
 def test_loss_and_gradients_equal_those_under_a_mask(batch):
-    found = []
-    for implementation in ("sdpa", documents.NAME):
-        model = _model()
-        model.set_attn_implementation(implementation)
-        loss, _ = language_modelling(model, batch)
-        loss.backward()
-        found.append([loss, *(parameter.grad for parameter in model.parameters())])
+    found = [_loss_and_gradients(implementation, batch) for implementation in ("sdpa", documents.NAME)]
     assert all(torch.allclose(a, b, atol=_ROUNDING) for a, b in zip(*found, strict=True))
+
+
+def test_autocast_to_bfloat16_reaches_the_kernel_and_both_passes():
+    """Rotated queries are fp32 there and values bf16."""
+    exact = _loss_and_gradients(documents.NAME, PACKED)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = _loss_and_gradients(documents.NAME, PACKED)
+    assert all(torch.allclose(a, b, rtol=0.02, atol=0.02) for a, b in zip(exact, rounded, strict=True))
 
 
 def test_document_is_read_as_if_it_were_alone():

@@ -35,6 +35,17 @@ def test_modes_differ_from_each_other_beyond_the_trained_length():
             assert mode == other or (outputs[mode] - outputs[other]).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("use_cache", [False, True])
+def test_autocast_to_bfloat16_only_rounds(mode, use_cache):
+    model, ids = small_model(), random_ids(1, 2 * TRAINED)
+    with long_context_mode(model, mode, ids.shape[1]):
+        exact = logits(model, ids)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = logits(model, ids, use_cache=use_cache)
+    assert torch.nn.functional.cosine_similarity(exact, rounded.float(), dim=-1).min() > 0.99
+
+
 def test_leaving_a_mode_restores_the_stock_model_exactly():
     model, ids = small_model(), random_ids(1, 3 * TRAINED)
     stock, config = logits(model, ids), model.config.to_dict()

@@ -15,6 +15,17 @@ import torch
 Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
+def under_autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The tensors in the type that autocast asks for, as they are without it; what torch does for its own attention.
+
+    Rotations and caches leave fp32 queries, keys and even values beside bf16 ones, which no kernel takes.
+    """
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(kind)) for x in tensors)
+
+
 def attend_part(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, *, causal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:

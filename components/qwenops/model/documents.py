@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from qwenops.model.attention import attend_part, attend_part_backward
+from qwenops.model.attention import attend_part, attend_part_backward, under_autocast
 
 NAME = "by_document"
 Spans = list[tuple[slice, slice]]
@@ -57,6 +57,7 @@ def document_attention(
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
         )
+    query, key, value = under_autocast(query, key, value)
     # Once for the row and not for each of its documents.
     key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
     output: torch.Tensor = _ByDocument.apply(query, key, value, spans_of(position_ids, query.shape[0]), scaling)

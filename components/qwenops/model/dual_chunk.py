@@ -26,7 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function
 
 from qwenops.errors import RecipeError, StageError
-from qwenops.model.attention import attend_part, attend_part_backward
+from qwenops.model.attention import attend_part, attend_part_backward, under_autocast
 from qwenops.model.rope import rotate, rotation_table
 
 NAME = "dual_chunk"
@@ -121,6 +121,7 @@ def dual_chunk_attention(
             found=f"dropout {dropout}, window {sliding_window}",
             action="switch them off in the model's config",
         )
+    query, key, value = under_autocast(query, key, value)
     settings = module.config.dual_chunk_attention_config
     scheme = DualChunk(settings["chunk_size"], settings["local_size"])
     theta = module.config.rope_parameters["rope_theta"]
