@@ -365,8 +365,8 @@ def main() -> None:
     parser.add_argument("--articles", type=Path)
     parser.add_argument("--declarations", type=Path, help="NLTK's udhr2.zip, for `languages`")
     parser.add_argument("--documents", type=int, default=500)
-    stages = ["collect", "dedup", "decontaminate", "tokens"]
-    parser.add_argument("--stages", nargs="*", default=stages, help="stages of `memory`; also quality")
+    stages = ["collect", "ingest", "quality", "dedup", "decontaminate", "tokens"]
+    parser.add_argument("--stages", nargs="*", default=stages, help="stages of `memory`")
     parser.add_argument("--works", nargs="*", default=["quality", "dedup", "decontaminate", "tokens"])
     parser.add_argument("--megabytes", nargs="*", type=int, default=[100, 1000], help="corpora of `memory`")
     parser.add_argument("--document-bytes", type=int, default=3000, help="of a synthesised document")

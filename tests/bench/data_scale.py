@@ -126,9 +126,13 @@ def memory(texts: list[str], options: argparse.Namespace) -> None:
         for megabytes in options.megabytes:
             with TemporaryDirectory() as folder:
                 count = round(megabytes * 1e6 / options.document_bytes)
-                kind = "lines" if stage == "collect" else "documents"
-                size = write_corpus(texts, Path(folder) / "in", count, options.document_bytes, kind)
-                peaks.append(Peak(_child("stage", stage, Path(folder) / "in", Path(folder) / "out")))
+                kind = "lines" if stage in ("collect", "ingest") else "documents"
+                source = Path(folder) / "in"
+                size = write_corpus(texts, source, count, options.document_bytes, kind)
+                if stage == "ingest":
+                    Peak(_child("stage", "collect", source, Path(folder) / "pages"))
+                    source = Path(folder) / "pages" / "out"
+                peaks.append(Peak(_child("stage", stage, source, Path(folder) / "out")))
                 print(
                     f"  {stage:13} {size / 1e6:6.0f} MB, {count} documents: {peaks[-1].bytes >> 20:5} MiB at most,"
                     f" {peaks[-1].seconds:5.0f} s, load {os.getloadavg()[0]:.1f}; {peaks[-1].facts['counts']}",
@@ -185,6 +189,11 @@ def _run_stage(stage: str, source: Path, out: Path) -> dict[str, Any]:
 
             source_ = FolderSource(name="own", path=str(source), license="CC0-1.0")
             collect(CollectConfig(sources=(source_,), part_bytes=_PART_BYTES), stage=handle)
+        case "ingest":
+            from qwenops.data.ingest.config import IngestConfig
+            from qwenops.data.ingest.run import run as ingest
+
+            ingest(IngestConfig(), pages=source, stage=handle)
         case "dedup":
             from qwenops.data.dedup.config import DedupConfig
             from qwenops.data.dedup.run import run as dedup

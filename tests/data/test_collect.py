@@ -146,6 +146,13 @@ def test_collect_cap_takes_the_same_sample_whatever_the_order_of_files(tmp_path)
     assert first != sorted(first)
 
 
+def test_collect_takes_all_of_a_source_without_a_cap(tmp_path):
+    _write(tmp_path / "own", {f"{n:03}.txt": b"x" * 100 for n in range(50)})
+    config = _folder(tmp_path / "own")
+    assert config.sources[0].rules[0].cap_bytes is None
+    assert len(list(read_source(config.sources[0], config, tmp_path))) == 50
+
+
 def test_collect_rules_give_domain_and_language_by_pattern(tmp_path):
     _write(tmp_path / "own", {"zh/a.txt": b"text", "src/b.py": b"text", "other.bin": b"text"})
     rules = (PageRule(pattern="zh/*", domain="prose", lang="zh"), PageRule(pattern="*.py", domain="code"))

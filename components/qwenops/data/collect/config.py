@@ -22,10 +22,10 @@ class PageRule(Config):
         default="",
         description="Language the source declares, ISO 639-1, '' unknown. house choice: measures language id.",
     )
-    cap_bytes: int = Field(
-        default=1_000_000_000,
+    cap_bytes: int | None = Field(
+        default=None,
         ge=1,
-        description="Raw bytes taken at most, in hash order. house choice: no source drowns the others.",
+        description="Raw bytes taken at most, in hash order; null takes all. house choice: nothing is cut unasked.",
     )
 
 
@@ -76,8 +76,8 @@ class PythonSource(Config):
         default="code", description="Whole files, or the English prose in them. house choice: both are real text."
     )
     domain: Domain = Field(default="code", description="Domain of the pages. §3.1 (code, maths and multilingual text).")
-    cap_bytes: int = Field(
-        default=1_000_000_000, ge=1, description="Raw bytes taken at most. house choice: as for archives."
+    cap_bytes: int | None = Field(
+        default=None, ge=1, description="Raw bytes taken at most; null takes all. house choice: as for archives."
     )
 
 
@@ -108,8 +108,8 @@ class CodeSource(Config):
     allowed: tuple[str, ...] = Field(
         default=(), description="SPDX names that are kept; none keeps all. house choice: a team's lawyers decide."
     )
-    cap_bytes: int = Field(
-        default=1_000_000_000, ge=1, description="Raw bytes taken at most. house choice: as for archives."
+    cap_bytes: int | None = Field(
+        default=None, ge=1, description="Raw bytes taken at most; null takes all. house choice: as for archives."
     )
 
 

@@ -6,6 +6,7 @@ would be one chapter or one package.
 
 import hashlib
 import io
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -89,7 +90,8 @@ def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[
     taken: dict[int, int] = {}
     seen: set[str] = set()
     for file in sorted(files, key=lambda file: hashlib.sha256(file.address.encode()).digest()):
-        if taken.get(id(file.rule), 0) >= file.rule.cap_bytes:
+        cap = math.inf if file.rule.cap_bytes is None else file.rule.cap_bytes
+        if taken.get(id(file.rule), 0) >= cap:
             continue
         for record in _read(source, file, config.max_page_bytes):
             page = _page(source.name, file, record)
@@ -99,7 +101,7 @@ def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[
                 seen.add(page.id)
             if not page.reason:
                 taken[id(file.rule)] = taken.get(id(file.rule), 0) + len(page.raw)
-                if taken[id(file.rule)] > file.rule.cap_bytes:
+                if taken[id(file.rule)] > cap:
                     break
             yield page
 
