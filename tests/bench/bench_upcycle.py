@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python tests/bench/bench_upcycle.py --checkpoint C --tokens T [--seeds 1 2 3] [--steps 60]
 
-The folders are artifacts of a finished run (`stages.<stage>.artifact` of its run.json names them). Mixture and control
+The folders are artifacts of a finished run (`OUT/stages` holds them). Mixture and control
 read the same batches in the same order; the control goes on until it has spent the mixture's FLOPs (6 per active
 parameter and token, the head and causal attention counted, router included), each with its own whole schedule.
 """

@@ -93,14 +93,15 @@ def make_artifacts(root: Path) -> dict[str, Path]:
                 languages[mark]["tokens"] += len(ids)
                 languages[mark]["bytes"] += len(text.encode())
     write_index(root / "tokens", TokenIndex(len(tokenizer), "uint16", end, {"web": 1.0}, shards, languages))
-    return {name: _publish(root / name, name) for name in ("tokenizer", "tokens")}
+    return {name: published(root / name, name) for name in ("tokenizer", "tokens")}
 
 
 def _texts() -> list[str]:
     return [text for _, text in sorted(pydoc_data.topics.topics.items())]
 
 
-def _publish(folder: Path, node: str) -> Path:
+def published(folder: Path, node: str) -> Path:
+    """`folder` with the manifest that makes it an artifact of `node`."""
     write_manifest(
         folder,
         Manifest(

@@ -1,11 +1,15 @@
 import json
 
 import pytest
-from tests.pretraining.corpus import EXTEND, PRETRAIN
-from transformers import AutoModelForCausalLM
+import torch
+from tests.pretraining.corpus import EXTEND, PRETRAIN, published
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.errors import RecipeError
+from qwenops.model.architecture import model_config
+from qwenops.model.checkpoints import save_checkpoint
+from qwenops.model.sizes import SIZES
 from qwenops.pretraining.rows import Phase
 
 
@@ -36,3 +40,29 @@ def test_extend_to_a_length_already_trained_is_refused(run_stage, artifacts, pre
     short = EXTEND.model_copy(update={"phases": (Phase(length=128, steps=10),)})
     with pytest.raises(RecipeError, match="does not extend"):
         run_stage("extend", short, {**artifacts, "checkpoint": pretrained.path})
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(3600)
+def test_extend_trains_half_a_billion_parameters_at_4096_tokens(run_stage, artifacts, tmp_path):
+    """The shape of the smallest released model with random weights, one row a step; a GPU runs the same at 32,768."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(model_config(SIZES["qwen2_0_5b"](), max_position_embeddings=2048))
+    folder = tmp_path / "checkpoint"
+    save_checkpoint(model, AutoTokenizer.from_pretrained(artifacts["tokenizer"]), folder, 2048, 0)
+    del model
+    training = EXTEND.training.model_copy(
+        update={
+            "steps": 2,
+            "batch_tokens": 4096,
+            "warmup_steps": 0,
+            "learning_rate": 1e-3,
+            "optimizer": "adamw",
+            "recompute": "layers",
+        }
+    )
+    few = {"evaluation_tokens": 4097, "evaluation_needles": 1}
+    config = EXTEND.model_copy(update={"phases": (Phase(length=4096, steps=2),), "training": training} | few)
+    metrics = run_stage("extend", config, {**artifacts, "checkpoint": published(folder, "pretrain")}).manifest.metrics
+    print(metrics)
+    assert metrics["loss.final"] < metrics["loss.first"]
