@@ -8,6 +8,7 @@ from qwenops.model.sizes import Size
 from qwenops.recipe.mesh import Divisible, ParallelConfig, check_division
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
+from qwenops.training.config import check_attention
 from qwenops_pipelines.measured import workers_of
 from qwenops_pipelines.workloads import workloads
 
@@ -31,8 +32,8 @@ def check_meshes(recipe: Recipe, placement: Placement) -> None:
     """Check the mesh of `placement` against its own GPUs and every model that `recipe` divides.
 
     Raises:
-        RecipeError: there are fewer GPUs than workers, the mesh does not have one place per worker, or it does not
-            divide heads, width, experts or rows.
+        RecipeError: there are fewer GPUs than workers, the mesh does not have one place per worker, it does not divide
+            heads, width, experts or rows, or it divides rows whose documents meet their own keys alone.
     """
     workers, cluster = workers_of(placement), placement.cluster(_AREA)
     if cluster and cluster.has_accelerators:
@@ -48,4 +49,5 @@ def check_meshes(recipe: Recipe, placement: Placement) -> None:
             )
     for workload in workloads(recipe):
         if workload.sharded:
-            check_division(mesh_of(placement), divisible(workload.size, workload.length), workers)
+            mesh = check_division(mesh_of(placement), divisible(workload.size, workload.length), workers)
+            check_attention(workload.config.attention, mesh.context)

@@ -91,6 +91,13 @@ def test_mesh_that_does_not_fit_is_refused_before_anything_is_compiled(tmp_path,
     assert not (tmp_path / "pipeline.yaml").exists()
 
 
+def test_attention_by_document_is_refused_where_workers_share_rows():
+    recipe = load_recipe("qwen2_7b", ["pretrain.training.attention=by_document"])
+    plan_stages(recipe, _with_mesh(tensor=2))
+    with pytest.raises(RecipeError, match="by_document with context 2"):
+        plan_stages(recipe, _with_mesh(context=2))
+
+
 def test_plan_imports_no_torch():
     code = (
         "import sys; from qwenops_pipelines.cli import main\n"

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from qwenops.errors import RecipeError
 from qwenops.recipe.config import Config
 
 
@@ -75,3 +76,18 @@ class TrainingConfig(Config):
     keep_checkpoints: int = Field(
         2, ge=1, description="States kept; house choice: the last, and one to fall back to when it is damaged."
     )
+
+
+def check_attention(attention: str, context: int) -> None:
+    """Check that rows which `context` workers share are kept apart in a way that reaches over all of them.
+
+    Raises:
+        RecipeError: attention by document sees the stretch of one worker alone.
+    """
+    if attention == "by_document" and context > 1:
+        raise RecipeError(
+            "attention by document does not reach over the workers that share a row",
+            expected="training.attention masked, or a mesh with context 1",
+            found=f"by_document with context {context}",
+            action="set training.attention=masked: context parallelism keeps documents apart itself",
+        )

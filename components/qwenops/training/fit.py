@@ -19,10 +19,10 @@ from qwenops.model import documents
 from qwenops.training import preemption
 from qwenops.training.accumulate import split_rows
 from qwenops.training.checkpoint import Checkpoints, LoopState
-from qwenops.training.config import TrainingConfig
+from qwenops.training.config import TrainingConfig, check_attention
 from qwenops.training.guard import WINDOW, find_divergence, find_fault, mean, num_skipped_in_a_row, stop_broken
 from qwenops.training.optimizer import build_optimizer
-from qwenops.training.parallel import clip_gradients, global_sum, own_part, place, sum_gradients
+from qwenops.training.parallel import clip_gradients, context_workers, global_sum, own_part, place, sum_gradients
 from qwenops.training.precision import autocast
 from qwenops.training.recompute import recompute_layers
 from qwenops.training.schedule import learning_rate
@@ -130,13 +130,15 @@ def fit(
     Raises:
         StageError: the loss or gradient stays broken or the loss far above its start, and going back to a checkpoint
             does not help or there is none; or the batches ended early.
-        RecipeError: `micro_batch_tokens` is set for batches that cannot be split.
+        RecipeError: `micro_batch_tokens` is set for batches that cannot be split, or attention by document for rows
+            that several workers share.
     """
     optimizer = optimizer or build_optimizer(model, config)
     torch.manual_seed(seed)
     if config.recompute != "none":
         recompute_layers(model, config.recompute)
     if config.attention == "by_document":
+        check_attention(config.attention, context_workers())
         model.set_attn_implementation(documents.NAME)  # type: ignore[operator]
     if config.compile == "layers":
         compile_layers(model)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from qwenops.model.documents import borders
 from qwenops.training.parallel import whole
 
 IGNORED = -100
@@ -92,7 +93,11 @@ def hidden_states(
 ) -> Tensor:
     """Output of the decoder body, [rows, length, hidden], without logits and without a key cache."""
     return model.model(
-        input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=position_ids,
+        use_cache=False,
+        **borders(model, position_ids, attention_mask),
     ).last_hidden_state
 
 

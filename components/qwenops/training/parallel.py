@@ -111,9 +111,14 @@ def token_workers() -> int:
     return place().world_size // _num_equal()
 
 
+def context_workers() -> int:
+    """Workers that share each row along its length."""
+    return _layout.parallel.context if _layout else 1
+
+
 def own_part(batch: dict[str, Any]) -> dict[str, Any]:
     """This worker's part of a batch that it shares with others along the rows' length; else the batch itself."""
-    if _layout is None or _layout.parallel.context == 1:
+    if _layout is None or context_workers() == 1:
         return batch
     context = _layout.rows["context"]
     return own_stretch(batch, context.get_local_rank(), context.size())
