@@ -2,7 +2,7 @@
 
 Tokens per second come from `measured.py` where a rate of that kind of device was measured, else from the device's peak
 and an assumed utilisation, and each line says which. Memory comes from `qwenops.training.footprint`, which the tests
-hold against what a loop really allocates.
+hold against what a loop really allocates, and on a CPU against the resident memory that it adds to its process.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from qwenops.recipe.mesh import ParallelConfig
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops.training.footprint import Footprint, footprint
-from qwenops_pipelines.measured import Device, device_of, workers_of
+from qwenops_pipelines.measured import PROCESS_BYTES, Device, device_of, workers_of
 from qwenops_pipelines.meshes import check_meshes, mesh_of
 from qwenops_pipelines.workloads import Workload, workloads
 
@@ -67,10 +67,11 @@ def describe(recipe: Recipe, placement: Placement) -> str:
         f"parameters  {count.total:,} ({count.non_embedding:,} without embeddings, {count.active:,} active per token)",
         "",
         "memory of one worker, GB",
-        f"{'stage':<20} {'weights':>8} {'gradients':>9} {'optimiser':>9} {'activations':>11} {'logits':>8} {'peak':>8}"
-        "  mesh",
+        f"{'stage':<20} {'weights':>8} {'gradients':>9} {'optimiser':>9} {'activations':>11} {'logits':>8} {'heap':>6}"
+        f" {'peak':>8}  mesh",
     ]
     lines += [_memory_line(stage) for stage in stages]
+    lines += [_beside(device)]
     lines += ["", f"{'stage':<20} {'tokens':>16} {'row':>7} {'FLOPs':>9} {'tokens/s':>12} {'device-h':>9} {'days':>7}"]
     lines += [_time_line(stage) for stage in stages]
     hours, seconds = sum(s.device_hours for s in stages), sum(s.seconds for s in stages)
@@ -79,6 +80,12 @@ def describe(recipe: Recipe, placement: Placement) -> str:
     lines += [f"rate        {source}" for source in sorted({stage.rate_source for stage in stages})]
     lines += [f"note        {s.workload.stage}: {s.workload.note}" for s in stages if s.workload.note]
     return "\n".join(lines)
+
+
+def _beside(device: Device) -> str:
+    if device.kind == "gpu":
+        return "beside it   the CUDA context and what the allocator keeps in reserve, not measured"
+    return f"beside it   {PROCESS_BYTES / 1e9:.1f} GB of each training process: interpreter and libraries, measured"
 
 
 def _money(hours: float, placement: Placement) -> str:
@@ -108,7 +115,9 @@ def _plan(workload: Workload, device: Device, mesh: ParallelConfig) -> StagePlan
         rows = min(rows, max(workload.config.micro_batch_tokens // workload.length, 1))
     # A stretch of a row costs what a shorter row does; heads and feed-forward width are counted whole.
     shards = mesh.shard * mesh.context * mesh.tensor
-    memory = footprint(workload.size, workload.config, workload.length // mesh.context, rows=rows, shards=shards)
+    config = workload.config if device.has_bf16 else workload.config.model_copy(update={"precision": "fp32"})
+    length = workload.length // mesh.context
+    memory = footprint(workload.size, config, length, rows=rows, shards=shards, device=device.kind)
     rate = device.flops_per_second * workers * workload.length * workload.rows * workload.steps
     per_second = rate / workload.flops if workload.flops else 0.0
     seconds = workload.tokens / per_second if per_second else 0.0
@@ -116,7 +125,7 @@ def _plan(workload: Workload, device: Device, mesh: ParallelConfig) -> StagePlan
         workload=workload,
         mesh=_mesh(workload, mesh, workers),
         memory=memory,
-        fits=not device.memory_bytes or memory.peak <= device.memory_bytes,
+        fits=memory.peak <= device.memory_bytes,
         tokens_per_second=per_second,
         rate_source=device.source,
         seconds=seconds,
@@ -137,8 +146,16 @@ def _mesh(workload: Workload, mesh: ParallelConfig, workers: int) -> str:
 
 def _memory_line(stage: StagePlan) -> str:
     memory = stage.memory
-    parts = (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.logits, memory.peak)
-    cells = [f"{part / 1e9:>{width}.3f}" for part, width in zip(parts, (8, 9, 9, 11, 8, 8), strict=True)]
+    parts = (
+        memory.weights,
+        memory.gradients,
+        memory.optimizer,
+        memory.activations,
+        memory.logits,
+        memory.heap,
+        memory.peak,
+    )
+    cells = [f"{part / 1e9:>{width}.3f}" for part, width in zip(parts, (8, 9, 9, 11, 8, 6, 8), strict=True)]
     return f"{stage.workload.stage:<20} {' '.join(cells)}  {stage.mesh}" + ("" if stage.fits else "; DOES NOT FIT")
 
 

@@ -5,6 +5,7 @@ import platform
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,33 +39,25 @@ def peak_resident(prepare: Callable[..., Callable[[], object]], *arguments: Any)
     """Bytes that `prepare(*arguments)()` needs beyond what `prepare` left, in a fresh process.
 
     `prepare` must be a module-level function. The kernel's own high-water mark is set back between the two, so neither
-    imports nor what the parent process once held count.
+    imports nor what the parent process once held count. What fails there is raised here.
     """
-    context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[int] = context.Queue()
-    process = context.Process(target=_measure, args=(prepare, arguments, torch.get_num_threads(), answers))
-    process.start()
-    found = answers.get()
-    process.join()
-    return found
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(_measure, prepare, arguments, torch.get_num_threads()).result()
 
 
-def _measure(
-    prepare: Callable[..., Callable[[], object]],
-    arguments: tuple[Any, ...],
-    threads: int,
-    answers: "multiprocessing.Queue[int]",
-) -> None:
+def _measure(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, ...], threads: int) -> int:
     torch.set_num_threads(threads)
     work = prepare(*arguments)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _status("VmRSS")
+    before = resident("VmRSS")
     kept = work()
-    answers.put(_status("VmHWM") - before)
+    peak = resident("VmHWM")
     del kept
+    return peak - before
 
 
-def _status(name: str) -> int:
+def resident(name: str) -> int:
+    """A line of this process's status in bytes: `VmRSS` now, `VmHWM` at its peak."""
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     assert found
     return int(found[1]) * 1024

@@ -2,15 +2,20 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 
 from qwenops.errors import RecipeError
 from qwenops.platform.context import RunContext
 from qwenops.recipe.mesh import ParallelConfig
 from qwenops.recipe.prices import Prices
+from qwenops.training.precision import compute_dtype
+from qwenops_pipelines import plan
 from qwenops_pipelines.compile import compile_pipeline
+from qwenops_pipelines.measured import this_cpu
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.plan import describe, plan_stages
 from qwenops_pipelines.recipes import load_recipe
@@ -51,6 +56,27 @@ def test_plan_with_a_price_says_money_and_without_one_that_it_is_unknown():
 
 def test_plan_says_whether_its_rate_was_assumed():
     assert "ASSUMED, not measured: NVIDIA H200" in describe(load_recipe("tiny", []), by_name("h200_node"))
+
+
+def test_plan_for_a_cpu_says_what_was_measured_on_it_and_what_is_assumed():
+    text = describe(load_recipe("smoke", []), by_name("laptop"))
+    assert "MEASURED just now" in text
+    assert "ASSUMED: training runs at" in text
+    assert "GB of each training process" in text
+
+
+def test_plan_counts_fp32_where_the_processor_only_emulates_bf16(monkeypatch):
+    recipe, placement = load_recipe("smoke", []), by_name("laptop")
+    peaks = []
+    for has_bf16 in (True, False):
+        device = replace(this_cpu(), has_bf16=has_bf16)
+        monkeypatch.setattr(plan, "device_of", lambda _, device=device: device)
+        peaks.append(plan_stages(recipe, placement)[1].memory.activations)
+    assert peaks[1] > 1.2 * peaks[0]
+
+
+def test_processor_computes_in_bf16_as_the_plan_says():
+    assert this_cpu().has_bf16 == (compute_dtype(torch.device("cpu"), "bf16") == torch.bfloat16)
 
 
 def _with_mesh(num_workers=8, **mesh):

@@ -1,8 +1,13 @@
 """The planned bytes and FLOPs against what a training step here really allocates and computes."""
 
+import subprocess
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from tests.bench.meters import peak_resident
 from tests.training.counting import peak_bytes
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
@@ -15,6 +20,8 @@ from qwenops.training.fit import fit
 from qwenops.training.footprint import flops_per_token, footprint
 from qwenops.training.objective import language_modelling
 from qwenops.training.optimizer import build_optimizer
+from qwenops.training.precision import compute_dtype
+from qwenops_pipelines.measured import PROCESS_BYTES
 
 SMALL = Size(
     hidden_size=128,
@@ -25,7 +32,23 @@ SMALL = Size(
     vocab_rows=2048,
     tied_embeddings=True,
 )
+MEDIUM = SMALL.model_copy(update={"hidden_size": 256, "intermediate_size": 704, "vocab_rows": 8192})
+# The width and vocabulary of SmolLM2-135M.
+WIDE = Size(
+    hidden_size=576,
+    num_layers=6,
+    num_query_heads=9,
+    num_kv_heads=3,
+    intermediate_size=1536,
+    vocab_rows=49_152,
+    tied_embeddings=True,
+)
 UNTIED = SMALL.model_copy(update={"num_kv_heads": 4, "num_layers": 6, "vocab_rows": 1024, "tied_embeddings": False})
+
+
+NEEDS_BF16 = pytest.mark.skipif(
+    compute_dtype(torch.device("cpu"), "bf16") != torch.bfloat16, reason="this processor only emulates bf16"
+)
 
 
 def _model(size):
@@ -38,13 +61,24 @@ def _batch(size, rows, length):
 
 @pytest.mark.parametrize("recompute", ["none", "matmuls", "layers"])
 @pytest.mark.parametrize(
-    ("size", "rows", "length", "optimizer"),
-    [(SMALL, 4, 256, "adamw"), (UNTIED, 2, 384, "muon"), (SMALL, 1, 32, "adamw")],
-    ids=["tied", "untied", "weights dominate"],
+    ("size", "rows", "length", "optimizer", "precision"),
+    [
+        (SMALL, 4, 256, "adamw", "fp32"),
+        (UNTIED, 2, 384, "muon", "fp32"),
+        (SMALL, 1, 32, "adamw", "fp32"),
+        pytest.param(SMALL, 4, 256, "adamw", "bf16", marks=NEEDS_BF16),
+        pytest.param(UNTIED, 2, 384, "muon", "bf16", marks=NEEDS_BF16),
+    ],
+    ids=["tied", "untied", "weights dominate", "tied bf16", "untied bf16"],
 )
-def test_planned_memory_is_within_a_tenth_of_what_a_step_allocates(size, rows, length, optimizer, recompute):
+def test_planned_memory_is_within_a_tenth_of_what_a_step_allocates(size, rows, length, optimizer, precision, recompute):
     config = TrainingConfig(
-        steps=1, batch_tokens=rows * length, precision="fp32", warmup_steps=0, recompute=recompute, optimizer=optimizer
+        steps=1,
+        batch_tokens=rows * length,
+        precision=precision,
+        warmup_steps=0,
+        recompute=recompute,
+        optimizer=optimizer,
     )
     model, batch = _model(size), _batch(size, rows, length)
     stepper = build_optimizer(model, config)
@@ -59,9 +93,57 @@ def test_planned_memory_is_within_a_tenth_of_what_a_step_allocates(size, rows, l
     weights = sum(parameter.nbytes for parameter in model.parameters())
     planned = footprint(size, config, length, rows=rows)
     assert planned.weights == weights
+    assert planned.gradients == weights
     assert planned.optimizer == pytest.approx(sum(value.nbytes for value in moments), rel=0.01)
     measured = weights + planned.optimizer + peak_bytes(step)
+    assert planned.tensors == pytest.approx(measured, rel=0.1)
+
+
+def _train(size, rows, length, changes):
+    config = TrainingConfig(steps=3, batch_tokens=rows * length, warmup_steps=0, **changes)
+    model, batch = _model(size), _batch(size, rows, length)
+    fit(model, language_modelling, lambda _: iter([batch] * 3), config)
+    return model
+
+
+def _training_alone(*arguments):
+    """A first training of no size, which loads what torch loads at its first use, then the one to measure."""
+    _train(SMALL.model_copy(update={"num_layers": 1, "vocab_rows": 256}), 2, 32, arguments[-1])
+    return partial(_train, *arguments)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("size", "rows", "length", "changes"),
+    [
+        (SMALL, 16, 512, {"precision": "fp32"}),
+        (MEDIUM, 8, 512, {"precision": "fp32"}),
+        (MEDIUM, 8, 512, {}),
+        (MEDIUM, 8, 512, {"recompute": "layers"}),
+        (MEDIUM, 8, 512, {"optimizer": "muon"}),
+        (WIDE, 2, 512, {}),
+    ],
+    ids=["small fp32", "medium fp32", "medium", "medium recomputed", "medium muon", "wide"],
+)
+def test_planned_peak_is_within_a_tenth_of_what_training_adds_to_a_process(size, rows, length, changes):
+    config = TrainingConfig(batch_tokens=rows * length, **changes)
+    if compute_dtype(torch.device("cpu"), config.precision) == torch.float32:
+        config = config.model_copy(update={"precision": "fp32"})
+    planned = footprint(size, config, length, rows=rows)
+    measured = peak_resident(_training_alone, size, rows, length, changes)
     assert planned.peak == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.integration
+def test_process_beside_the_planned_peak_is_that_of_a_training_stage():
+    code = (
+        "import qwenops.pretraining.pretrain.run, tests.training.test_footprint as t;"
+        "from tests.bench.meters import resident;"
+        "t._training_alone(t.SMALL, 2, 32, {}); print(resident('VmRSS'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) == pytest.approx(PROCESS_BYTES, rel=0.15)
 
 
 @pytest.mark.parametrize("size", [SMALL, UNTIED], ids=["tied", "untied"])

@@ -3,14 +3,21 @@
 FLOPs count multiply and add as two: 6 per active parameter and token for a forward and a backward pass, 6 per entry of
 the output projection and token, and 6 * layers * heads * head size * length per token for causal attention (half of the
 full square). Bytes follow what transformers' Qwen2 keeps for backward, with attention by SDPA and the loss in chunks.
+
+On a CPU the C library's heap comes on top: glibc takes what is smaller than 32 MiB from one heap and cannot give back
+what lies between blocks in use. Pages of its own for every block would save that, and made a step 1.1 to 1.6 times as
+long.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from qwenops.model.sizes import Size, count_parameters
 from qwenops.training.config import TrainingConfig
 
 _FLOAT, _CHUNK = 4, 1024
+# Resident beyond the tensors at six shapes and settings of 180 to 1,400 MB of tensors: 115 to 151 MB.
+_HEAP = 140_000_000
 
 
 @dataclass(frozen=True)
@@ -23,8 +30,9 @@ class Footprint:
         optimizer: Moments, this worker's share.
         activations: What a forward pass keeps for its backward pass, for the rows of one micro-batch.
         logits: Logits of one chunk, and the gradients that the chunked loss makes with them.
-        recomputed: Activations of one layer that backward computes again.
+        recomputed: Activations of one layer that backward computes again, beside the output weight's gradient.
         second_gradient: A tied embedding's gradient as it arrives from both of its ends.
+        heap: Freed memory that the C library holds on to; 0 on a GPU.
     """
 
     weights: int
@@ -34,10 +42,16 @@ class Footprint:
     logits: int
     recomputed: int
     second_gradient: int
+    heap: int
 
     @property
     def peak(self) -> int:
-        """Most bytes at once.
+        """Most bytes at once, which on a CPU is what the training adds to the resident memory of its process."""
+        return self.tensors + self.heap
+
+    @property
+    def tensors(self) -> int:
+        """Most bytes of tensors at once.
 
         Gradients come into being while the activations go, so the larger of the two counts; the loss's buffers and
         the first layer that is computed again lie beside the activations.
@@ -54,7 +68,14 @@ def flops_per_token(size: Size, length: int, *, head: bool = True) -> int:
 
 
 def footprint(
-    size: Size, config: TrainingConfig, length: int, *, rows: int, shards: int = 1, accumulate: bool | None = None
+    size: Size,
+    config: TrainingConfig,
+    length: int,
+    *,
+    rows: int,
+    shards: int = 1,
+    accumulate: bool | None = None,
+    device: Literal["cpu", "gpu"] = "cpu",
 ) -> Footprint:
     """Bytes of one worker that trains `rows` rows of `length` tokens per forward pass.
 
@@ -66,11 +87,12 @@ def footprint(
         shards: Workers that weights, gradients and moments are divided over.
         accumulate: Whether gradients of earlier micro-batches lie beside the activations; by default when the config
             splits its steps.
+        device: What the tensors lie on; a CPU adds its heap. What CUDA's allocator adds is not known here.
     """
     total = count_parameters(size).total
     tokens = rows * length
     width = 2 if config.precision == "bf16" else _FLOAT
-    kept = _kept_per_token(size, config.recompute, width)
+    kept = _kept_per_token(size, config, width)
     # Embedded tokens and the final norm's two results, and rotations shared by the layers.
     ends = (3 * size.hidden_size + 2 * size.head_size) * _FLOAT
     activations = tokens * (size.num_layers * kept + ends)
@@ -78,41 +100,55 @@ def footprint(
         # Autocast keeps a copy of every matrix it has cast until the forward pass ends.
         activations += width * count_parameters(size).non_embedding
     head = size.vocab_rows * size.hidden_size
-    chunk = min(_CHUNK, tokens) * size.vocab_rows * _FLOAT
-    logits = 2 * chunk + head * _FLOAT + tokens * size.hidden_size * _FLOAT
+    logits = _loss_bytes(size, tokens, width)
     accumulate = bool(config.micro_batch_tokens) if accumulate is None else accumulate
     gradients = _FLOAT * total // shards
+    again = tokens * _again_per_token(size, config, width) + _FLOAT * head // shards
+    again = again if config.recompute == "layers" else 0
     return Footprint(
         weights=_FLOAT * total // shards + (_FLOAT * total // size.num_layers if shards > 1 else 0),
         gradients=gradients,
         optimizer=_optimizer_bytes(size, config.optimizer) // shards,
         activations=activations + (gradients if accumulate else 0),
         logits=logits,
-        recomputed=tokens * _again_per_token(size, width) if config.recompute == "layers" else 0,
+        recomputed=again,
         second_gradient=head * _FLOAT // shards if size.tied_embeddings else 0,
+        heap=min(_HEAP, activations + logits + again) if device == "cpu" else 0,
     )
 
 
-def _kept_per_token(size: Size, recompute: str, width: int) -> int:
+def _loss_bytes(size: Size, tokens: int, width: int) -> int:
+    """Most bytes of the loss: logits of a chunk with their softmax, or their slope with its product."""
+    head, chunk = size.vocab_rows * size.hidden_size, min(_CHUNK, tokens) * size.vocab_rows
+    cast = width if width != _FLOAT else 0
+    largest = max(2 * _FLOAT * chunk, (_FLOAT + cast) * chunk + width * head)
+    return largest + (_FLOAT + cast) * head + _FLOAT * tokens * size.hidden_size
+
+
+def _kept_per_token(size: Size, config: TrainingConfig, width: int, recompute: str = "") -> int:
     """Bytes that one layer keeps of one token.
 
     Kept by: two norms (input, normalised, scaled), rotated queries and keys, values, the attention's result and its
-    log-sum-exp, and four tensors of the feed-forward width. Norms are fp32 even under autocast.
+    log-sum-exp, and four tensors of the feed-forward width. Norms are fp32 even under autocast, which casts their
+    result for each projection that reads it: three times for attention, twice for the feed-forward layer. Attention by
+    document keeps keys and values repeated for every query head.
     """
     hidden, queries = size.hidden_size, size.num_query_heads * size.head_size
-    keys = size.num_kv_heads * size.head_size
+    keys = queries if config.attention == "by_document" else size.num_kv_heads * size.head_size
+    recompute = recompute or config.recompute
     if recompute == "layers":
         return _FLOAT * hidden
     wide = 4 * _feed_forward_width(size)
     matrices = 2 * queries + 2 * keys
     if recompute == "matmuls":
         return _FLOAT * hidden + width * (matrices + 2 * hidden + wide // 2) + _FLOAT * size.num_query_heads
-    return _FLOAT * 4 * hidden + width * (2 * hidden + matrices + wide) + _FLOAT * size.num_query_heads
+    scaled = 2 if width == _FLOAT else 5
+    return _FLOAT * 4 * hidden + width * (scaled * hidden + matrices + wide) + _FLOAT * size.num_query_heads
 
 
-def _again_per_token(size: Size, width: int) -> int:
+def _again_per_token(size: Size, config: TrainingConfig, width: int) -> int:
     """Bytes of one layer computed again, with the three gradients of feed-forward width on the way back."""
-    return _kept_per_token(size, "none", width) + 3 * width * _feed_forward_width(size)
+    return _kept_per_token(size, config, width, "none") + 3 * width * _feed_forward_width(size)
 
 
 def _feed_forward_width(size: Size) -> int:
