@@ -24,6 +24,13 @@ def pretrained(artifacts, tmp_path_factory):
         return _runner(tmp_path_factory.mktemp("pretrained"), patch)("pretrain", PRETRAIN, artifacts)
 
 
+@pytest.fixture(scope="module")
+def run_stage_of_module(tmp_path_factory):
+    """`run_stage` for what the tests of a module share."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield _runner(tmp_path_factory.mktemp("shared"), patch)
+
+
 def _runner(root, patch):
     # Threads change the order of sums; one processor leaves nothing to choose.
     patch.setattr("os.sched_getaffinity", lambda _: {0})
