@@ -99,6 +99,23 @@ def test_planned_memory_is_within_a_tenth_of_what_a_step_allocates(size, rows, l
     assert planned.tensors == pytest.approx(measured, rel=0.1)
 
 
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=NEEDS_BF16)])
+def test_planned_memory_holds_for_documents_that_attend_by_themselves(precision):
+    config = TrainingConfig(
+        steps=1, batch_tokens=1024, precision=precision, warmup_steps=0, attention="by_document", recompute="none"
+    )
+    model, batch = _model(SMALL), _batch(SMALL, 4, 256)
+    batch["position_ids"] = torch.arange(256).remainder(64).expand(4, 256)
+
+    def step():
+        model.zero_grad(set_to_none=True)
+        fit(model, language_modelling, lambda _: iter([batch]), config)
+
+    planned = footprint(SMALL, config, 256, rows=4)
+    # The moments come after the first step's peak, the weights were there before.
+    assert planned.tensors - planned.weights - planned.optimizer == pytest.approx(peak_bytes(step), rel=0.02)
+
+
 def _train(size, rows, length, changes):
     config = TrainingConfig(steps=3, batch_tokens=rows * length, warmup_steps=0, **changes)
     model, batch = _model(size), _batch(size, rows, length)

@@ -92,7 +92,7 @@ def footprint(
     total = count_parameters(size).total
     tokens = rows * length
     width = 2 if config.precision == "bf16" else _FLOAT
-    kept = _kept_per_token(size, config, width)
+    kept = _kept_per_token(size, config, width, device)
     # Embedded tokens and the final norm's two results, and rotations shared by the layers.
     ends = (3 * size.hidden_size + 2 * size.head_size) * _FLOAT
     activations = tokens * (size.num_layers * kept + ends)
@@ -103,7 +103,7 @@ def footprint(
     logits = _loss_bytes(size, tokens, width)
     accumulate = bool(config.micro_batch_tokens) if accumulate is None else accumulate
     gradients = _FLOAT * total // shards
-    again = tokens * _again_per_token(size, config, width) + _FLOAT * head // shards
+    again = tokens * _again_per_token(size, config, width, device) + _FLOAT * head // shards
     again = again if config.recompute == "layers" else 0
     return Footprint(
         weights=_FLOAT * total // shards + (_FLOAT * total // size.num_layers if shards > 1 else 0),
@@ -125,13 +125,13 @@ def _loss_bytes(size: Size, tokens: int, width: int) -> int:
     return largest + (_FLOAT + cast) * head + _FLOAT * tokens * size.hidden_size
 
 
-def _kept_per_token(size: Size, config: TrainingConfig, width: int, recompute: str = "") -> int:
+def _kept_per_token(size: Size, config: TrainingConfig, width: int, device: str, recompute: str = "") -> int:
     """Bytes that one layer keeps of one token.
 
     Kept by: two norms (input, normalised, scaled), rotated queries and keys, values, the attention's result and its
     log-sum-exp, and four tensors of the feed-forward width. Norms are fp32 even under autocast, which casts their
     result for each projection that reads it: three times for attention, twice for the feed-forward layer. Attention by
-    document keeps keys and values repeated for every query head.
+    document keeps keys and values repeated for every query head, and computes in fp32 on a CPU.
     """
     hidden, queries = size.hidden_size, size.num_query_heads * size.head_size
     keys = queries if config.attention == "by_document" else size.num_kv_heads * size.head_size
@@ -139,16 +139,18 @@ def _kept_per_token(size: Size, config: TrainingConfig, width: int, recompute: s
     if recompute == "layers":
         return _FLOAT * hidden
     wide = 4 * _feed_forward_width(size)
-    matrices = 2 * queries + 2 * keys
+    matrices = width * (2 * queries + 2 * keys)
+    if config.attention == "by_document" and device == "cpu" and width != _FLOAT:
+        matrices = _FLOAT * (2 * queries + 2 * keys) + width * queries
     if recompute == "matmuls":
-        return _FLOAT * hidden + width * (matrices + 2 * hidden + wide // 2) + _FLOAT * size.num_query_heads
+        return _FLOAT * hidden + matrices + width * (2 * hidden + wide // 2) + _FLOAT * size.num_query_heads
     scaled = 2 if width == _FLOAT else 5
-    return _FLOAT * 4 * hidden + width * (scaled * hidden + matrices + wide) + _FLOAT * size.num_query_heads
+    return _FLOAT * 4 * hidden + matrices + width * (scaled * hidden + wide) + _FLOAT * size.num_query_heads
 
 
-def _again_per_token(size: Size, config: TrainingConfig, width: int) -> int:
+def _again_per_token(size: Size, config: TrainingConfig, width: int, device: str) -> int:
     """Bytes of one layer computed again, with the three gradients of feed-forward width on the way back."""
-    return _kept_per_token(size, config, width, "none") + 3 * width * _feed_forward_width(size)
+    return _kept_per_token(size, config, width, device, "none") + 3 * width * _feed_forward_width(size)
 
 
 def _feed_forward_width(size: Size) -> int:
