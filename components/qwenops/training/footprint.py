@@ -5,7 +5,7 @@ the output projection and token, and 6 * layers * heads * head size * length per
 full square). Bytes follow what transformers' Qwen2 keeps for backward, with attention by SDPA and the loss in chunks.
 
 On a CPU the C library's heap comes on top: glibc takes what is smaller than 32 MiB from one heap and cannot give back
-what lies between blocks in use. Pages of its own for every block would save that, and made a step 1.1 to 1.7 times as
+what lies between blocks in use. Pages of its own for every block would save that, and made a step 1.1 to 1.9 times as
 long.
 """
 
