@@ -1,8 +1,30 @@
 """Settings of deduplication."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from qwenops.recipe.config import Config
+
+
+class ParagraphsConfig(Config):
+    """Which paragraphs are kept in one document only, and how much of a document has to be left."""
+
+    min_words: int = Field(
+        default=0,
+        ge=0,
+        description="Least words of a paragraph that is compared, a character of a script without spaces being one; 0:"
+        " repeated paragraphs stay. house choice: off; CCNet compares every line.",
+    )
+    unit: Literal["line", "block"] = Field(
+        default="line", description="What a paragraph is: a line, or lines between blank ones. house choice: CCNet's."
+    )
+    domains: tuple[str, ...] = Field(
+        default=("web", "prose"), description="Where they are cut. house choice: programs need their lines."
+    )
+    min_document_words: int = Field(
+        default=50, ge=1, description="A document that has fewer left is dropped. house choice: Gopher's least."
+    )
 
 
 class DedupConfig(Config):
@@ -25,6 +47,9 @@ class DedupConfig(Config):
     )
     planted_documents: int = Field(
         400, ge=20, description="Documents perturbed to measure recall; house choice: a standard error below 1 %."
+    )
+    paragraphs: ParagraphsConfig = Field(
+        default=ParagraphsConfig(), description="Repeated paragraphs of other documents. house choice: off."
     )
 
     @property

@@ -16,6 +16,7 @@ from qwenops.contracts.gate import SAMPLE_ROWS, gate
 from qwenops.data.dedup.config import DedupConfig
 from qwenops.data.dedup.duplicates import document_keys
 from qwenops.data.dedup.planted import PlantedScore, plant_and_score
+from qwenops.data.dedup.repeats import Cut, Repeats
 from qwenops.data.dedup.search import Search
 from qwenops.data.removal import remove_documents
 from qwenops.errors import StageError
@@ -29,6 +30,8 @@ _SHOWN = 10
 
 def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
     """Write `documents/` with one survivor per cluster, `duplicates.parquet`, `planted.json` and the funnel.
+
+    Where paragraphs are compared too, a survivor has only those that no better one has, and `paragraphs.json` says so.
 
     Raises:
         StageError: the search misses planted near duplicates.
@@ -45,10 +48,17 @@ def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
     found = search.find(partial(map_pieces, stage.context))
     duplicates = search.table(found)
     pq.write_table(duplicates, stage.out / "duplicates.parquet")
-    _list_removed(search, duplicates, stage.scratch / "removed")
-    summary = remove_documents(stage, documents, stage.scratch / "removed")
+    removed = stage.scratch / "removed"
+    _list_removed(search, duplicates, removed)
+    cut = None
+    if config.paragraphs.min_words:
+        repeats = Repeats(config.paragraphs, search, removed, stage.scratch / "paragraphs")
+        cut = repeats.cut(partial(map_pieces, stage.context))
+        documents, removed = repeats.scratch, repeats.scratch / "removed"
+        (stage.out / "paragraphs.json").write_text(json.dumps(asdict(cut), indent=1, ensure_ascii=False), "utf-8")
+    summary = remove_documents(stage, documents, removed)
     sample = sample_rows(part_paths(stage.out), SAMPLE_ROWS, stage.seed).to_pandas()
-    (stage.out / "summary.md").write_text(_page(summary, score, duplicates, stage), encoding="utf-8")
+    (stage.out / "summary.md").write_text(_page(summary, score, duplicates, cut, stage), encoding="utf-8")
     for sentence in gate("documents", summary[summary["documents"] > 0], sample, stage.out).failures:
         stage.warn(sentence)
 
@@ -85,7 +95,7 @@ def _measure(config: DedupConfig, documents: Path, stage: Stage) -> PlantedScore
     return score
 
 
-def _page(summary: pd.DataFrame, score: PlantedScore, duplicates: pa.Table, stage: Stage) -> str:
+def _page(summary: pd.DataFrame, score: PlantedScore, duplicates: pa.Table, cut: Cut | None, stage: Stage) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in stage.counts["dropped"].items()) or "none"
     lines = [
         "# Deduplication",
@@ -108,5 +118,32 @@ def _page(summary: pd.DataFrame, score: PlantedScore, duplicates: pa.Table, stag
             f"| {r['id']} | {r['reason']} | {r['quality']:.3f} | {r['survivor']} | {r['survivor_quality']:.3f} |"
             for r in duplicates.slice(0, _SHOWN).to_pylist()
         ),
+        *(_paragraph_lines(cut) if cut else ()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _paragraph_lines(cut: Cut) -> list[str]:
+    groups = {"domain": cut.by_domain, "source": cut.by_source}
+    return [
+        "",
+        "Paragraphs that a better document has too were cut from those that are kept:",
+        "",
+        "| cut from | | documents | paragraphs | characters |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {kind} | {name} | {lost['documents']} | {lost['paragraphs']} | {lost['characters']} |"
+            for kind, losses in groups.items()
+            for name, lost in losses.items()
+        ),
+        "",
+        "Those that most documents had:",
+        "",
+        "| paragraph | documents | survivor |",
+        "|---|---|---|",
+        *(f"| {_in_cell(row['text'])} | {row['documents']} | {row['survivor']} |" for row in cut.examples),
+    ]
+
+
+def _in_cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -80,6 +80,11 @@ class Search:
         """An array that a piece left, memory-mapped."""
         return np.load(self.scratch / f"{name}.npy", mmap_mode="r")
 
+    def numbers_of(self, part: str) -> Numbers:
+        """Numbers of the documents of a part (by its name without suffix), in its order: the smallest is the best."""
+        place = [path.stem for path in self.documents].index(part)
+        return self.load("numbers")[self.first[place] : self.first[place + 1]]
+
     def table(self, found: Edges) -> pa.Table:
         """`found` as `DUPLICATES_SCHEMA`, by id: what goes, why, and what survives of its cluster."""
         heads = pa.concat_tables(pq.read_table(path, columns=["id", "quality"]) for path in self.keys)
