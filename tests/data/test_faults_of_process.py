@@ -1,4 +1,4 @@
-"""A stage's own process killed in the middle, and a full disk: nothing partial is published, a rerun is whole."""
+"""A stage's process or Ray worker killed in the middle, and a full disk: nothing partial, and a rerun is whole."""
 
 import json
 import os
@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
-from tests.data.faults import document_rows, write_documents
+from tests.data.faults import document_rows, texts, write_documents
 
 from qwenops.contracts.manifest import MANIFEST, Manifest, digest_files, is_intact, read_manifest, write_manifest
+from qwenops.data.tokenizer.bpe import save, train
 from qwenops.errors import PlatformError
 
 _EXECUTE = (
@@ -21,63 +23,100 @@ _SLICES = {
     "collect": {"sources": [{"kind": "python", "name": "code", "packages": ["stdlib"]}], "part_bytes": 1_000_000},
     "tokenizer": {"vocabulary": 2000, "sample_bytes": 20_000_000},
     "dedup": {"planted_documents": 20},
-}
+    "mixture": {
+        "proxies": 6, "hidden_size": 16, "num_layers": 1, "num_heads": 2, "context_length_tokens": 32,
+        "sample_bytes": 20_000, "measured_rows": 4, "simulated": 500, "averaged": 10, "planned_tokens": 20_000,
+        "training": {"steps": 40, "batch_tokens": 256, "learning_rate": 1e-2, "final_learning_rate": 1e-3,
+                     "warmup_steps": 1, "precision": "fp32"},
+    },
+}  # fmt: skip
+_READS = {"collect": (), "tokenizer": ("documents",), "dedup": ("documents",), "mixture": ("documents", "tokenizer")}
 
 
 class Run:
-    """Runs stages in processes of their own below one folder."""
+    """Runs stages in processes of their own below one folder, on `workers` Ray workers or in the process itself."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, artifacts: Path, workers: int = 0) -> None:
+        self.folder, self.artifacts = folder, artifacts
         self.environment = os.environ | {f"QWENOPS_{name.upper()}": str(folder / name) for name in ("events", "cache")}
-        self.environment["QWENOPS_STORE"] = str(folder / "store")
+        # Sums of floats depend on the threads that share them; a Ray worker has one.
+        self.environment |= {"QWENOPS_STORE": str(folder / "store"), "OMP_NUM_THREADS": "1"}
+        self.environment["QWENOPS_NUM_WORKERS"] = str(workers)
 
-    def start(self, stage: str, inputs: dict[str, str]) -> subprocess.Popen[str]:
+    def start(self, stage: str) -> subprocess.Popen[str]:
         envelope = {"node": stage, "seed": 7, "config": _SLICES[stage]}
+        inputs = {name: str(self.artifacts / name) for name in _READS[stage]}
         command = [sys.executable, "-c", _EXECUTE, f"data.{stage}", json.dumps(envelope), json.dumps(inputs)]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
 
-    def finish(self, stage: str, inputs: dict[str, str]) -> str:
-        process = self.start(stage, inputs)
+    def finish(self, stage: str) -> str:
+        process = self.start(stage)
         errors = process.communicate(timeout=50)[1]
         return errors if process.returncode else ""
 
     def published(self, stage: str) -> list[Path]:
         return [path.parent for path in (self.folder / "store" / stage).glob(f"[!.]*/{MANIFEST}")]
 
-    def work(self, stage: str) -> list[Path]:
-        return [path for path in (self.folder / "store" / stage).glob(".*.work/**/*") if path.is_file()]
+    def is_in_the_middle(self, stage: str) -> bool:
+        folder = self.folder / "store" / stage
+        if stage == "collect":
+            return any(path.is_file() for path in folder.glob(".*.work/**/*"))
+        if stage == "mixture":
+            return any(folder.glob(".*.scratch/proxy-*.json"))
+        begun = self.folder / "events" / f"{stage}.json"
+        return begun.exists() and "run_started" in begun.read_text()
 
 
 @pytest.fixture(scope="module")
-def documents(tmp_path_factory):
-    folder = write_documents(tmp_path_factory.mktemp("documents"), document_rows(400), 4)
-    manifest = Manifest(
-        node="decontaminate", fingerprint="f", artifact_id="a", parents={}, files=digest_files(folder), records=400,
-        counts={}, metrics={}, warnings=(), seconds=0.0, config={}, code_version="", created_at="",
-    )  # fmt: skip
-    write_manifest(folder, manifest)
+def artifacts(tmp_path_factory):
+    """Documents and a tokenizer, as earlier stages publish them."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    write_documents(folder / "documents", document_rows(400), 4)
+    save(train(texts(40), 400, 2), folder / "tokenizer")
+    for name in ("documents", "tokenizer"):
+        manifest = Manifest(
+            node=name, fingerprint="f", artifact_id=name, parents={}, files=digest_files(folder / name), records=400,
+            counts={}, metrics={}, warnings=(), seconds=0.0, config={}, code_version="", created_at="",
+        )  # fmt: skip
+        write_manifest(folder / name, manifest)
     return folder
 
 
-@pytest.mark.parametrize("stage", ["collect", "tokenizer"])
-def test_killed_stage_publishes_nothing_and_its_rerun_is_whole(tmp_path, documents, stage):
-    inputs = {} if stage == "collect" else {"documents": str(documents)}
-    run, other = Run(tmp_path / "killed"), Run(tmp_path / "whole")
-    process = run.start(stage, inputs)
-    begun = run.folder / "events" / f"{stage}.json"
-    while not (run.work(stage) if stage == "collect" else begun.exists() and "run_started" in begun.read_text()):
+def wait_for_the_middle(run: Run, stage: str, process: subprocess.Popen[str]) -> None:
+    while not run.is_in_the_middle(stage):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("stage", ["collect", "tokenizer", "mixture"])
+def test_killed_stage_publishes_nothing_and_its_rerun_is_whole(tmp_path, artifacts, stage):
+    run, other = (Run(tmp_path / name, artifacts) for name in ("killed", "whole"))
+    process = run.start(stage)
+    wait_for_the_middle(run, stage, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert run.published(stage) == []
-    assert run.finish(stage, inputs) == other.finish(stage, inputs) == ""
+    assert run.finish(stage) == other.finish(stage) == ""
     (again,), (whole,) = run.published(stage), other.published(stage)
     assert is_intact(again, read_manifest(again))
     assert read_manifest(again).digest == read_manifest(whole).digest
     assert read_manifest(again).counts == read_manifest(whole).counts
+
+
+@pytest.mark.integration
+def test_mixture_whose_ray_worker_is_killed_is_that_of_one_process(tmp_path, artifacts):
+    run, other = Run(tmp_path / "killed", artifacts, workers=2), Run(tmp_path / "whole", artifacts)
+    process = run.start("mixture")
+    wait_for_the_middle(run, "mixture", process)
+    below = psutil.Process(process.pid).children(recursive=True)
+    at_work = [child for child in below if child.cmdline()[:1] == ["ray::_do"]]
+    at_work[0].kill()
+    errors = process.communicate(timeout=50)[1]
+    assert process.returncode == 0, errors
+    assert other.finish("mixture") == ""
+    (again,), (whole,) = run.published("mixture"), other.published("mixture")
+    assert read_manifest(again).digest == read_manifest(whole).digest
 
 
 @pytest.fixture
@@ -95,14 +134,13 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["collect", "dedup"])
-def test_full_disk_ends_with_one_error_and_a_rerun_with_space_is_whole(small_disk, documents, stage):
-    inputs = {} if stage == "collect" else {"documents": str(documents)}
-    run = Run(small_disk)
-    errors = run.finish(stage, inputs)
+def test_full_disk_ends_with_one_error_and_a_rerun_with_space_is_whole(small_disk, artifacts, stage):
+    run = Run(small_disk, artifacts)
+    errors = run.finish(stage)
     assert PlatformError.__name__ in errors and "No space left" in errors and "free some space" in errors
     assert run.published(stage) == []
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    assert run.finish(stage, inputs) == ""
+    assert run.finish(stage) == ""
     (folder,) = run.published(stage)
     manifest = read_manifest(folder)
     assert is_intact(folder, manifest)
