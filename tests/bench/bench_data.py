@@ -1,12 +1,14 @@
 """Speed and accuracy of the data engine, each beside the tool it is measured against, in one process on one core.
 
     python tests/bench/bench_data.py [rules extraction path minhash duplicates languages tokens memory workers
-        million] [--texts FILE ...] [--articles FOLDER] [--documents 500] [--megabytes 100 1000] [--count 1000000]
+        million corpus] [--texts FILE ...] [--articles FOLDER] [--documents 500] [--megabytes 100 1000]
+        [--count 1000000] [--recipe tiny] [--checkout FOLDER ...]
 
 `--texts` are .txt, .jsonl (field "text" or "body") or their .gz; without it the docstrings of installed packages are
 the corpus. `--articles` is a checkout of scrapinghub/article-extraction-benchmark. Times are CPU seconds of this
-process, because other programs only ever add wall time. datatrove and datasketch are yardsticks: a side that is not
-installed is left out with a sentence (`pip install datatrove spacy nltk`).
+process, because other programs only ever add wall time; those of whole stages (`memory` to `corpus`) are wall time.
+datatrove and datasketch are yardsticks: a side that is not installed is left out with a sentence (`pip install
+datatrove spacy nltk`).
 """
 
 import argparse
@@ -25,6 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZipFile
 
+from data_corpus import corpus
 from data_scale import memory, million, workers
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -33,7 +36,7 @@ _DEFAULT_PACKAGES = ("numpy", "pandas", "scipy", "sklearn", "torch", "transforme
 _SPLIT_LINES = (3, 40)
 
 
-def corpus(paths: list[Path], count: int) -> list[str]:
+def read_texts(paths: list[Path], count: int) -> list[str]:
     """Up to `count` documents; running text is cut into documents of 3 to 40 lines."""
     found: list[str] = []
     for path in paths:
@@ -353,7 +356,8 @@ def tokens(texts: list[str], _: argparse.Namespace) -> None:
 
 
 _SECTIONS = {
-    f.__name__: f for f in (rules, extraction, path, minhash, duplicates, languages, tokens, memory, workers, million)
+    f.__name__: f
+    for f in (rules, extraction, path, minhash, duplicates, languages, tokens, memory, workers, million, corpus)
 }
 
 
@@ -371,8 +375,11 @@ def main() -> None:
     parser.add_argument("--megabytes", nargs="*", type=int, default=[100, 1000], help="corpora of `memory`")
     parser.add_argument("--document-bytes", type=int, default=3000, help="of a synthesised document")
     parser.add_argument("--count", type=int, default=1_000_000, help="documents of `million`")
+    parser.add_argument("--recipe", default="tiny", help="whose data stages `corpus` runs")
+    parser.add_argument("--checkout", nargs="*", type=Path, default=[], help="other working trees for `corpus`")
     options = parser.parse_args()
-    texts = corpus(options.texts, options.documents)
+    # Whole runs collect their own text.
+    texts = [] if options.sections == [corpus.__name__] else read_texts(options.texts, options.documents)
     size = sum(len(text.encode()) for text in texts) / 1e6
     names = ", ".join(path.name for path in options.texts) or "docstrings of " + ", ".join(_DEFAULT_PACKAGES)
     print(f"{len(texts)} documents, {size:.2f} MB: {names}; Python {platform.python_version()}, {os.cpu_count()} CPUs")
