@@ -270,6 +270,13 @@ def _run_parts(work: str, source: Path, out: Path, number: int) -> dict[str, Any
     return {"seconds": time.monotonic() - began}
 
 
+def _keys_of_part(table: Any, config: Any) -> Any:
+    from qwenops.data.dedup.duplicates import document_keys
+    from qwenops.platform.ray_data import PartResult
+
+    return PartResult({"keys": document_keys(table, config)})
+
+
 def _work(name: str, source: Path, out: Path) -> tuple[Any, list[str] | None]:
     from functools import partial
 
@@ -278,7 +285,6 @@ def _work(name: str, source: Path, out: Path) -> tuple[Any, list[str] | None]:
     from qwenops.data.decontaminate.config import DecontaminateConfig
     from qwenops.data.decontaminate.run import _matches_of_part
     from qwenops.data.dedup.config import DedupConfig
-    from qwenops.data.dedup.run import _keys_of_part
     from qwenops.data.quality.config import QualityConfig
     from qwenops.data.quality.run import _rule_part
     from qwenops.data.tokenizer.bpe import save, train

@@ -5,15 +5,14 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwenops.contracts.document import documents_from_rows, write_part
+from qwenops.contracts.document import documents_from_rows, part_paths, write_part
 from qwenops.data.dedup.clusters import bucket_edges, candidate_pairs, forest, groups
 from qwenops.data.dedup.config import DedupConfig
-from qwenops.data.dedup.duplicates import document_keys, number_documents
+from qwenops.data.dedup.duplicates import save_numbers
 from qwenops.data.dedup.minhash import band_keys, exact_key, jaccard, shingles, signatures
 from qwenops.data.dedup.planted import perturb, plant_and_score
 from qwenops.data.dedup.search import Search
@@ -62,12 +61,13 @@ def one_by_one(names, function, out):
     return [done[name] for name in names]
 
 
-def removed_ids(folder):
-    parts = sorted((folder / "documents").glob("*.parquet"))
-    for path in parts:
-        write_part(document_keys(pq.read_table(path), CONFIG), folder / "keys" / path.name)
-    search = Search(CONFIG, parts, sorted((folder / "keys").glob("*.parquet")), folder / "search")
-    return search.table(search.find(one_by_one)).to_pylist()
+def removed_ids(folder, rows_of_range=1 << 20):
+    search = Search(CONFIG, part_paths(folder), folder / "search", rows_of_range)
+    search.index(one_by_one)
+    rows = search.table(search.find(one_by_one)).to_pylist()
+    listed = [row for part in search.parts for row in search.removed(part).to_pylist()]
+    assert sorted(listed, key=lambda row: row["id"]) == [{name: row[name] for name in ("id", "reason")} for row in rows]
+    return rows
 
 
 def test_exact_key_ignores_case_space_and_punctuation():
@@ -219,7 +219,8 @@ def test_documents_are_numbered_by_quality_and_then_by_id(tmp_path):
     table = pa.table({"id": ["b", "a", "d", "c"], "quality": pa.array([0.5, 0.5, 0.1, 0.9], pa.float32())})
     for number in range(2):
         write_part(table.slice(2 * number, 2), tmp_path / f"part-{number}.parquet")
-    assert number_documents(sorted(tmp_path.glob("*.parquet"))).tolist() == [2, 1, 3, 0]
+    save_numbers(sorted(tmp_path.glob("*.parquet")), tmp_path / "numbers.npy")
+    assert np.load(tmp_path / "numbers.npy").tolist() == [2, 1, 3, 0]
 
 
 def test_duplicates_do_not_depend_on_order_or_parts(tmp_path):
@@ -229,7 +230,7 @@ def test_duplicates_do_not_depend_on_order_or_parts(tmp_path):
     texts += [texts[20].upper().replace(" ", ", ")]
     shuffled = rng.sample(range(len(texts)), len(texts))
     one = removed_ids(write_corpus(tmp_path / "one", texts))
-    three = removed_ids(write_corpus(tmp_path / "three", texts, parts=3, order=shuffled))
+    three = removed_ids(write_corpus(tmp_path / "three", texts, parts=3, order=shuffled), rows_of_range=5)
     assert one == three
     assert {row["reason"] for row in one} == {"exact", "near"}
     assert all(row["survivor_quality"] >= row["quality"] for row in one)
@@ -255,15 +256,17 @@ def test_short_text_is_one_shingle(text):
 @given(
     copies=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=25),
     parts=st.integers(1, 5),
+    rows_of_range=st.sampled_from([1, 4]),
     seed=st.integers(0, 99),
 )
-def test_what_is_removed_depends_on_the_documents_alone(copies, parts, seed, tmp_path_factory):
+def test_what_is_removed_depends_on_the_documents_alone(copies, parts, rows_of_range, seed, tmp_path_factory):
     texts = make_texts(10, length=60)
     made = [texts[number].replace(WORDS[0], "x" * times, times) for number, times in copies]
     order = random.Random(seed).sample(range(len(made)), len(made))
     folder = tmp_path_factory.mktemp("corpus")
     one = removed_ids(write_corpus(folder / "one", made))
-    other = removed_ids(write_corpus(folder / "other", made, parts=min(parts, len(made)), order=order))
+    layout = {"parts": min(parts, len(made)), "order": order}
+    other = removed_ids(write_corpus(folder / "other", made, **layout), rows_of_range)
     assert one == other
     gone = {row["id"] for row in one}
     assert gone.isdisjoint(row["survivor"] for row in one)

@@ -13,7 +13,6 @@ from tests.data.test_dedup import one_by_one, write_corpus
 
 from qwenops.contracts.document import part_paths, read_documents
 from qwenops.data.dedup.config import DedupConfig, ParagraphsConfig
-from qwenops.data.dedup.duplicates import document_keys
 from qwenops.data.dedup.paragraphs import find_paragraphs, paragraph_at, without
 from qwenops.data.dedup.repeats import REASON, Repeats
 from qwenops.data.dedup.run import run
@@ -34,11 +33,8 @@ def cut(folder, texts, config=CONFIG, rows_of_range=3, **layout):
     """Texts that are left by id, ids that are dropped, the account; whole duplicates are left alone."""
     write_corpus(folder, texts, **layout)
     bands = DedupConfig(bands=1, rows=1, jaccard=1.0)
-    parts = part_paths(folder)
-    for path in parts:
-        (folder / "keys").mkdir(exist_ok=True)
-        pq.write_table(document_keys(pq.read_table(path), bands), folder / "keys" / path.name)
-    search = Search(bands, parts, sorted((folder / "keys").glob("*.parquet")), folder / "search")
+    search = Search(bands, part_paths(folder), folder / "search")
+    search.index(one_by_one)
     search.find(one_by_one)
     repeats = Repeats(config, search, folder / "none", folder / "cut", rows_of_range)
     account = repeats.cut(one_by_one)

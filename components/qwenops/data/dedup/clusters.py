@@ -64,6 +64,14 @@ def distinct(edges: Edges) -> Edges:
     return np.stack([packed // base, packed % base], axis=1)
 
 
+def places_in(ascending: Numbers, values: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
+    """Which of the values are in an ascending array, and where (for those that are not, where they would stand)."""
+    places = np.searchsorted(ascending, values)
+    inside = places < len(ascending)
+    inside[inside] = ascending[places[inside]] == values[inside]
+    return inside, places
+
+
 def forest(edges: Edges) -> Edges:
     """Connected components of `edges` as (document, smallest of its component), int64 [F, 2], sorted.
 

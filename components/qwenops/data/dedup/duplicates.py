@@ -7,16 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from qwenops.data.dedup.clusters import Numbers
 from qwenops.data.dedup.config import DedupConfig
 from qwenops.data.dedup.minhash import keys_of
 from qwenops.data.dedup.shingles import in_batches, shingle
 
+_NUMBERED_AT_ONCE = 1 << 22
+
 
 def document_keys(table: pa.Table, config: DedupConfig) -> pa.Table:
-    """Id, quality, exact key ("exact_0", "exact_1") and one LSH key per band ("band_00", ...) of each document."""
+    """Id and quality of each document, its exact key (two uint64) and one LSH key per band (uint64 each)."""
     exact = [np.zeros((0, 2), dtype=np.uint64)]
     bands = [np.zeros((0, config.bands), dtype=np.uint64)]
     for batch in in_batches(table["text"].to_pylist()):
@@ -29,19 +29,16 @@ def document_keys(table: pa.Table, config: DedupConfig) -> pa.Table:
     return pa.table(columns)
 
 
-def number_documents(parts: Sequence[Path]) -> Numbers:
-    """The number of each document of the key parts, in their order: best quality first, then smallest id.
+def save_numbers(heads: Sequence[Path], path: Path) -> None:
+    """Write the number of each document of parts with id and quality, in their order: best quality, then smallest id.
 
-    int64 [N], a permutation: of two documents that say the same the one with the smaller number survives.
+    The file holds int64 [N], a permutation: of two documents that say the same the one with the smaller number
+    survives. This holds all ids and 12 bytes per document; the numbers themselves go to the file a stretch at a time.
     """
-    table = pa.concat_tables(pq.read_table(path, columns=["quality", "id"]) for path in parts)
+    table = pa.concat_tables(pq.read_table(head, columns=["quality", "id"]) for head in heads)
     order = pc.sort_indices(table, sort_keys=[("quality", "descending"), ("id", "ascending")]).to_numpy()
-    numbers = np.empty(len(order), dtype=np.int64)
-    numbers[order] = np.arange(len(order))
-    return numbers
-
-
-def read_column(parts: Sequence[Path], name: str) -> NDArray[np.uint64]:
-    """One column of keys of all parts, eight bytes per document."""
-    pieces = [pq.read_table(path, columns=[name])[name].to_numpy() for path in parts]
-    return np.concatenate(pieces)
+    numbers = np.lib.format.open_memmap(path, "w+", np.int64, (len(order),))
+    for start in range(0, len(order), _NUMBERED_AT_ONCE):
+        some = order[start : start + _NUMBERED_AT_ONCE]
+        numbers[some] = np.arange(start, start + len(some))
+    numbers.flush()

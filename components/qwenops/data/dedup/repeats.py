@@ -72,12 +72,11 @@ class Repeats:
     ) -> None:
         self.config, self.search, self.removed, self.scratch = config, search, removed, scratch
         self.rows_of_range = rows_of_range
-        self.parts = {path.stem: path for path in search.documents}
 
     def cut(self, run_pieces: Pieces) -> Cut:
         """All pieces in turn: parts without repeated paragraphs, and for each what it loses in all."""
         (self.scratch / "removed").mkdir(parents=True, exist_ok=True)
-        names = list(self.parts)
+        names = list(self.search.parts)
         found = run_pieces(names, partial(_gather_part, repeats=self), self.scratch / "first")
         ranges = ranges_for(sum(summary["keys"] for summary in found), self.rows_of_range)
         self._join(ranges, "first", run_pieces)
@@ -131,7 +130,7 @@ class Repeats:
 
 def _gather_part(name: str, repeats: Repeats) -> dict[str, Any]:
     """The paragraphs of the documents that are left, and how many words each document has."""
-    table = read_part(repeats.parts[name], ["id", "text", "domain"])
+    table = read_part(repeats.search.parts[name], ["id", "text", "domain"])
     takes_part = pc.is_in(table["domain"], value_set=pa.array(repeats.config.domains, pa.string()))
     takes_part = pc.and_not(takes_part, pc.is_in(table["id"], value_set=_listed(repeats.removed, name)["id"]))
     rows = np.flatnonzero(takes_part.to_numpy())
@@ -146,7 +145,7 @@ def _gather_part(name: str, repeats: Repeats) -> dict[str, Any]:
 def _join_range(piece: str, repeats: Repeats, ranges: KeyRanges, turn: str) -> dict[str, Any]:
     """What several documents have, of one range of keys."""
     slices: list[Owners] = []
-    for name in repeats.parts:
+    for name in repeats.search.parts:
         owners = np.load(repeats.scratch / turn / f"{name}.npy", mmap_mode="r")
         slices.append(owners[:, ranges.slice_of(piece, owners[0])])
     keys, owner, documents = np.concatenate(slices, axis=1)
@@ -164,7 +163,7 @@ def _drop_part(name: str, repeats: Repeats, ranges: KeyRanges) -> dict[str, Any]
     gone = found.where(repeats.rivalled(name, found, ranges, "first"))
     lost = np.bincount(gone.document, weights=gone.words, minlength=len(words)).astype(np.int64)
     short = (lost > 0) & (words - lost < repeats.config.min_document_words)
-    ids = read_part(repeats.parts[name], ["id"])["id"].filter(pa.array(short))
+    ids = read_part(repeats.search.parts[name], ["id"])["id"].filter(pa.array(short))
     dropped = pa.table([ids, [REASON] * len(ids)], schema=REMOVED_SCHEMA)
     pq.write_table(
         pa.concat_tables([_listed(repeats.removed, name), dropped]), repeats.scratch / "removed" / f"{name}.parquet"
@@ -175,7 +174,7 @@ def _drop_part(name: str, repeats: Repeats, ranges: KeyRanges) -> dict[str, Any]
 
 def _cut_part(name: str, repeats: Repeats, ranges: KeyRanges, shown: dict[int, int]) -> dict[str, Any]:
     """Write a part without its repeated paragraphs; `shown` maps keys of examples to how many documents have them."""
-    table = read_part(repeats.parts[name])
+    table = read_part(repeats.search.parts[name])
     found = repeats.read(name, "second")
     rivalled = repeats.rivalled(name, found, ranges, "second")
     gone, kept = found.where(rivalled), found.where(~rivalled)

@@ -8,19 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qwenops.contracts.document import part_paths, read_documents, sample_rows, texts_of
 from qwenops.contracts.gate import SAMPLE_ROWS, gate
 from qwenops.data.dedup.config import DedupConfig
-from qwenops.data.dedup.duplicates import document_keys
 from qwenops.data.dedup.planted import PlantedScore, plant_and_score
 from qwenops.data.dedup.repeats import Cut, Repeats
 from qwenops.data.dedup.search import Search
 from qwenops.data.removal import remove_documents
 from qwenops.errors import StageError
-from qwenops.platform.ray_data import PartResult, map_parts, map_pieces
+from qwenops.platform.ray_data import map_pieces
 from qwenops.platform.stage import Stage
 
 _RECALL_BAR = 0.95
@@ -38,18 +36,17 @@ def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
         ContractError: the gate refused what is left.
     """
     parts = part_paths(documents)
+    search = Search(config, parts, stage.scratch / "search")
     with stage.progress(len(parts), "parts") as progress:
-        function = partial(_keys_of_part, config=config)
-        map_parts(
-            stage.context, parts, function, stage.scratch / "keys", progress=progress, columns=["id", "text", "quality"]
-        )
+        search.index(partial(map_pieces, stage.context, progress=progress))
     score = _measure(config, documents, stage)
-    search = Search(config, parts, part_paths(stage.scratch / "keys", "keys"), stage.scratch / "search")
     found = search.find(partial(map_pieces, stage.context))
     duplicates = search.table(found)
     pq.write_table(duplicates, stage.out / "duplicates.parquet")
     removed = stage.scratch / "removed"
-    _list_removed(search, duplicates, removed)
+    removed.mkdir(parents=True, exist_ok=True)
+    for part in search.parts:
+        pq.write_table(search.removed(part), removed / f"{part}.parquet")
     cut = None
     if config.paragraphs.min_words:
         repeats = Repeats(config.paragraphs, search, removed, stage.scratch / "paragraphs")
@@ -61,20 +58,6 @@ def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
     (stage.out / "summary.md").write_text(_page(summary, score, duplicates, cut, stage), encoding="utf-8")
     for sentence in gate("documents", summary[summary["documents"] > 0], sample, stage.out).failures:
         stage.warn(sentence)
-
-
-def _keys_of_part(table: pa.Table, config: DedupConfig) -> PartResult:
-    return PartResult({"keys": document_keys(table, config)})
-
-
-def _list_removed(search: Search, duplicates: pa.Table, folder: Path) -> None:
-    """Leave each part the ids that it loses."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, keys in zip(search.documents, search.keys, strict=True):
-        ids = pq.read_table(keys, columns=["id"])["id"]
-        listed = duplicates.select(["id", "reason"]).filter(pc.is_in(duplicates["id"], value_set=ids.combine_chunks()))
-        if listed.num_rows:
-            pq.write_table(listed, folder / part.name)
 
 
 def _measure(config: DedupConfig, documents: Path, stage: Stage) -> PlantedScore:

@@ -1,16 +1,17 @@
-"""Find the documents that go, as pieces of parallel work: buckets by band, verification and clusters by edges.
+"""Find the documents that go, as pieces of work: buckets by ranges of keys, verification by ranges of documents.
 
-    keys of parts -> exact groups -> buckets, one piece per band -> distinct candidate edges
-    -> shingles of candidates, one piece per part -> verified edges and their forest, one piece per range of edges
-    -> forests merged, sixteen to one, until one is left
+    keys of parts, sorted -> numbers of documents -> exact groups, one piece per range of keys
+    -> buckets, one piece per band and range -> shingles of candidates, one piece per part
+    -> verified edges and their forest, one piece per range of documents -> forests merged, sixteen to one
 
-Pieces leave arrays in `scratch` and read those of others memory-mapped: no worker holds more than one band's keys
-(eight bytes per document) or one range of edges, whatever the size of the texts, and a killed search goes on. The
-result is a set of clusters with their smallest numbers, so it does not depend on how the work was cut.
+Pieces leave arrays in `scratch` and read their slices of what others left memory-mapped: a worker holds one part, one
+range of keys or one range of edges, whatever the number of documents and the size of the texts, and a killed search
+goes on. The result is a set of clusters with their smallest numbers, so it does not depend on how the work was cut.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from qwenops.data.dedup.clusters import Edges, Numbers, bucket_edges, distinct, forest, groups
+from qwenops.contracts.document import read_part
+from qwenops.data.dedup.clusters import Edges, Numbers, bucket_edges, distinct, forest, groups, places_in
 from qwenops.data.dedup.config import DedupConfig
-from qwenops.data.dedup.duplicates import number_documents, read_column
+from qwenops.data.dedup.duplicates import document_keys, save_numbers
 from qwenops.data.dedup.minhash import jaccard
+from qwenops.data.dedup.ranges import ROWS_OF_RANGE, KeyRanges, ranges_for
 from qwenops.data.dedup.shingles import in_batches, shingle
 
 # Runs a function on every name, in parallel, and returns its summaries in order; `out` remembers finished names.
@@ -38,43 +41,66 @@ DUPLICATES_SCHEMA = pa.schema(
     ]
 )
 
-_EDGES_OF_PIECE = 20_000
+_EDGES_OF_PIECE = 100_000
+# More pieces would open the buckets' files too often; beyond, a piece grows.
+_VERIFYING_PIECES = 4096
 _FORESTS_OF_PIECE = 16
 
 
 class Search:
-    """The files of one search.
+    """The files of one search: `index`, then `find`, then `table` and `removed`.
 
     Args:
         config: Bands and threshold.
-        documents: Parts whose texts verify the candidates.
-        keys: Parts of `document_keys`, one for each of `documents` and in the same order.
+        documents: Parts of documents.
         scratch: Folder for what pieces leave to each other.
+        rows_of_range: Keys that a piece may hold.
     """
 
-    def __init__(self, config: DedupConfig, documents: Sequence[Path], keys: Sequence[Path], scratch: Path) -> None:
-        self.config, self.documents, self.keys, self.scratch = config, list(documents), list(keys), scratch
-        counts = [pq.read_metadata(path).num_rows for path in keys]
-        self.first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        scratch.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, config: DedupConfig, documents: Sequence[Path], scratch: Path, rows_of_range: int = ROWS_OF_RANGE
+    ) -> None:
+        self.config, self.scratch, self.rows_of_range = config, scratch, rows_of_range
+        self.parts = {path.stem: path for path in documents}
+        self._counts: list[int] = []
+
+    def index(self, run_pieces: Pieces) -> None:
+        """Leave the keys of each part."""
+        found = run_pieces(list(self.parts), partial(_index_part, search=self), self.scratch / "keys")
+        self._counts = [summary["documents"] for summary in found]
+
+    @cached_property
+    def ranges(self) -> KeyRanges:
+        """The ranges of keys."""
+        return ranges_for(sum(self._counts), self.rows_of_range)
+
+    @cached_property
+    def bands(self) -> list[str]:
+        """Names of the buckets' files: "band_03-range-0000001"."""
+        return [f"band_{n:02}-{one}" for n in range(self.config.bands) for one in self.ranges.names]
+
+    @cached_property
+    def _places(self) -> dict[str, slice]:
+        """Where each part's documents are when all parts are laid end to end."""
+        ends = np.cumsum(self._counts).tolist()
+        return {part: slice(end - n, end) for part, n, end in zip(self.parts, self._counts, ends, strict=True)}
 
     def find(self, run_pieces: Pieces) -> Edges:
-        """All pieces in turn: (document, survivor of its cluster) as numbers, for every document that goes."""
-        np.save(self.scratch / "numbers.npy", number_documents(self.keys))
-        exact = groups([read_column(self.keys, f"exact_{half}") for half in range(2)], self.load("numbers"))
+        """All other pieces in turn: (document, survivor of its cluster) as numbers, for every document that goes."""
+        save_numbers([self.scratch / "keys" / f"{part}.parquet" for part in self.parts], self.scratch / "numbers.npy")
+        run_pieces(self.ranges.names, partial(_group_range, search=self), self.scratch / "exact")
+        exact = np.concatenate([self.load(f"exact/{name}") for name in self.ranges.names])
+        exact = exact[np.argsort(exact[:, 0])]
         np.save(self.scratch / "exact.npy", exact)
-        names = [f"band_{number:02}" for number in range(self.config.bands)]
-        run_pieces(names, partial(_bucket_band, search=self), self.scratch / "bands")
-        edges = np.zeros((0, 2), dtype=np.int64)
-        for name in names:
-            edges = distinct(np.concatenate([edges, self.load(f"bands/{name}")]))
-        np.save(self.scratch / "edges.npy", edges)
-        self._place_candidates(edges)
-        parts = [path.stem for path in self.documents]
-        run_pieces(parts, partial(_shingle_part, search=self), self.scratch / "shingles")
-        ranges = [f"{start:012}" for start in range(0, len(edges), _EDGES_OF_PIECE)]
+        np.save(self.scratch / "copies.npy", exact[:, 0])
+        counted = run_pieces(self.bands, partial(_bucket_range, search=self), self.scratch / "bands")
+        self._place_candidates()
+        run_pieces(list(self.parts), partial(_shingle_part, search=self), self.scratch / "shingles")
+        ranges = self._verifying_ranges(sum(summary["edges"] for summary in counted))
         run_pieces(ranges, partial(_verify_range, search=self), self.scratch / "verified")
-        return self._merge([f"verified/{name}" for name in ranges] + ["exact"], run_pieces)
+        found = self._merge([f"verified/{name}" for name in ranges] + ["exact"], run_pieces)
+        np.save(self.scratch / "gone.npy", found[:, 0])
+        return found
 
     def load(self, name: str) -> NDArray[Any]:
         """An array that a piece left, memory-mapped."""
@@ -82,38 +108,69 @@ class Search:
 
     def numbers_of(self, part: str) -> Numbers:
         """Numbers of the documents of a part (by its name without suffix), in its order: the smallest is the best."""
-        place = [path.stem for path in self.documents].index(part)
-        return self.load("numbers")[self.first[place] : self.first[place + 1]]
+        return self.load("numbers")[self._places[part]]
+
+    def in_range(self, columns: Sequence[int], name: str) -> tuple[NDArray[np.uint64], Numbers]:
+        """Columns of keys of all parts in a range of the first one, uint64 [columns, N], and the documents' numbers."""
+        keys, numbers = [np.zeros((len(columns), 0), np.uint64)], [np.zeros(0, np.int64)]
+        for part in self.parts:
+            stored, rows = self.load(f"keys/{part}"), self.load(f"keys/{part}-rows")
+            here = self.ranges.slice_of(name, stored[columns[0]])
+            keys.append(np.stack([stored[column][here] for column in columns]))
+            numbers.append(self.numbers_of(part)[rows[columns[0]][here]])
+        return np.concatenate(keys, axis=1), np.concatenate(numbers)
 
     def table(self, found: Edges) -> pa.Table:
         """`found` as `DUPLICATES_SCHEMA`, by id: what goes, why, and what survives of its cluster."""
-        heads = pa.concat_tables(pq.read_table(path, columns=["id", "quality"]) for path in self.keys)
-        places = self.places(found)
-        gone, stays = (heads.take(pa.array(places[:, side])) for side in range(2))
-        is_exact = np.isin(found[:, 0], self.load("exact")[:, 0])
-        reasons = pa.array(np.where(is_exact, "exact", "near").tolist(), pa.string())
+        wanted = np.unique(found)
+        heads = self._heads(wanted)
+        gone, stays = (heads.take(pa.array(np.searchsorted(wanted, found[:, side]))) for side in range(2))
+        reasons = pa.array(self._reasons(found[:, 0]), pa.string())
         columns = [gone["id"], reasons, stays["id"], gone["quality"], stays["quality"]]
         return pa.table(columns, schema=DUPLICATES_SCHEMA).sort_by("id")
 
-    def places(self, numbers: Numbers) -> Numbers:
-        """Where documents of these numbers stand in the parts laid end to end."""
-        place = np.empty(len(self.load("numbers")), dtype=np.int64)
-        place[self.load("numbers")] = np.arange(len(place))
-        return place[numbers]
+    def removed(self, part: str) -> pa.Table:
+        """Id and reason of the documents that a part loses."""
+        numbers = self.numbers_of(part)
+        gone, _ = places_in(self.load("gone"), numbers)
+        ids = pq.read_table(self.scratch / "keys" / f"{part}.parquet", columns=["id"])["id"].filter(pa.array(gone))
+        return pa.table({"id": ids, "reason": pa.array(self._reasons(numbers[gone]), pa.string())})
 
-    def _place_candidates(self, edges: Edges) -> None:
-        """Number the candidates of each part in their order there: where their shingles will lie."""
-        wanted = np.zeros(self.first[-1], dtype=bool)
-        wanted[np.unique(edges)] = True
-        wanted = wanted[self.load("numbers")]
-        before = np.concatenate([[0], np.cumsum(wanted)])
+    def _reasons(self, numbers: Numbers) -> list[str]:
+        is_copy, _ = places_in(self.load("copies"), numbers)
+        return np.where(is_copy, "exact", "near").tolist()
+
+    def _heads(self, wanted: Numbers) -> pa.Table:
+        """Id and quality of documents by ascending number; one part is in memory at a time."""
+        pieces: list[pa.Table] = []
+        for part in self.parts:
+            inside, places = places_in(wanted, self.numbers_of(part))
+            head = pq.read_table(self.scratch / "keys" / f"{part}.parquet").filter(pa.array(inside))
+            pieces.append(head.append_column("place", pa.array(places[inside])))
+        return pa.concat_tables(pieces).sort_by("place")
+
+    def _place_candidates(self) -> None:
+        """Mark the documents that are in an edge, and say where the shingles of each will lie: its part, its turn."""
+        numbers = sum(self._counts)
+        wanted = np.zeros(numbers, dtype=bool)
+        for name in self.bands:
+            wanted[self.load(f"bands/{name}")] = True
         np.save(self.scratch / "wanted.npy", wanted)
-        slots = np.full((len(wanted), 2), -1, dtype=np.int32)
-        part = np.searchsorted(self.first, np.flatnonzero(wanted), side="right") - 1
-        numbers = self.load("numbers")[wanted]
-        slots[numbers, 0] = part
-        slots[numbers, 1] = np.arange(len(part)) - before[self.first[part]]
-        np.save(self.scratch / "slots.npy", slots)
+        slots = np.lib.format.open_memmap(self.scratch / "slots.npy", "w+", np.int32, (numbers, 2))
+        for place, part in enumerate(self.parts):
+            chosen = self.numbers_of(part)[wanted[self.numbers_of(part)]]
+            slots[chosen] = np.stack([np.full(len(chosen), place), np.arange(len(chosen))], axis=1)
+        slots.flush()
+
+    def _verifying_ranges(self, edges: int) -> list[str]:
+        """Ranges of numbers, "first-after", that hold about as many candidates each.
+
+        An edge lies in the range of its smaller end.
+        """
+        candidates = np.flatnonzero(self.load("wanted"))
+        count = min(-(-edges // _EDGES_OF_PIECE), _VERIFYING_PIECES, len(candidates))
+        borders = [*candidates[np.arange(count) * len(candidates) // max(count, 1)].tolist(), len(self.load("wanted"))]
+        return [f"{first:012}-{after:012}" for first, after in pairwise(borders)]
 
     def _merge(self, names: list[str], run_pieces: Pieces) -> Edges:
         level = 0
@@ -129,22 +186,43 @@ class Search:
         return self.load(names[0])
 
 
-def _bucket_band(name: str, search: Search) -> dict[str, Any]:
-    """Candidate edges of one band. Of exact copies only the survivor takes part: its near duplicates are theirs."""
-    numbers = search.load("numbers")
-    alone = np.ones(len(numbers), dtype=bool)
-    alone[search.load("exact")[:, 0]] = False
-    chosen = alone[numbers]
-    edges = bucket_edges(read_column(search.keys, name)[chosen], numbers[chosen])
-    np.save(search.scratch / "bands" / f"{name}.npy", edges)
+def _index_part(name: str, search: Search) -> dict[str, Any]:
+    """Keys of a part, each column sorted (the second half of the exact key as the first), and whose row each is."""
+    table = document_keys(read_part(search.parts[name], ["id", "text", "quality"]), search.config)
+    pq.write_table(table.select(["id", "quality"]), search.scratch / "keys" / f"{name}.parquet")
+    keys = np.stack([column.to_numpy() for column in table.columns[2:]])
+    rows = np.argsort(keys, axis=1).astype(np.int32)
+    rows[1] = rows[0]
+    np.save(search.scratch / "keys" / f"{name}.npy", np.take_along_axis(keys, rows.astype(np.int64), axis=1))
+    np.save(search.scratch / "keys" / f"{name}-rows.npy", rows)
+    return {"documents": table.num_rows}
+
+
+def _group_range(name: str, search: Search) -> dict[str, Any]:
+    """Exact copies of one range of keys, as a forest."""
+    keys, numbers = search.in_range((0, 1), name)
+    found = groups(list(keys), numbers)
+    np.save(search.scratch / "exact" / f"{name}.npy", found)
+    return {"copies": len(found)}
+
+
+def _bucket_range(name: str, search: Search) -> dict[str, Any]:
+    """Candidate edges of one band and range, int64 [2, E], ascending.
+
+    Of exact copies only the survivor takes part: its near duplicates are theirs.
+    """
+    band, _, piece = name.partition("-")
+    (keys,), numbers = search.in_range((2 + int(band.removeprefix("band_")),), piece)
+    is_copy, _ = places_in(search.load("copies"), numbers)
+    edges = bucket_edges(keys[~is_copy], numbers[~is_copy])
+    np.save(search.scratch / "bands" / f"{name}.npy", np.ascontiguousarray(edges.T))
     return {"edges": len(edges)}
 
 
 def _shingle_part(name: str, search: Search) -> dict[str, Any]:
     """Distinct shingles of the candidates of one part, end to end, and where each begins."""
-    part = [path.stem for path in search.documents].index(name)
-    rows = np.flatnonzero(search.load("wanted")[search.first[part] : search.first[part + 1]])
-    texts = pq.read_table(search.documents[part], columns=["text"])["text"].take(pa.array(rows)).to_pylist()
+    rows = np.flatnonzero(search.load("wanted")[search.numbers_of(name)])
+    texts = pq.read_table(search.parts[name], columns=["text"])["text"].take(pa.array(rows)).to_pylist()
     sets: list[NDArray[np.uint64]] = []
     for batch in in_batches(texts):
         found = shingle(batch, search.config)
@@ -155,10 +233,21 @@ def _shingle_part(name: str, search: Search) -> dict[str, Any]:
     return {"candidates": len(sets)}
 
 
+def _edges_of_range(name: str, search: Search) -> Edges:
+    """Distinct candidate edges of all bands whose smaller document lies in a range of numbers."""
+    first, after = map(int, name.split("-"))
+    slices = [np.zeros((2, 0), np.int64)]
+    for band in search.bands:
+        edges = search.load(f"bands/{band}")
+        begin, end = np.searchsorted(edges[0], (first, after))
+        slices.append(edges[:, begin:end])
+    return distinct(np.concatenate(slices, axis=1).T)
+
+
 def _verify_range(name: str, search: Search) -> dict[str, Any]:
     """Edges of one range whose exact Jaccard similarity reaches the threshold, as a forest."""
-    edges = search.load("edges")[int(name) : int(name) + _EDGES_OF_PIECE]
-    slots, names = search.load("slots"), [path.stem for path in search.documents]
+    edges = _edges_of_range(name, search)
+    slots, names = search.load("slots"), list(search.parts)
     opened: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
 
     def shingles(number: int) -> NDArray[np.uint64]:
