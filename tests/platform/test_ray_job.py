@@ -23,6 +23,7 @@ from tests.platform.conftest import (
 from qwenops.errors import ContractError, PlatformError
 from qwenops.platform.context import RunContext
 from qwenops.platform.launchers import release
+from qwenops.platform.log_follower import split
 from qwenops.platform.ray_job import RayJobLauncher, release_run
 from qwenops.platform.stage import execute
 from qwenops.platform.termination import Terminated
@@ -273,7 +274,7 @@ def test_logs_reach_the_step_and_the_store(counter, server, kube, capsys):
     ]
     folder = counter / "store" / "logs" / "run-1" / operator.seen[0]
     (driver,) = folder.glob("*.ray-job-submitter.log")
-    assert driver.read_text() == "epoch 1\nepoch 2\nepoch 3\n"
+    assert [split(line)[1] for line in driver.read_text().splitlines()] == ["epoch 1", "epoch 2", "epoch 3"]
     assert "from the worker" in next(folder.glob("*.ray-worker.log")).read_text()
 
 

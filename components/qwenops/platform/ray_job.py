@@ -151,16 +151,20 @@ class RayJobLauncher:
                 said = verdict.sentence
                 print(f"[{work.node}] RayJob {name}: {said}", flush=True)
             if job is not None:
-                self._show_logs(name, (job.get("status") or {}).get("rayClusterName") or "", logs)
+                self._show_logs(name, job.get("status") or {}, logs)
             if verdict.outcome != "going":
                 return verdict
         return judge(None, self._cluster, time.time())
 
-    def _show_logs(self, name: str, ray_cluster: str, logs: LogStreams) -> None:
-        selectors = [f"job-name={name}"] + ([f"ray.io/cluster={ray_cluster}"] if ray_cluster else [])
+    def _show_logs(self, name: str, status: Mapping[str, Any], logs: LogStreams) -> None:
+        ray_cluster = status.get("rayClusterName")
         try:
-            for selector in selectors:
-                logs.attend(self._kube.pods(selector))
+            logs.attend(self._kube.pods(f"job-name={name}"))
+            if ray_cluster:
+                pods = self._kube.pods(f"ray.io/cluster={ray_cluster}")
+                logs.attend(pods)
+                if self._cluster.submission_mode == "HTTPMode":
+                    logs.attend_driver(pods, status.get("jobId") or "")
         except PlatformError as error:
             # The job's end does not depend on its log.
             print(f"[{name}] no log: {error}", flush=True)

@@ -17,6 +17,8 @@ from qwenops.recipe.prices import Prices
 __all__ = ["GcsFaultTolerance", "Placement", "Pod", "RayCluster", "RayGroup", "Resources", "Toleration", "Volume"]
 
 P = TypeVar("P", bound=Pod)
+# House choice: a step looks at its job every few seconds, and then reads the log to its end.
+_LOG_SECONDS = 10
 
 
 class RayGroup(Pod):
@@ -65,7 +67,8 @@ class RayCluster(Config):
     mesh: ParallelConfig = Field(ParallelConfig(), description="How these workers divide a model in pre-training.")
     ray_version: str = Field("2.60.0", description="Ray version in the images.")
     submission_mode: Literal["K8sJobMode", "HTTPMode", "SidecarMode"] = Field(
-        "K8sJobMode", description="How KubeRay submits the job; HTTPMode cannot stream the driver's log."
+        "K8sJobMode",
+        description="How KubeRay submits the job: by a pod, over HTTP from the operator, or from beside the head.",
     )
     queue: str = Field("", description="Kueue LocalQueue; empty starts at once.")
     queue_priority: str = Field("", description="Kueue WorkloadPriorityClass; empty for none.")
@@ -87,6 +90,15 @@ class RayCluster(Config):
     def _deadlines_in_order(self) -> "RayCluster":
         if self.pre_running_deadline_seconds > self.active_deadline_seconds:
             raise ValueError("pre_running_deadline_seconds is at most active_deadline_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _log_outlives_the_job(self) -> "RayCluster":
+        if self.submission_mode != "K8sJobMode" and self.ttl_seconds_after_finished < _LOG_SECONDS:
+            raise ValueError(
+                f"ttl_seconds_after_finished is at least {_LOG_SECONDS} in {self.submission_mode}: "
+                "the end of the driver's log goes with the head pod"
+            )
         return self
 
     @property
