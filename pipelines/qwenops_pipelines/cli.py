@@ -6,6 +6,9 @@ with `--debug`. Each command imports what it needs, so `qwenops --help` answers 
 
 import argparse
 import importlib
+import os
+import select
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -21,10 +24,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse `arguments` (the process's own when None), run the command, exit with its status."""
     options = _parser().parse_args(arguments)
     try:
-        sys.exit(importlib.import_module("qwenops_pipelines.commands").COMMANDS[options.command](options))
+        status = importlib.import_module("qwenops_pipelines.commands").COMMANDS[options.command](options)
+        sys.stdout.flush()
+        sys.exit(status)
     except QwenOpsError as error:
         _end(error, debug=options.debug)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            _end_unread()
         refused = PlatformError(
             "this machine refused a read or a write",
             expected="readable inputs and a writable folder with free space",
@@ -35,6 +42,20 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nqwenops: stopped; run the same command again to continue", file=sys.stderr)
         sys.exit(_INTERRUPTED)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader is gone, as after `| head`; other pipes may break as well."""
+    watch = select.poll()
+    watch.register(sys.stdout)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in watch.poll(0))
+
+
+def _end_unread() -> NoReturn:
+    """Leave without a word, with the status of a process that such a pipe ended."""
+    # What is still buffered would be written, and complained about, at the interpreter's end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _end(error: QwenOpsError, *, debug: bool) -> NoReturn:
