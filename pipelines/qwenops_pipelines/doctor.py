@@ -15,6 +15,7 @@ import urllib3
 from kubernetes import client, config
 
 from qwenops.errors import PlatformError
+from qwenops.platform.kube import RIGHTS
 from qwenops.recipe.placement import Placement
 
 # The client's own annotations call every field of every object optional.
@@ -26,15 +27,6 @@ KUBERAY = ((1, 5), (1, 8))
 _INSTALL = "see the KFP, KubeRay and Kueue commands in infra/README.md"
 _PULL_SECONDS, _POLL_SECONDS = 120.0, 1.0
 _PULL_FAILED = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
-
-# What a step that owns a RayJob does, and what this command itself needs; (group, resource, verbs).
-PERMISSIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("ray.io", "rayjobs", ("create", "get", "list", "watch", "patch", "delete")),
-    ("ray.io", "rayclusters", ("get", "list", "watch", "delete")),
-    ("", "pods", ("get", "list", "watch")),
-    ("", "pods/log", ("get",)),
-    ("", "events", ("list",)),
-)
 
 
 @dataclass(frozen=True)
@@ -200,7 +192,7 @@ def _secrets(api: client.ApiClient, placement: Placement, namespace: str) -> Ite
 
 def _permissions(api: client.ApiClient, namespace: str) -> Iterator[Finding]:
     reviews = _K8S.AuthorizationV1Api(api)
-    for group, resource, verbs in PERMISSIONS:
+    for group, resource, verbs in RIGHTS:
         denied = [verb for verb in verbs if not _allowed(reviews, namespace, group, resource, verb)]
         name = f"may {', '.join(verbs)} {resource}"
         plain = f"{resource}.{group}" if group else resource

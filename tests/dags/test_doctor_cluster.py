@@ -166,7 +166,7 @@ OLD = {
         (answer(NODES, {"items": [{"status": {"allocatable": {"cpu": "8"}}}]}), "GPU operator", "0 allocatable"),
         (answer(CLAIM, {"spec": {}, "status": {"phase": "Pending"}}), "claim qwenops-artifacts", "Pending"),
         (forget(CLAIM), "claim qwenops-artifacts", "does not exist"),
-        (deny("delete", "rayjobs"), "may create, get, list, watch, patch, delete rayjobs", "denied: delete"),
+        (deny("delete", "rayjobs"), "may create, get, list, watch, delete rayjobs", "denied: delete"),
         (deny("get", "pods/log"), "may get pods/log", "denied: get"),
         (stuck, "image", "no such tag"),
     ],

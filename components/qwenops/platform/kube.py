@@ -21,6 +21,13 @@ from qwenops.errors import PlatformError
 from qwenops.platform.kube_errors import explain
 
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
+RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (GROUP, PLURAL, ("create", "get", "list", "watch", "delete")),
+    ("", "pods", ("get", "list")),
+    ("", "pods/log", ("get",)),
+    ("", "events", ("list",)),
+)
+"""Every right a step needs, in its own namespace: (API group, resource, verbs). The chart's role grants these."""
 TRANSIENT = (ApiException, HTTPError, OSError)
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _RETRIED = {0, 408, 429, 500, 502, 503, 504}

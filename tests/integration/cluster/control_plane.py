@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 _TOKEN = "qwenops-test-admin"
-_START_SECONDS = 60
+_START_SECONDS = 180
 
 
 class ControlPlane:

@@ -5,7 +5,7 @@ import json
 import pytest
 from kubernetes import client
 from tests.integration.cluster.kubeflow_pods import PipelineOnPods
-from tests.integration.cluster.test_rights import NEEDED, grant
+from tests.integration.cluster.rights import account_name, install_accounts
 
 from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.pipelines import find_pipeline
@@ -20,14 +20,14 @@ def states(folder, run_id):
 
 
 @pytest.fixture
-def pipeline(cluster, namespace, placement, real):
+def pipeline(cluster, namespace, placement, chart, real):
     """The first two stages of `smoke`, compiled for the placement with a store of the test's own."""
     mine = placement.model_copy(update={"artifact_root": str(real / "store"), "tracking_uri": ""})
     real.mkdir()
     package = real / "smoke.yaml"
     compile_pipeline(load_recipe("smoke", []), mine, package, pipeline=find_pipeline("data"), until="ingest")
-    account = grant(cluster, namespace, NEEDED)
-    return PipelineOnPods(cluster.api(), namespace, package, real / "kfp", account)
+    install_accounts(cluster.api(), chart, namespace)
+    return PipelineOnPods(cluster.api(), namespace, package, real / "kfp", account_name("pipeline"))
 
 
 def test_pipeline_runs_its_stages_as_rayjobs_and_reuses_them(cluster, namespace, real, pipeline):

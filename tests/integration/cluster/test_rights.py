@@ -1,88 +1,110 @@
-"""What a step's account may do, and what it may not, shown by calls with its token; two teams do not see each other."""
+"""What the chart's accounts may do and may not, shown by calls with their tokens; two teams do not see each other.
 
-import shutil
-import subprocess
-from pathlib import Path
+The accounts, roles and bindings are those that helm renders. The table of `tests/helm/rights.py` is asked of the API
+server verb by verb, every call as a dry run.
+"""
+
+import json
 
 import pytest
-import yaml
 from kubernetes import client
 from kubernetes.client.rest import ApiException
+from tests.helm.rights import ACCOUNTS, ALLOWED, is_allowed, questions
+from tests.integration.cluster.rights import account_name, install_accounts, token
 
 from qwenops.errors import PlatformError
 from qwenops.platform.kube import Kube
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-CHART = Path(__file__).parents[3] / "helm" / "qwenops"
-# What the launcher asks of the API server, and nothing more.
-NEEDED = (
-    {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "list", "watch", "delete"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
-)
-
-
-def grant(cluster, namespace, rules):
-    """A service account with `rules` in its namespace; returns its name."""
-    core, rbac = client.CoreV1Api(cluster.api()), client.RbacAuthorizationV1Api(cluster.api())
-    core.create_namespaced_service_account(namespace, {"metadata": {"name": "step"}})
-    rbac.create_namespaced_role(namespace, {"metadata": {"name": "step"}, "rules": list(rules)})
-    subject = {"kind": "ServiceAccount", "name": "step", "namespace": namespace}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "step"}
-    rbac.create_namespaced_role_binding(
-        namespace, {"metadata": {"name": "step"}, "subjects": [subject], "roleRef": reference}
-    )
-    return "step"
+_METHODS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE", "deletecollection": "DELETE"}
+_FORBIDDEN = 403
 
 
 def kube_as(cluster, namespace, account, where=""):
     """The launcher's client with the account's token."""
-    asked = {"spec": {"expirationSeconds": 600, "audiences": []}}
-    core = client.CoreV1Api(cluster.api())
-    token = core.create_namespaced_service_account_token(account, namespace, asked).status.token
-    return Kube(cluster.api_as(token), where or namespace, outage_seconds=20, watch_seconds=1)
+    shown = cluster.api_as(token(cluster.api(), namespace, account_name(account)))
+    return Kube(shown, where or namespace, outage_seconds=20, watch_seconds=1)
+
+
+def answer(api, namespace, asked):
+    """Status of one call. What is refused is refused before anything else of the call is looked at."""
+    resource, _, sub = asked.resource.partition("/")
+    path = f"/apis/{asked.group}/{asked.version}" if asked.group else f"/api/{asked.version}"
+    path += "".join(f"/{part}" for part in ("namespaces", namespace, resource, asked.name, sub) if part)
+    query = [] if asked.verb in ("get", "list", "watch") else [("dryRun", "All")]
+    query += [("watch", "1"), ("timeoutSeconds", "1")] if asked.verb == "watch" else []
+    method = _METHODS.get(asked.verb, "GET")
+    kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+    options = {"query_params": query, "header_params": {"Accept": "application/json", "Content-Type": kind}}
+    options |= {"body": {} if method != "GET" else None, "auth_settings": ["BearerToken"], "_preload_content": False}
+    try:
+        response, status, _ = api.call_api(path, method, response_type="object", _request_timeout=20, **options)
+    except ApiException as error:
+        return error.status
+    response.close()
+    return status
 
 
 def job():
+    containers = [{"name": "ray-head", "image": "i"}]
     spec = {
         "entrypoint": "true",
         "suspend": True,
         "shutdownAfterJobFinishes": True,
-        "rayClusterSpec": {"headGroupSpec": {"template": {"spec": {}}}},
+        "rayClusterSpec": {"headGroupSpec": {"rayStartParams": {}, "template": {"spec": {"containers": containers}}}},
     }
-    spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"] = {"containers": [{"name": "ray-head", "image": "i"}]}
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "rights"}, "spec": spec}
 
 
-def use_every_right(kube):
+def test_launcher_does_its_work_with_the_rights_of_the_chart(cluster, namespace, chart):
+    install_accounts(cluster.api(), chart, namespace)
+    kube = kube_as(cluster, namespace, "pipeline")
     assert kube.create_job(job())
     assert kube.job("rights")
-    assert kube.jobs("") != []
+    assert [found["metadata"]["name"] for found in kube.jobs("")] == ["rights"]
     states = kube.follow_job("rights")
     assert [next(states)["metadata"]["name"] for _ in range(2)] == ["rights", "rights"]
     assert kube.pods("") == []
     assert kube.pod("nobody") is None
     assert isinstance(kube.events(("rights",)), list)
+    with pytest.raises(ApiException) as missing:
+        kube.core.read_namespaced_pod_log("nobody", namespace)
+    assert missing.value.status == 404
     kube.delete_job("rights", wait_seconds=0)
 
 
-def test_needed_rights_are_enough(cluster, namespace):
-    use_every_right(kube_as(cluster, namespace, grant(cluster, namespace, NEEDED)))
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_account_may_do_what_the_table_says_and_everything_else_is_refused(cluster, namespace, chart, account):
+    install_accounts(cluster.api(), chart, namespace)
+    api = cluster.api_as(token(cluster.api(), namespace, account_name(account)))
+    wrong = [
+        (asked, status)
+        for asked in questions()
+        if ((status := answer(api, namespace, asked)) != _FORBIDDEN) is not is_allowed(account, asked)
+    ]
+    assert wrong == []
 
 
-def test_account_may_not_read_secrets_nor_start_pods(cluster, namespace):
-    kube = kube_as(cluster, namespace, grant(cluster, namespace, NEEDED))
-    for call in (
-        lambda: kube.core.list_namespaced_secret(namespace),
-        lambda: kube.core.create_namespaced_pod(namespace, {"metadata": {"name": "x"}, "spec": {"containers": []}}),
-        lambda: kube.core.delete_namespaced_pod("x", namespace),
-        lambda: client.RbacAuthorizationV1Api(kube.core.api_client).list_namespaced_role(namespace),
-    ):
-        with pytest.raises(ApiException) as refusal:
-            call()
-        assert refusal.value.status == 403
+def test_verbs_that_only_kubeflow_knows_are_granted_to_the_trigger(cluster, namespace, chart):
+    """Kubeflow's own resources are served by its back end, which asks the API server for a review of each call."""
+    install_accounts(cluster.api(), chart, namespace)
+    reviews = client.AuthorizationV1Api(cluster.api())
+
+    def may(account, resource, verb):
+        kind, _, sub = resource.partition("/")
+        attributes = {"namespace": namespace, "group": "pipelines.kubeflow.org", "resource": kind, "verb": verb}
+        attributes |= {"subresource": sub} if sub else {}
+        user = f"system:serviceaccount:{namespace}:{account_name(account)}"
+        body = {"spec": {"user": user, "resourceAttributes": attributes}}
+        return reviews.create_subject_access_review(body).status.allowed
+
+    verbs = ("create", "get", "list", "update", "delete", "enable", "disable", "archive", "terminate", "retry")
+    resources = ("pipelines", "pipelines/versions", "experiments", "runs", "jobs")
+    for account in ACCOUNTS:
+        for resource in resources:
+            granted = ALLOWED.get((account, "pipelines.kubeflow.org", resource, ""), set())
+            assert {verb for verb in verbs if may(account, resource, verb)} == granted, (account, resource)
 
 
 @pytest.mark.parametrize(
@@ -93,49 +115,60 @@ def test_account_may_not_read_secrets_nor_start_pods(cluster, namespace):
         ("events", lambda kube: kube.events(("x",)), "list events"),
     ],
 )
-def test_missing_right_is_named(cluster, namespace, missing, call, words):
-    rules = [rule for rule in NEEDED if missing not in rule["resources"]]
-    kube = kube_as(cluster, namespace, grant(cluster, namespace, rules))
+def test_missing_right_is_named(cluster, namespace, chart, missing, call, words):
+    install_accounts(cluster.api(), chart, namespace, without=missing)
     with pytest.raises(PlatformError, match=f"not allowed to {words} in namespace {namespace}"):
-        call(kube)
+        call(kube_as(cluster, namespace, "pipeline"))
 
 
-def test_one_team_cannot_touch_the_other(cluster, namespace, other_namespace):
-    account = grant(cluster, namespace, NEEDED)
-    abroad = kube_as(cluster, namespace, account, where=other_namespace)
+@pytest.fixture
+def two_teams(cluster, namespace, other_namespace, chart):
+    """The chart's accounts in two namespaces, and in the second what the first must not see."""
+    for name in (namespace, other_namespace):
+        install_accounts(cluster.api(), chart, name)
+    core = client.CoreV1Api(cluster.api())
+    for secret in ("some", "mlpipeline-minio-artifact"):
+        body = {"metadata": {"name": secret}, "stringData": {"key": "of the other team"}}
+        core.create_namespaced_secret(other_namespace, body)
+    claim = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Mi"}},
+        "storageClassName": "none",
+    }
+    core.create_namespaced_persistent_volume_claim(other_namespace, {"metadata": {"name": "some"}, "spec": claim})
+    cluster.kube(other_namespace).create_job(job() | {"metadata": {"name": "some"}})
+    return namespace, other_namespace
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_one_team_reads_and_changes_nothing_of_the_other(cluster, two_teams, account):
+    """Secrets, artifacts (claims) and runs (RayJobs, Workflows, pods and their logs), whatever the verb."""
+    here, there = two_teams
+    api = cluster.api_as(token(cluster.api(), here, account_name(account)))
+    assert [asked for asked in questions() if answer(api, there, asked) != _FORBIDDEN] == []
+
+
+def test_launcher_says_that_another_namespace_is_not_its_own(cluster, two_teams):
+    here, there = two_teams
+    abroad = kube_as(cluster, here, "pipeline", where=there)
     for call in (
         lambda: abroad.create_job(job()),
         lambda: abroad.jobs(""),
         lambda: abroad.pods(""),
-        lambda: abroad.delete_job("rights", wait_seconds=0),
+        lambda: abroad.delete_job("some", wait_seconds=0),
     ):
-        with pytest.raises(PlatformError, match="not allowed"):
+        with pytest.raises(PlatformError, match=f"not allowed to .* in namespace {there}"):
             call()
-    with pytest.raises(ApiException) as refusal:
-        abroad.core.list_namespaced_secret(other_namespace)
-    assert refusal.value.status == 403
+    assert cluster.kube(there).job("some")
 
 
-def test_rights_of_the_chart_are_enough(cluster, namespace):
-    if not CHART.is_dir() or not shutil.which("helm"):
-        pytest.skip("the chart or helm is missing here")
-    command = ["helm", "template", "qwenops", str(CHART), "-n", namespace, "-f", str(CHART / "ci/kind-values.yaml")]
-    rendered = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert rendered.returncode == 0, rendered.stderr
-    documents = [d for d in yaml.safe_load_all(rendered.stdout) if d]
-    core, rbac = client.CoreV1Api(cluster.api()), client.RbacAuthorizationV1Api(cluster.api())
-    makers = {
-        "ServiceAccount": core.create_namespaced_service_account,
-        "Role": rbac.create_namespaced_role,
-        "RoleBinding": rbac.create_namespaced_role_binding,
-    }
-    for kind, make in makers.items():
-        for body in (d for d in documents if d["kind"] == kind and d["metadata"].get("namespace") in (None, namespace)):
-            make(namespace, body)
-    launching = {
-        d["metadata"]["name"]
-        for d in documents
-        if d["kind"] == "Role" and any("ray.io" in r["apiGroups"] and "create" in r["verbs"] for r in d["rules"])
-    }
-    (binding,) = [d for d in documents if d["kind"] == "RoleBinding" and d["roleRef"]["name"] in launching]
-    use_every_right(kube_as(cluster, namespace, binding["subjects"][0]["name"]))
+def test_no_account_sees_what_belongs_to_the_whole_cluster(cluster, namespace, chart):
+    install_accounts(cluster.api(), chart, namespace)
+    for account in ACCOUNTS:
+        core = client.CoreV1Api(cluster.api_as(token(cluster.api(), namespace, account_name(account))))
+        calls = (core.list_namespace, core.list_node, core.list_secret_for_all_namespaces, core.list_persistent_volume)
+        for call in calls:
+            with pytest.raises(ApiException) as refusal:
+                call()
+            assert refusal.value.status == _FORBIDDEN
+            assert json.loads(refusal.value.body)["reason"] == "Forbidden"
