@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.helm.pod_security import violations
 
 from qwenops.platform.ray_manifest import Identity, label_value, ray_job
 from qwenops.recipe.codec import canonical, decode
@@ -123,6 +124,29 @@ def test_placement_reaches_every_pod_and_groups_replace_what_they_set():
     assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}} in worker["volumes"]
     assert worker["containers"][0]["resources"]["limits"] == {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "2"}
     assert (group["minReplicas"], group["replicas"], group["maxReplicas"]) == (0, 2, 4)
+
+
+def pod_specs(made):
+    """Spec of every pod that the operator makes of a RayJob: head, workers, submitter."""
+    spec = made["spec"]
+    groups = [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups] + [spec["submitterPodTemplate"]["spec"]]
+
+
+@pytest.mark.parametrize("name", ["h200_node", "kind"])
+def test_pods_of_shipped_placements_are_admitted_to_a_restricted_namespace(name):
+    placement = by_name(name)
+    for area in placement.launchers:
+        cluster = placement.cluster(area)
+        assert cluster
+        assert [fault for spec in pod_specs(manifest(cluster)) for fault in violations(spec)] == []
+
+
+def test_autoscaler_beside_the_head_is_as_restricted_as_the_head():
+    cluster = by_name("kind").cluster("data")
+    assert cluster
+    options = manifest(cluster.model_copy(update={"autoscaling": "v2"}))["spec"]["rayClusterSpec"]["autoscalerOptions"]
+    assert options["securityContext"] == cluster.head.security_context != {}
 
 
 def test_queue_is_a_label_and_suspend_is_left_to_kueue():

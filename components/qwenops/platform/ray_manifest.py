@@ -107,7 +107,10 @@ def _ray_cluster(cluster: RayCluster, identity: Identity) -> Json:
         "workerGroupSpecs": [_workers(name, group, identity) for name, group in sorted(cluster.workers.items())],
     }
     if cluster.autoscaling != "off":
-        options = {"version": cluster.autoscaling, "idleTimeoutSeconds": cluster.idle_timeout_seconds}
+        options: Json = {"version": cluster.autoscaling, "idleTimeoutSeconds": cluster.idle_timeout_seconds}
+        if cluster.head.security_context:
+            # The autoscaler's container stands beside the head's and copies nothing of it.
+            options["securityContext"] = cluster.head.security_context
         spec |= {"enableInTreeAutoscaling": True, "autoscalerOptions": options}
     if cluster.gcs_fault_tolerance:
         spec["gcsFaultToleranceOptions"] = _fault_tolerance(cluster.gcs_fault_tolerance)

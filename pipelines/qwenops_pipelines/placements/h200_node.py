@@ -6,20 +6,28 @@ the head need no network between pods. Reports and registration run in the Kubef
 
 from qwenops.recipe.placement import Placement, RayCluster, RayGroup, Resources, Toleration, Volume
 from qwenops_pipelines.placements.environment import ENVIRONMENT
+from qwenops_pipelines.placements.restricted import RESTRICTED
 
 _HOUR = 3_600
 
 
 def h200_node() -> Placement:
     """Return the placement for a single GPU node; the image digest is set by whoever builds the image."""
-    cpu = RayCluster(head=RayGroup(resources=Resources(cpu="32", memory="128G")), queue="qwenops-cpu")
+    submitter = RayGroup(resources=Resources(cpu="100m", memory="512Mi"), security_context=RESTRICTED)
+    cpu = RayCluster(
+        head=RayGroup(resources=Resources(cpu="32", memory="128G"), security_context=RESTRICTED),
+        submitter=submitter,
+        queue="qwenops-cpu",
+    )
     gpu = RayCluster(
         head=RayGroup(
             resources=Resources(cpu="96", memory="1024G", accelerator="nvidia.com/gpu", num_accelerators=8),
             node_selector={"nvidia.com/gpu.product": "NVIDIA-H200"},
             tolerations=(Toleration(key="nvidia.com/gpu"),),
             shm_size="256Gi",
+            security_context=RESTRICTED,
         ),
+        submitter=submitter,
         num_workers=8,
         queue="qwenops-gpu",
         active_deadline_seconds=14 * 24 * _HOUR,

@@ -7,6 +7,7 @@ Every stage of a heavy area runs as a RayJob with one small pod, so the whole cl
 
 from qwenops.recipe.placement import Placement, RayCluster, RayGroup, Resources, Volume
 from qwenops_pipelines.placements.environment import ENVIRONMENT
+from qwenops_pipelines.placements.restricted import RESTRICTED
 
 _ROOT = "/mnt/qwenops"
 
@@ -18,8 +19,9 @@ def kind() -> Placement:
             resources=Resources(cpu="500m", memory="3Gi"),
             ray_start_params={"num-cpus": "2", "object-store-memory": "300000000"},
             shm_size="512Mi",
+            security_context=RESTRICTED,
         ),
-        submitter=RayGroup(resources=Resources(cpu="50m", memory="512Mi")),
+        submitter=RayGroup(resources=Resources(cpu="50m", memory="512Mi"), security_context=RESTRICTED),
         operator_seconds=120,
         pre_running_deadline_seconds=600,
         active_deadline_seconds=3_600,
