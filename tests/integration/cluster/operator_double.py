@@ -1,7 +1,8 @@
 """KubeRay and the garbage collector, played through the API where neither runs.
 
 A script is a list of steps for one RayJob: a dictionary is written to its status, a callable is called with its
-name. Foreground deletion needs a collector to take the last finalizer away; the double does that as well.
+name. Foreground deletion needs a collector to take the last finalizer away; the double does that as well. Where KubeRay
+runs, it leaves the jobs of `UnmindedKube` to the double.
 """
 
 import threading
@@ -11,8 +12,19 @@ from kubernetes import client
 from kubernetes.client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
+from qwenops.platform.kube import Json, Kube
+
 _PLACE = ("ray.io", "v1")
 _BLIP = (HTTPError, OSError)
+
+
+class UnmindedKube(Kube):
+    """The launcher's client, whose RayJobs name another controller than KubeRay; Kueue's is the only other allowed."""
+
+    def create_job(self, manifest: Json) -> bool:
+        """Create a RayJob that KubeRay does not look at."""
+        manifest["spec"]["managedBy"] = "kueue.x-k8s.io/multikueue"
+        return super().create_job(manifest)
 
 
 class OperatorDouble(threading.Thread):

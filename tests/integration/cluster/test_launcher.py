@@ -1,7 +1,7 @@
 """The launcher on a real API server: through every phase and reason, adoption, deletion; with KubeRay where it runs.
 
-The scripted tests use a double, and so need a cluster that no operator minds. In those with real pods KubeRay acts
-where it runs, `PodOperator` else.
+In the scripted tests a double plays KubeRay's part, also where KubeRay runs. In those with real pods KubeRay acts where
+it runs, `PodOperator` else.
 """
 
 import contextlib
@@ -11,11 +11,12 @@ import time
 
 import pytest
 from kubernetes import client
-from tests.integration.cluster.operator_double import OperatorDouble
+from tests.integration.cluster.operator_double import OperatorDouble, UnmindedKube
 
 from qwenops.errors import PlatformError, QwenOpsError
 from qwenops.platform import run_stage
 from qwenops.platform.context import RunContext
+from qwenops.platform.kube_logs import SUBMITTER
 from qwenops.platform.ray_job import RayJobLauncher, release_run
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.schema import resolve
@@ -42,11 +43,19 @@ def jobs(cluster, namespace):
     return cluster.kube(namespace).jobs("")
 
 
+def unminded(cluster, namespace):
+    return UnmindedKube(cluster.api(), namespace, outage_seconds=60, watch_seconds=2)
+
+
+@pytest.fixture
+def kube(cluster, namespace):
+    """The launcher's client for jobs that the double minds."""
+    return unminded(cluster, namespace)
+
+
 @pytest.fixture
 def scripted(cluster, namespace):
-    """Starts a double with scripts; for a cluster whose own operator stays out of it."""
-    if cluster.has_operator:
-        pytest.skip("the cluster's own KubeRay would play its part beside the double")
+    """Starts a double with scripts."""
 
     def start(*scripts):
         return OperatorDouble(cluster.api(), namespace, *scripts)
@@ -65,15 +74,13 @@ def driver_of(cluster, namespace):
     return drive
 
 
-def test_every_phase_to_success(cluster, namespace, counter, scripted, ray_cluster):
+def test_every_phase_to_success(cluster, namespace, kube, counter, scripted, ray_cluster):
     drive = driver_of(cluster, namespace)
     phases = [{"jobDeploymentStatus": phase} for phase in ("Suspending", "Suspended", "", "Waiting", "Retrying", "")]
     with scripted([INITIALIZING, *phases, INITIALIZING, RUNNING, drive, COMPLETE]):
-        published = RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(
-            message(value=4), context_in(counter, "run-1")
-        )
+        published = RayJobLauncher(kube, ray_cluster).launch(message(value=4), context_in(counter, "run-1"))
     assert (published.path / "value.txt").read_text() == "4"
-    assert jobs(cluster, namespace) == []
+    assert kube.jobs("") == []
 
 
 @pytest.mark.parametrize(
@@ -89,7 +96,7 @@ def test_every_phase_to_success(cluster, namespace, counter, scripted, ray_clust
     ],
     ids=lambda end: end.get("reason") or end["jobStatus"],
 )
-def test_every_terminal_reason_is_told_and_leaves_nothing(cluster, namespace, counter, scripted, ray_cluster, end):
+def test_every_terminal_reason_is_told(cluster, namespace, kube, counter, scripted, ray_cluster, end):
     def complain(name):
         core = client.CoreV1Api(cluster.api())
         involved = {"kind": "RayJob", "apiVersion": "ray.io/v1", "name": name, "namespace": namespace}
@@ -97,29 +104,29 @@ def test_every_terminal_reason_is_told_and_leaves_nothing(cluster, namespace, co
         core.create_namespaced_event(namespace, {"metadata": {"name": f"{name}.{time.time_ns():x}"}} | facts)
 
     with scripted([INITIALIZING, complain, end]), pytest.raises(PlatformError) as error:
-        RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(message(), context_in(counter, "run-1"))
+        RayJobLauncher(kube, ray_cluster).launch(message(), context_in(counter, "run-1"))
     assert (end.get("reason") or "Stopped") in str(error.value)
     assert "what went wrong" in str(error.value)
-    assert jobs(cluster, namespace) == []
+    assert kube.jobs("") == []
 
 
-def test_restarted_step_adopts_its_job(cluster, namespace, counter, scripted, ray_cluster):
+def test_restarted_step_adopts_its_job(cluster, namespace, kube, counter, scripted, ray_cluster):
     go = threading.Event()
     script = [INITIALIZING, RUNNING, lambda _: go.wait(60), driver_of(cluster, namespace), COMPLETE]
     context = context_in(counter, "run-1")
     with scripted(script) as double:
-        first = RayJobLauncher(cluster.kube(namespace), ray_cluster)
+        first = RayJobLauncher(unminded(cluster, namespace), ray_cluster)
         threading.Thread(target=first.launch, args=(message(value=4), context), daemon=True).start()
         while not double.seen:
             time.sleep(0.05)
         threading.Timer(1, go.set).start()
-        published = RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(message(value=4), context)
+        published = RayJobLauncher(kube, ray_cluster).launch(message(value=4), context)
     assert (published.path / "value.txt").read_text() == "4"
     assert len(double.seen) == 1
-    assert jobs(cluster, namespace) == []
+    assert kube.jobs("") == []
 
 
-def test_api_server_restart_in_the_middle_of_a_watch(cluster, namespace, counter, scripted, ray_cluster):
+def test_api_server_restart_in_the_middle_of_a_watch(cluster, namespace, kube, counter, scripted, ray_cluster):
     if cluster.plane is None:
         pytest.skip("the API server of a cluster from outside is not ours to restart")
     plane = cluster.plane
@@ -130,17 +137,14 @@ def test_api_server_restart_in_the_middle_of_a_watch(cluster, namespace, counter
         plane.start_server()
 
     with scripted([INITIALIZING, RUNNING, restart, driver_of(cluster, namespace), COMPLETE]) as double:
-        published = RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(
-            message(value=4), context_in(counter, "run-1")
-        )
+        published = RayJobLauncher(kube, ray_cluster).launch(message(value=4), context_in(counter, "run-1"))
     assert (published.path / "value.txt").read_text() == "4"
     assert len(double.seen) == 1
-    assert jobs(cluster, namespace) == []
+    assert kube.jobs("") == []
 
 
-def test_watch_from_forgotten_history_goes_on(cluster, namespace, scripted, ray_cluster):
+def test_watch_from_forgotten_history_goes_on(cluster, namespace, kube, scripted, ray_cluster):
     """Version 1 is older than what a server keeps in memory: it answers 410, and following reads anew."""
-    kube = cluster.kube(namespace)
     body = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "old"}, "spec": {"suspend": True}}
     kube.create_job(body)
     real, versions = kube._watch_job, iter(["1"])
@@ -155,8 +159,7 @@ def test_watch_from_forgotten_history_goes_on(cluster, namespace, scripted, ray_
     assert seen[-1] == "Complete"
 
 
-def test_exit_handler_leaves_nothing_of_a_run(cluster, namespace, ray_cluster, scripted):
-    kube = cluster.kube(namespace)
+def test_exit_handler_leaves_nothing_of_a_run(cluster, namespace, kube, ray_cluster, scripted):
     for name, run in (("a", "run-1"), ("b", "run-1"), ("c", "run-2")):
         meta = {"name": name, "labels": {"qwenops.io/run": run}}
         body = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": meta, "spec": {"suspend": True}}
@@ -174,6 +177,15 @@ def collect_task(stage="data.collect"):
 def pods(cluster, namespace):
     found = client.CoreV1Api(cluster.api()).list_namespaced_pod(namespace).items
     return [pod for pod in found if not pod.metadata.deletion_timestamp]
+
+
+def running(cluster, namespace, container):
+    """Names of running pods by their container, whatever an operator calls the pods."""
+    return [
+        pod.metadata.name
+        for pod in pods(cluster, namespace)
+        if pod.status.phase == "Running" and container in [found.name for found in pod.spec.containers]
+    ]
 
 
 def wait_for(found, seconds=300):
@@ -197,13 +209,8 @@ def test_lost_head_pod_starts_the_job_again(cluster, namespace, real, ray_cluste
     lost = []
 
     def lose_head():
-        def submitter_runs():
-            return [
-                p for p in pods(cluster, namespace) if "submitter" in p.metadata.name and p.status.phase == "Running"
-            ]
-
-        wait_for(submitter_runs)
-        (head,) = [p.metadata.name for p in pods(cluster, namespace) if "-head" in p.metadata.name]
+        wait_for(lambda: running(cluster, namespace, SUBMITTER))
+        (head,) = running(cluster, namespace, "ray-head")
         client.CoreV1Api(cluster.api()).delete_namespaced_pod(head, namespace, grace_period_seconds=0)
         lost.append(head)
 

@@ -8,7 +8,7 @@ from qwenops.errors import PlatformError
 from qwenops.platform.ray_manifest import Identity, ray_job
 from qwenops_pipelines.placements import by_name
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def manifest(ray_cluster, name="collect"):
