@@ -2,7 +2,7 @@
 
 Corpora are synthesised by seed from sentences of real text: new documents of known size, one in ten a near copy of an
 earlier one (a sentence replaced), one in twenty an exact one. Memory is the sum of proportional set sizes over the
-stage's process and all below it, Ray's daemons, workers and object store included, looked at four times a second.
+stage's process and all below it, Ray's daemons, workers and object store included, looked at twice a second.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 _PART_BYTES = 8_000_000
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.5
 _NEAR, _EXACT = 0.1, 0.05
 _REMEMBERED = 10_000
 # Part of every million that a worker meets before it is timed.
@@ -286,7 +286,7 @@ def _work(name: str, source: Path, out: Path) -> tuple[Any, list[str] | None]:
     from qwenops.data.decontaminate.run import _matches_of_part
     from qwenops.data.dedup.config import DedupConfig
     from qwenops.data.quality.config import QualityConfig
-    from qwenops.data.quality.run import _rule_part
+    from qwenops.data.quality.passes import rule_part
     from qwenops.data.tokenizer.bpe import save, train
     from qwenops.data.tokens.run import _COLUMNS, _encode_part
     from qwenops.tasks.evalsets import load
@@ -294,7 +294,7 @@ def _work(name: str, source: Path, out: Path) -> tuple[Any, list[str] | None]:
     out.mkdir(parents=True, exist_ok=True)
     match name:
         case "quality":
-            return partial(_rule_part, config=QualityConfig()), None
+            return partial(rule_part, config=QualityConfig()), None
         case "dedup":
             return partial(_keys_of_part, config=DedupConfig()), ["id", "text", "quality"]
         case "decontaminate":
