@@ -26,6 +26,7 @@ class _Reader(nn.Module):
     def __init__(self, vocabulary: int, digits: list[int], wrong: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.eye(vocabulary))
+        self.config = types.SimpleNamespace(_attn_implementation="sdpa")
         self.digits, self.wrong = set(digits), wrong
 
     def get_output_embeddings(self):
