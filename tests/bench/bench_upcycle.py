@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 from qwenops.contracts.tokens import TokenShards
 from qwenops.model.checkpoints import load_model
 from qwenops.model.routing import watch_routers
-from qwenops.model.sizes import Experts, Size
+from qwenops.model.sizes import Size
 from qwenops.model.upcycling import Upcycling, upcycle
+from qwenops.model.warm_start import describe
 from qwenops.pretraining.held_out import text_rows
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.pretraining.upcycle.continued import balanced_language_modelling, spread_batches
@@ -31,21 +32,6 @@ from qwenops.training.parallel import place
 from qwenops_pipelines.recipes.tiny import UPCYCLE
 
 Curve = list[tuple[float, float]]
-
-
-def size_of(model: PreTrainedModel, experts: Experts | None) -> Size:
-    """Dimensions of a Qwen2 or, with `experts`, of the mixture made from it."""
-    config = model.config
-    return Size(
-        hidden_size=config.hidden_size,
-        num_layers=config.num_hidden_layers,
-        num_query_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        intermediate_size=config.intermediate_size,
-        vocab_rows=config.vocab_size,
-        tied_embeddings=config.tie_word_embeddings,
-        experts=experts,
-    )
 
 
 def curve(
@@ -73,8 +59,8 @@ def measure(options: argparse.Namespace, seed: int, config: UpcycleConfig) -> di
     how = Upcycling(config.experts, config.reinit_ratio, config.granularity, options.start, seed)
     moe = upcycle(dense, how)
     costs = {
-        "moe": flops_per_token(size_of(dense, config.experts), config.length),
-        "dense": flops_per_token(size_of(dense, None), config.length),
+        name: flops_per_token(Size.model_validate(describe(dense.config) | {"experts": experts}), config.length)
+        for name, experts in (("moe", config.experts), ("dense", None))
     }
     longer = round(options.steps * costs["moe"] / costs["dense"])
     trainings = {

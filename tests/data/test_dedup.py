@@ -15,6 +15,7 @@ from qwenops.data.dedup.config import DedupConfig
 from qwenops.data.dedup.duplicates import save_numbers
 from qwenops.data.dedup.minhash import band_keys, exact_key, jaccard, shingles, signatures
 from qwenops.data.dedup.planted import perturb, plant_and_score
+from qwenops.data.dedup.ranges import ranges_for
 from qwenops.data.dedup.search import Search
 from qwenops.data.dedup.shingles import find_words, normalised, shingle
 from qwenops.data.spans import Texts
@@ -271,3 +272,12 @@ def test_what_is_removed_depends_on_the_documents_alone(copies, parts, rows_of_r
     gone = {row["id"] for row in one}
     assert gone.isdisjoint(row["survivor"] for row in one)
     assert len({texts[number] for number, _ in copies}) <= len(made) - len(gone)
+
+
+@pytest.mark.parametrize("rows", [1, 1000, 1001, 16_000])
+def test_ranges_cover_all_keys_once_and_hold_about_as_many_each(rows):
+    keys = np.sort(np.random.default_rng(0).integers(0, 2**64, rows, dtype=np.uint64))
+    ranges = ranges_for(rows, 1000)
+    slices = [ranges.slice_of(name, keys) for name in ranges.names]
+    assert [place for here in slices for place in range(here.start, here.stop)] == list(range(rows))
+    assert max(here.stop - here.start for here in slices) < 1.2 * 1000

@@ -103,8 +103,9 @@ def footprint(
     logits = _loss_bytes(size, tokens, width)
     accumulate = bool(config.micro_batch_tokens) if accumulate is None else accumulate
     gradients = _FLOAT * total // shards
-    again = tokens * _again_per_token(size, config, width, device) + _FLOAT * head // shards
-    again = again if config.recompute == "layers" else 0
+    again = 0
+    if config.recompute == "layers":
+        again = tokens * _again_per_token(size, config, width, device) + _FLOAT * head // shards
     return Footprint(
         weights=_FLOAT * total // shards + (_FLOAT * total // size.num_layers if shards > 1 else 0),
         gradients=gradients,
@@ -125,7 +126,7 @@ def _loss_bytes(size: Size, tokens: int, width: int) -> int:
     return largest + (_FLOAT + cast) * head + _FLOAT * tokens * size.hidden_size
 
 
-def _kept_per_token(size: Size, config: TrainingConfig, width: int, device: str, recompute: str = "") -> int:
+def _kept_per_token(size: Size, config: TrainingConfig, width: int, device: str) -> int:
     """Bytes that one layer keeps of one token.
 
     Kept by: two norms (input, normalised, scaled), rotated queries and keys, values, the attention's result and its
@@ -135,14 +136,13 @@ def _kept_per_token(size: Size, config: TrainingConfig, width: int, device: str,
     """
     hidden, queries = size.hidden_size, size.num_query_heads * size.head_size
     keys = queries if config.attention == "by_document" else size.num_kv_heads * size.head_size
-    recompute = recompute or config.recompute
-    if recompute == "layers":
+    if config.recompute == "layers":
         return _FLOAT * hidden
     wide = 4 * _feed_forward_width(size)
     matrices = width * (2 * queries + 2 * keys)
     if config.attention == "by_document" and device == "cpu" and width != _FLOAT:
         matrices = _FLOAT * (2 * queries + 2 * keys) + width * queries
-    if recompute == "matmuls":
+    if config.recompute == "matmuls":
         return _FLOAT * hidden + matrices + width * (2 * hidden + wide // 2) + _FLOAT * size.num_query_heads
     scaled = 2 if width == _FLOAT else 5
     return _FLOAT * 4 * hidden + matrices + width * (scaled * hidden + wide) + _FLOAT * size.num_query_heads
@@ -150,7 +150,8 @@ def _kept_per_token(size: Size, config: TrainingConfig, width: int, device: str,
 
 def _again_per_token(size: Size, config: TrainingConfig, width: int, device: str) -> int:
     """Bytes of one layer computed again, with the three gradients of feed-forward width on the way back."""
-    return _kept_per_token(size, config, width, device, "none") + 3 * width * _feed_forward_width(size)
+    whole = config.model_copy(update={"recompute": "none"})
+    return _kept_per_token(size, whole, width, device) + 3 * width * _feed_forward_width(size)
 
 
 def _feed_forward_width(size: Size) -> int:

@@ -6,6 +6,7 @@ their pairs are thinned in the same way every time.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def distinct(edges: Edges) -> Edges:
     return np.stack([packed // base, packed % base], axis=1)
 
 
-def places_in(ascending: Numbers, values: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
+def places_in(ascending: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[np.bool_], Numbers]:
     """Which of the values are in an ascending array, and where (for those that are not, where they would stand)."""
     places = np.searchsorted(ascending, values)
     inside = places < len(ascending)

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qwenops.contracts.document import DOCUMENT_SCHEMA, read_part, write_part
+from qwenops.data.dedup.clusters import places_in
 from qwenops.data.dedup.config import ParagraphsConfig
 from qwenops.data.dedup.paragraphs import Paragraphs, find_paragraphs, paragraph_at, without
 from qwenops.data.dedup.ranges import ROWS_OF_RANGE, KeyRanges, ranges_for
@@ -106,10 +107,9 @@ class Repeats:
         for piece in ranges.names:
             known, owner, _ = np.load(self.scratch / f"{turn}-joined" / f"{piece}.npy", mmap_mode="r")
             here = ranges.slice_of(piece, keys)
-            place = np.searchsorted(known, keys[here])
-            inside = np.flatnonzero(place < len(known))
-            place, rows = place[inside], inside + here.start
-            sorted_mask[rows] = (known[place] == keys[rows]) & (owner[place] < numbers[rows])
+            inside, places = places_in(known, keys[here])
+            rows = here.start + np.flatnonzero(inside)
+            sorted_mask[rows] = owner[places[inside]] < numbers[rows]
         mask = np.empty(len(keys), dtype=bool)
         mask[order] = sorted_mask
         return mask
