@@ -55,7 +55,8 @@ class Dashboard:
         )
         self._loop, self._ready = asyncio.new_event_loop(), threading.Event()
         self.port = 0
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         assert self._ready.wait(20)
 
     def end(self, status: str) -> None:
@@ -63,13 +64,14 @@ class Dashboard:
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(20)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         app = web.Application()
         app.router.add_get("/api/jobs/{job}/logs/tail", self._tail)
         app.router.add_get("/api/jobs/{job}", self._job)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         self._loop.run_until_complete(runner.setup())
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -77,6 +79,8 @@ class Dashboard:
         self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", self.port).start())
         self._ready.set()
         self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
 
     async def _job(self, request: web.Request) -> web.Response:
         if request.match_info["job"] != "j":

@@ -1,5 +1,6 @@
 """What is logged while a stage runs is one JSON object a line, where the context says, without a secret."""
 
+import gc
 import json
 import logging
 import warnings
@@ -10,6 +11,12 @@ from qwenops.platform import logs
 from qwenops.platform.context import RunContext
 
 SECRET = "hunter2-hunter2"  # pragma: allowlist secret
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """The collector warns of what another test left open whenever it runs: before these tests, not within them."""
+    gc.collect()
 
 
 @pytest.fixture

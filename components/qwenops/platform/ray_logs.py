@@ -60,6 +60,8 @@ class DriverFollower(Follower):
                     self.log.append(_now(), line)
         finally:
             socket.close(timeout=0)
+            # After the other side's close frame `close` does nothing and would leave the socket to the collector.
+            socket.shutdown()
         return self.stopped.is_set() or self._ended()
 
     def _lines(self, socket: websocket.WebSocket) -> Iterator[str]:
