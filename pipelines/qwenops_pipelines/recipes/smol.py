@@ -52,6 +52,7 @@ def _training(steps: int, batch_tokens: int, learning_rate: float) -> TrainingCo
         warmup_steps=2,
         schedule="linear",
         checkpoint_every_steps=10,
+        micro_batch_tokens=4096,
     )
 
 
@@ -75,7 +76,7 @@ def smol() -> Recipe:
             "extend": ExtendConfig(
                 phases=(Phase(length=16_384, steps=8),),
                 rope_theta=_DOUBLED_BASE,
-                training=_training(8, 16_384, 3e-5),
+                training=_training(8, 16_384, 3e-5).model_copy(update={"recompute": "layers"}),
                 evaluation_tokens=16_384,
                 evaluation_needles=4,
             ),
