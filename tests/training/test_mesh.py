@@ -82,10 +82,10 @@ def _work(rank, size, folder, parallel, tied, config, state, seed):
     dist.destroy_process_group()
 
 
-def _on_workers(size, folder, parallel, *, tied=True, config=CONFIG, state=None, seed=0):
+def _on_workers(size, folder, parallel, *, tied=True, config=CONFIG, state=None, seed=0, work=_work):
     fork = multiprocessing.get_context("fork")
     arguments = [(rank, size, folder, parallel, tied, config, state, seed) for rank in range(size)]
-    workers = [fork.Process(target=_work, args=each) for each in arguments]
+    workers = [fork.Process(target=work, args=each) for each in arguments]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -140,6 +140,19 @@ def test_loop_resumes_on_another_number_of_workers(tmp_path, before, after):
             runs.append(_on_workers(size, tmp_path, ParallelConfig(), state=state, seed=number))
         assert [folder.name for folder in published(state)] == ["step-000000002"]
     _same(runs[1] | {"norms": runs[0]["norms"]}, runs[0])
+
+
+def _say_why_not(rank, size, folder, parallel, tied, config, state, seed):
+    with pytest.raises(RecipeError, match="does not reach over the workers that share a row") as caught:
+        _work(rank, size, folder, parallel, tied, config, state, seed)
+    if rank == 0:
+        torch.save({"found": caught.value.found}, folder / "out.pt")
+
+
+def test_attention_by_document_is_refused_where_workers_share_a_row(tmp_path):
+    config = CONFIG.model_copy(update={"attention": "by_document"})
+    found = _on_workers(2, tmp_path, ParallelConfig(context=2), config=config, work=_say_why_not)
+    assert found == {"found": "by_document with context 2"}
 
 
 QWEN = Qwen2Config(num_attention_heads=14, num_key_value_heads=2, intermediate_size=4864, hidden_size=896)

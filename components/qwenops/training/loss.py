@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from qwenops.model.documents import borders
@@ -66,26 +66,6 @@ def token_log_probs(hidden: Tensor, lm_head_weight: Tensor, labels: Tensor, chun
     ]
     found = torch.cat(pieces) if pieces else flat.new_zeros(0, dtype=torch.float32)
     return torch.zeros(labels.shape, dtype=torch.float32, device=hidden.device).masked_scatter(keep, found)
-
-
-def sequence_log_probs(
-    model: nn.Module,
-    input_ids: Tensor,
-    labels: Tensor,
-    attention_mask: Tensor | None = None,
-    position_ids: Tensor | None = None,
-) -> Tensor:
-    """Summed (not averaged) log-probability of each row's labels: [rows], fp32, differentiable.
-
-    Args:
-        model: A `*ForCausalLM`; its decoder body and its output weight are used, its `forward` is not.
-        input_ids: int64 [rows, length].
-        labels: int64 [rows, length], already shifted, `IGNORED` on the prompt and on padding.
-        attention_mask: 1 for real tokens, 0 for padding; None when there is none.
-        position_ids: Positions, where they differ from 0..length-1.
-    """
-    hidden = hidden_states(model, input_ids, attention_mask, position_ids)
-    return token_log_probs(hidden, output_weight(model), labels).sum(-1)
 
 
 def hidden_states(
