@@ -108,13 +108,20 @@ def _preferences(recipe: Recipe) -> Iterator[Workload]:
     for name, pairs in (phases | {"reward": reward.pairs}).items():
         steps = max(pairs // reward.pairs_per_step, 1)
         rows = 2 * reward.pairs_per_step
-        yield Workload(name, size, reward.training, reward.max_length_tokens, rows, steps, note=full)
+        yield Workload(name, size, _in_passes(reward.training), reward.max_length_tokens, rows, steps, note=full)
     steps = dpo.training.steps if dpo.budget == "steps" else 0
     note = full if steps else f"{dpo.epochs} epochs of the pairs, whose number the data decides"
-    yield Workload("dpo", size, dpo.training, dpo.max_length_tokens, 2 * dpo.pairs_per_step, steps, 1, note=note)
+    rows = 2 * dpo.pairs_per_step
+    yield Workload("dpo", size, _in_passes(dpo.training), dpo.max_length_tokens, rows, steps, 1, note=note)
     pairs = online.episodes * online.prompts_per_episode
     steps = max(pairs // online.pairs_per_step, 1)
     # Reference pass, and sampling counted as one forward pass of every sample.
     passes = 1 + online.samples // 2
     rows = 2 * online.pairs_per_step
-    yield Workload("online", size, online.training, online.max_length_tokens, rows, steps, passes, note=full)
+    loop = _in_passes(online.training)
+    yield Workload("online", size, loop, online.max_length_tokens, rows, steps, passes, note=full)
+
+
+def _in_passes(training: TrainingConfig) -> TrainingConfig:
+    """The loop with the bound on one forward pass that pairs always have."""
+    return training.model_copy(update={"micro_batch_tokens": training.pair_tokens})

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.training.counting import tiny_model
 
 from qwenops.alignment.examples import (
     Pair,
@@ -10,10 +11,13 @@ from qwenops.alignment.examples import (
     pair_stream,
     split_sides,
 )
+from qwenops.alignment.objectives import dpo_objective
 from qwenops.contracts.conversation import answer, ask
 from qwenops.errors import ContractError
 from qwenops.generation.chat import render
 from qwenops.training.batching import Example
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import fit
 
 
 def targets(tokenizer, example):
@@ -68,19 +72,44 @@ def test_pair_batch_holds_chosen_above_rejected_with_their_references():
 
 def test_micro_batches_keep_every_pair_and_bound_the_tokens():
     pairs = [pair(length) for length in (4000, 10, 4000, 10, 20)]
-    batches = micro_batches(pairs, pad_id=0)
+    batches = micro_batches(pairs, 0, 16_384)
     assert sum(batch["loss_weight"] for batch in batches) == 5
     assert all(batch["input_ids"].numel() <= 16_384 for batch in batches)
     assert len(batches) < 5
+    assert [len(batch["input_ids"]) for batch in micro_batches(pairs, 0, 8_000)] == [6, 2, 2]
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [0, 12, 40])
+def test_passes_of_few_tokens_leave_pairs_whole_and_the_gradient_as_it_was(micro_batch_tokens):
+    pairs = [pair(length, (-1.0, -2.0)) for length in (3, 4, 5, 9)]
+    config = TrainingConfig(
+        steps=1, batch_tokens=1, precision="fp32", warmup_steps=0, micro_batch_tokens=micro_batch_tokens
+    )
+
+    def gradients(config):
+        model, seen = tiny_model(), []
+
+        def objective(model, batch):
+            seen.append(batch["input_ids"].shape)
+            return dpo_objective(0.1, 0.0)(model, batch)
+
+        fit(model, objective, lambda _: pair_stream(pairs, 4, 0, config.pair_tokens, seed=1), config)
+        return seen, [parameter.grad for parameter in model.parameters()]
+
+    seen, found = gradients(config)
+    assert all(rows % 2 == 0 for rows, _ in seen)
+    assert len(seen) == {0: 1, 12: 4, 40: 2}[micro_batch_tokens]
+    _, whole = gradients(config.model_copy(update={"micro_batch_tokens": 0}))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, whole, strict=True))
 
 
 def test_pair_stream_takes_every_pair_once_per_epoch_and_resumes_anywhere():
     pairs = [pair(length) for length in range(3, 9)]
-    steps = [step for step, _ in zip(pair_stream(pairs, 2, 0, seed=1), range(6), strict=False)]
+    steps = [step for step, _ in zip(pair_stream(pairs, 2, 0, 16_384, seed=1), range(6), strict=False)]
 
     sizes = sorted(
         int(n) for step in steps[:3] for batch in step for n in split_sides(batch["attention_mask"].sum(1))[0]
     )
     assert sizes == [3, 4, 5, 6, 7, 8]
-    resumed = next(pair_stream(pairs, 2, 0, seed=1, start_step=4))
+    resumed = next(pair_stream(pairs, 2, 0, 16_384, seed=1, start_step=4))
     assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(resumed, steps[4], strict=True))

@@ -21,7 +21,6 @@ from qwenops.model.checkpoints import END_OF_TEXT, IM_END
 from qwenops.training.batching import Example, pad_batch
 from qwenops.training.fit import Batch
 
-_MICRO_BATCH_TOKENS = 16_384
 # A row may be padded to this many times its length and a few tokens: beyond it another forward pass is cheaper.
 _MOST_PADDING, _FREE_PADDING = 1.25, 8
 
@@ -106,12 +105,12 @@ def pair_batch(pairs: Sequence[Pair], pad_id: int) -> Batch:
     return batch | {"reference": torch.tensor(references), "loss_weight": float(len(pairs))}
 
 
-def micro_batches(pairs: Sequence[Pair], pad_id: int) -> list[Batch]:
-    """One step's pairs as padded batches of pairs of similar length, each within a bound of tokens."""
+def micro_batches(pairs: Sequence[Pair], pad_id: int, most_tokens: int) -> list[Batch]:
+    """One step's pairs as padded batches of pairs of similar length, each of at most `most_tokens` or of one pair."""
     groups: list[list[Pair]] = []
     for pair in sorted(pairs, key=lambda item: item.size):
         last = groups[-1] if groups else []
-        fits = pair.size * 2 * (len(last) + 1) <= _MICRO_BATCH_TOKENS
+        fits = pair.size * 2 * (len(last) + 1) <= most_tokens
         if last and fits and pair.size <= last[0].size * _MOST_PADDING + _FREE_PADDING:
             last.append(pair)
         else:
@@ -123,6 +122,7 @@ def pair_stream(
     pairs: Sequence[Pair],
     pairs_per_step: int,
     pad_id: int,
+    most_tokens: int,
     seed: int,
     start_step: int = 0,
     shares: np.ndarray | None = None,
@@ -133,6 +133,7 @@ def pair_stream(
         pairs: At least one.
         pairs_per_step: Pairs of one step.
         pad_id: Fills the rows.
+        most_tokens: Of one forward pass, see `TrainingConfig.pair_tokens`.
         seed: Seeds the order.
         start_step: Where to begin.
         shares: Probability of each pair for sampling with replacement; None takes every pair once per epoch.
@@ -143,7 +144,7 @@ def pair_stream(
         else:
             first = step * pairs_per_step
             chosen = [_of_epoch(index, len(pairs), seed) for index in range(first, first + pairs_per_step)]
-        yield micro_batches([pairs[index] for index in chosen], pad_id)
+        yield micro_batches([pairs[index] for index in chosen], pad_id, most_tokens)
 
 
 def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -12,8 +12,7 @@ from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batches, FitHooks, FitResult, Objective, StepReport, fit
 from qwenops.training.parallel import place
-from qwenops.training.precision import autocast
-from qwenops.training.threads import remembered_threads
+from qwenops.training.threads import training_threads
 
 Item = TypeVar("Item")
 
@@ -73,7 +72,7 @@ def train(
         optimizer: As for `fit`.
         curve_every_steps: Steps between the points of the curves.
     """
-    remembered_threads(stage.scratch / "threads", lambda: _probe(model, objective, batches, config))
+    training_threads(stage.scratch / "threads", model, objective, batches, config)
     with stage.progress(config.steps, "steps") as progress:
 
         def on_step(report: StepReport) -> None:
@@ -112,13 +111,3 @@ def _record(stage: Stage, name: str, report: StepReport) -> None:
     stage.curve(f"gradient_norm.{name}", report.step, report.gradient_norm)
     for fact, value in report.facts.items():
         stage.curve(f"{fact}.{name}", report.step, value)
-
-
-def _probe(model: nn.Module, objective: Objective, batches: Batches, config: TrainingConfig) -> None:
-    """One forward and backward pass, whose gradients are thrown away: what the thread count is measured with."""
-    batch = next(batches(0))
-    first = batch if isinstance(batch, dict) else batch[0]
-    with autocast(model, config.precision):
-        loss, _ = objective(model, first)
-    loss.backward()
-    model.zero_grad(set_to_none=True)

@@ -13,8 +13,7 @@ from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitHooks, FitResult, StepReport, fit
 from qwenops.training.objective import language_modelling, text_objective
 from qwenops.training.parallel import is_distributed, is_sharded, place, token_workers, whole_state
-from qwenops.training.precision import autocast
-from qwenops.training.threads import remembered_threads
+from qwenops.training.threads import training_threads
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: St
     leader = place().rank == 0
     threads = torch.get_num_threads()
     if not is_distributed():
-        threads = remembered_threads(stage.scratch / "threads", lambda: _probe(model, source, config))
+        file, last = stage.scratch / "threads", source.steps - 1
+        threads = training_threads(file, model, language_modelling, batches, config, step=last)
     began_at = 0
     with stage.progress(source.batch_tokens * source.steps, "tokens") as progress:
 
@@ -77,12 +77,3 @@ def unsharded(model: PreTrainedModel) -> PreTrainedModel:
     copy.load_state_dict(state, assign=True, strict=False)
     copy.tie_weights()
     return copy
-
-
-def _probe(model: nn.Module, source: RowSource, config: TrainingConfig) -> None:
-    """One forward and backward pass of the last phase, for the thread measurement; its gradients are dropped."""
-    batch = next(source.batches()(source.steps - 1))
-    with autocast(model, config.precision):
-        loss, _ = language_modelling(model, batch)  # type: ignore[arg-type]
-    loss.backward()
-    model.zero_grad(set_to_none=True)

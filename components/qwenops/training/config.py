@@ -7,6 +7,8 @@ from pydantic import Field
 from qwenops.errors import RecipeError
 from qwenops.recipe.config import Config
 
+_PAIR_TOKENS = 16_384
+
 
 class TrainingConfig(Config):
     """Steps, schedule, optimiser and precision of one call of `training.fit.fit`.
@@ -41,7 +43,9 @@ class TrainingConfig(Config):
         description="Autocast type, fp32 where the processor only emulates bf16; house choice: Qwen1 used bf16.",
     )
     micro_batch_tokens: int = Field(
-        0, ge=0, description="Most tokens of one forward pass, 0 for a whole step; house choice: set by the memory."
+        0,
+        ge=0,
+        description="Most tokens of one forward pass; house choice: 0, a whole step, and 16,384 where a step is pairs.",
     )
     z_loss: float = Field(
         0.0, ge=0, description="Weight of the squared log-partition; house choice: 0, it is no part of the recipe."
@@ -76,6 +80,11 @@ class TrainingConfig(Config):
     keep_checkpoints: int = Field(
         2, ge=1, description="States kept; house choice: the last, and one to fall back to when it is damaged."
     )
+
+    @property
+    def pair_tokens(self) -> int:
+        """Most tokens of one forward pass over pairs: both sides of a pair stand in one pass, so pairs are not cut."""
+        return self.micro_batch_tokens or _PAIR_TOKENS
 
 
 def check_attention(attention: str, context: int) -> None:

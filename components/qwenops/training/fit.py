@@ -175,7 +175,7 @@ def _run(
                 found=state.step,
                 action="give the loop an iterator that repeats its data",
             )
-        micro = _pieces(batch, config)
+        micro = pieces_of(batch, config)
         report, local_loss = _train_step(model, objective, micro, config, optimizer, state)
         _account(state, report, hooks)
         _go_back_if_broken(model, optimizer, config, state, hooks, checkpoints, report, (local_loss, micro))
@@ -212,11 +212,12 @@ def compile_layers(model: Any) -> None:
         layer.compile()
 
 
-def _pieces(batch: Batch | Sequence[Batch], config: TrainingConfig) -> list[Batch]:
-    given = [own_part(part) for part in ([batch] if isinstance(batch, dict) else batch)]
-    if not config.micro_batch_tokens:
-        return given
-    return [piece for whole in given for piece in split_rows(whole, config.micro_batch_tokens)]
+def pieces_of(batch: Batch | Sequence[Batch], config: TrainingConfig) -> Sequence[Batch]:
+    """A step's forward passes; a stream that gives several batches a step has cut it itself, as pairs must be."""
+    if not isinstance(batch, dict):
+        return [own_part(part) for part in batch]
+    whole = own_part(batch)
+    return split_rows(whole, config.micro_batch_tokens) if config.micro_batch_tokens else [whole]
 
 
 def _train_step(

@@ -5,40 +5,77 @@ every operator waits for its slowest thread. The count changes the order of sums
 a resumed loop therefore keeps the count it began with.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
-_REPEATS = 2
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import Batches, Objective, pieces_of
+from qwenops.training.precision import autocast
+from qwenops.training.recompute import recompute_layers
+
+# A count is tried this often, or until it has taken so long that one more try would tell nothing new.
+_REPEATS, _ENOUGH_SECONDS = 3, 2.0
 
 
 def choose_threads(work: Callable[[], object], candidates: Sequence[int] | None = None) -> int:
     """Set torch to the thread count with which `work` runs fastest, and return it.
 
     Args:
-        work: Something like one training step; called once to warm up, then twice per candidate.
-        candidates: Thread counts to try; by default 1, 2, 4, ... up to the processors of this process.
+        work: Something like one training step; called three times per candidate, less often where it takes seconds.
+        candidates: Thread counts to try, in this order, until one is slower than the one before; by default the
+            processors of this process, rounded down to a power of two, and halves of it.
     """
-    tried = list(candidates or _powers_of_two(len(os.sched_getaffinity(0))))
-    seconds = {}
-    for count in tried:
+    best, least = 0, math.inf
+    for count in candidates or _halves(len(os.sched_getaffinity(0))):
         torch.set_num_threads(count)
-        work()
-        seconds[count] = min(_time(work) for _ in range(_REPEATS))
-    best = min(tried, key=lambda count: seconds[count])
+        spent = [_time(work)]
+        while len(spent) < _REPEATS and sum(spent) < _ENOUGH_SECONDS:
+            spent.append(_time(work))
+        if min(spent) >= least:
+            break
+        best, least = count, min(spent)
     torch.set_num_threads(best)
     return best
 
 
-def remembered_threads(file: Path, work: Callable[[], object]) -> int:
-    """`choose_threads`, once: a later call with the same `file` sets the count that was chosen first."""
+def training_threads(
+    file: Path, model: nn.Module, objective: Objective, batches: Batches, config: TrainingConfig, step: int = 0
+) -> int:
+    """`choose_threads` by what one forward and backward pass of `fit` takes; the gradients are dropped.
+
+    Args:
+        file: Remembers the count: a later call with the same file sets it again and measures nothing.
+        model: As for `fit`.
+        objective: As for `fit`.
+        batches: As for `fit`.
+        config: As for `fit`.
+        step: Step whose batch is taken.
+
+    Returns:
+        The count that is set; on a GPU, whose work threads only hand over, the one that was set before.
+    """
+    if next(model.parameters()).device.type != "cpu":
+        return torch.get_num_threads()
     if file.exists():
         count = int(file.read_text(encoding="ascii"))
         torch.set_num_threads(count)
         return count
+
+    def work() -> None:
+        # As `fit` does it, or the pass would need memory that training does not.
+        if config.recompute != "none":
+            recompute_layers(model, config.recompute)
+        with autocast(model, config.precision):
+            loss, _ = objective(model, pieces_of(next(batches(step)), config)[0])
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+
     count = choose_threads(work)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(str(count), encoding="ascii")
@@ -51,5 +88,5 @@ def _time(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _powers_of_two(most: int) -> list[int]:
-    return [1 << power for power in range(most.bit_length()) if 1 << power <= most]
+def _halves(most: int) -> list[int]:
+    return [1 << power for power in reversed(range(most.bit_length()))]

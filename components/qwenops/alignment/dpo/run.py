@@ -116,7 +116,12 @@ def _train(
         model,
         objective,
         lambda start: pair_stream(
-            own_share(pairs), per_worker(config.pairs_per_step), pad_id_of(tokenizer), stage.seed, start
+            own_share(pairs),
+            per_worker(config.pairs_per_step),
+            pad_id_of(tokenizer),
+            loop.pair_tokens,
+            stage.seed,
+            start,
         ),
         loop,
     )

@@ -68,7 +68,7 @@ class DpoLearner:
         result = fit(
             self.policy,
             objective,
-            lambda start: pair_stream(pairs, per_step, self._pad_id, seed, start),
+            lambda start: pair_stream(pairs, per_step, self._pad_id, loop.pair_tokens, seed, start),
             loop,
             optimizer=self._optimizer,
             seed=seed,

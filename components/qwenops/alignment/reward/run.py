@@ -56,8 +56,10 @@ def learn_preferences(config: RewardConfig, checkpoint: Path, folders: Sequence[
     for name, chosen, wanted in _phases(config, rows):
         phase = [pairs[i] for i in chosen], [tags[i] for i in chosen]
         tokens += _train_phase(stage, name, model, tokenizer, *phase, wanted, config)
-        stage.metric(f"pair_accuracy.after_{name}", _accuracy(_margins(model, tokenizer, held)[0]))
-    margins, rewards = _margins(model, tokenizer, held)
+        stage.metric(
+            f"pair_accuracy.after_{name}", _accuracy(_margins(model, tokenizer, held, config.training.pair_tokens)[0])
+        )
+    margins, rewards = _margins(model, tokenizer, held, config.training.pair_tokens)
     model.scale = RewardScale(float(rewards.mean()), float(max(rewards.std(), 1e-6)))
     facts = read_facts(checkpoint)
     save_checkpoint(
@@ -113,7 +115,13 @@ def _train_phase(
         model,
         reward_objective,
         lambda start: pair_stream(
-            pairs, per_worker(config.pairs_per_step), pad_id_of(tokenizer), stage.seed, start, shares
+            pairs,
+            per_worker(config.pairs_per_step),
+            pad_id_of(tokenizer),
+            loop.pair_tokens,
+            stage.seed,
+            start,
+            shares,
         ),
         loop,
     )
@@ -125,12 +133,12 @@ def _train_phase(
 
 @torch.inference_mode()
 def _margins(
-    model: RewardModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]
+    model: RewardModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], most_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reward of chosen less rejected for each pair, in order, and all raw rewards."""
     model.eval()
     order = sorted(range(len(pairs)), key=lambda index: pairs[index].size)
-    batches = micro_batches([pairs[index] for index in order], pad_id_of(tokenizer))
+    batches = micro_batches([pairs[index] for index in order], pad_id_of(tokenizer), most_tokens)
     sides = [split_sides(raw_rewards(model, batch)) for batch in batches]
     chosen, rejected = (torch.cat([side[half] for side in sides]).cpu().numpy() for half in (0, 1))
     margins = np.empty(len(pairs))

@@ -26,8 +26,7 @@ from qwenops.pretraining.upcycle.continued import (
 )
 from qwenops.training.objective import language_modelling, mean_loss, text_objective
 from qwenops.training.parallel import place, row_place, shard, token_workers
-from qwenops.training.precision import autocast
-from qwenops.training.threads import remembered_threads
+from qwenops.training.threads import training_threads
 
 
 def run(config: UpcycleConfig, *, tokens: Path, tokenizer: Path, checkpoint: Path, stage: Stage) -> None:
@@ -65,7 +64,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
     moe = upcycle(dense, how).to(device.kind)  # type: ignore[arg-type]
     text = text_rows(shards, config.length, config.heldout_tokens)
     first = spread_batches(shards, config.length, config.training, stage.seed, device)
-    threads = remembered_threads(stage.scratch / "threads", lambda: _probe(moe, next(first(0)), config))
+    threads = training_threads(stage.scratch / "threads", moe, language_modelling, first, config.training)
     shard(moe, stage.context.parallel, config.length)
     batches = spread_batches(shards, config.length, config.training, stage.seed, row_place())
     common = {"stage": stage, "place": device}
@@ -120,12 +119,3 @@ def _figures(
         "tokens_per_second": mixture.fit.tokens_per_second,
     }
     return figures | ({"loss.dense.first": control.before, "loss.dense": control.after} if control else {})
-
-
-def _probe(model: PreTrainedModel, batch: dict[str, Any], config: UpcycleConfig) -> None:
-    """One forward and backward pass for the thread measurement; its gradients are dropped."""
-    inputs = {key: batch[key].to(model.device) for key in ("input_ids", "labels")}
-    with autocast(model, config.training.precision):
-        loss, _ = language_modelling(model, inputs)
-    loss.backward()
-    model.zero_grad(set_to_none=True)
