@@ -10,6 +10,8 @@ A run reads its text from `collect.sources` and the official benchmarks from `be
 `decontaminate.folder`; set them with `--set`. The default `rank.judge` is people, as in the report.
 """
 
+from typing import TypeVar
+
 from qwenops.alignment.dpo.config import DpoConfig
 from qwenops.alignment.online.config import OnlineConfig
 from qwenops.alignment.reward.config import RewardConfig
@@ -50,6 +52,12 @@ _LONG_SHARE = 0.05
 _ENGINE = EngineConfig(kind="vllm", precision="bf16")
 # A conversion that is not in the report is trained just long enough to see whether it recovers.
 _SHORT_CONVERSION = 25 * 10**9
+# A row of the long context in a pass where weights are divided, two short rows where every worker holds them whole; of
+# each layer its input alone is kept. By `qwenops plan` 0.5B, 1.5B and 7B's pre-training then fit on one node of eight
+# H200; 7B's post-training, whose weights are whole on each, lacks little, and the larger models need more nodes.
+_LONG_PASSES = {"micro_batch_tokens": 32_768, "recompute": "layers"}
+_SHORT_PASSES = {"micro_batch_tokens": 4096, "recompute": "layers"}
+_Config = TypeVar("_Config", SftConfig, RewardConfig, DpoConfig, OnlineConfig)
 
 
 def reported(
@@ -90,32 +98,40 @@ def reported(
             size=size,
             phases=(Phase(length=4096, steps=steps - long_steps),),
             training=TrainingConfig(
-                steps=steps - long_steps, learning_rate=learning_rate, final_learning_rate=final, warmup_steps=2000
+                steps=steps - long_steps,
+                learning_rate=learning_rate,
+                final_learning_rate=final,
+                warmup_steps=2000,
+                **_LONG_PASSES,
             ),
         ),
         extend=ExtendConfig(
             phases=(Phase(length=32_768, steps=long_steps),),
             training=TrainingConfig(
-                steps=long_steps, learning_rate=final, final_learning_rate=final / 10, warmup_steps=100
+                steps=long_steps, learning_rate=final, final_learning_rate=final / 10, warmup_steps=100, **_LONG_PASSES
             ),
         ),
         upcycle=UpcycleConfig(
             experts=experts or scaled_experts(size),
             training=TrainingConfig(
-                steps=upcycle_steps, learning_rate=learning_rate, final_learning_rate=final, warmup_steps=2000
+                steps=upcycle_steps,
+                learning_rate=learning_rate,
+                final_learning_rate=final,
+                warmup_steps=2000,
+                **_SHORT_PASSES,
             ),
             control="none",
         ),
         ontology=OntologyConfig(engine=_ENGINE),
         select=SelectConfig(),
         evolve=EvolveConfig(engine=_ENGINE),
-        sft_seed=SftConfig(),
+        sft_seed=_in_short_passes(SftConfig()),
         rank=RankConfig(engine=_ENGINE),
         synthesize=SynthesizeConfig(engine=_ENGINE, writer_engine=_ENGINE),
-        sft=SftConfig(),
-        reward=RewardConfig(),
-        dpo=DpoConfig(),
-        online=OnlineConfig(),
+        sft=_in_short_passes(SftConfig()),
+        reward=_in_short_passes(RewardConfig()),
+        dpo=_in_short_passes(DpoConfig()),
+        online=_in_short_passes(OnlineConfig()),
         benchmarks=BenchmarksConfig(engine=_ENGINE),
         long_context=LongContextConfig(),
         safety=SafetyConfig(engine=_ENGINE),
@@ -138,6 +154,10 @@ def reported(
         ),
         report=ReportConfig(),
     )
+
+
+def _in_short_passes(config: _Config) -> _Config:
+    return config.model_copy(update={"training": config.training.model_copy(update=_SHORT_PASSES)})
 
 
 def scaled_experts(size: Size) -> Experts:
