@@ -15,7 +15,7 @@ import urllib3
 from kubernetes import client, config
 
 from qwenops.errors import PlatformError
-from qwenops.platform.kube import RIGHTS
+from qwenops.platform.kube import RIGHTS, SERVICE_ACCOUNT
 from qwenops.recipe.placement import Placement
 
 # The client's own annotations call every field of every object optional.
@@ -92,7 +92,7 @@ def report(findings: list[Finding]) -> int:
 def _connect(namespace: str) -> tuple[client.ApiClient, str]:
     try:
         config.load_incluster_config()
-        return client.ApiClient(), namespace or "default"
+        return client.ApiClient(), namespace or SERVICE_ACCOUNT.read_text(encoding="utf-8").strip()
     except config.ConfigException:
         pass
     try:

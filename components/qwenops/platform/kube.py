@@ -29,7 +29,8 @@ RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 """Every right a step needs, in its own namespace: (API group, resource, verbs). The chart's role grants these."""
 TRANSIENT = (ApiException, HTTPError, OSError)
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""File in a pod that holds its namespace."""
 _RETRIED = {0, 408, 429, 500, 502, 503, 504}
 _GONE = 410
 _CONNECT_SECONDS, _READ_SECONDS = 5, 30
@@ -225,7 +226,7 @@ def connect(kubeconfig: str, namespace: str, *, outage_seconds: float = 600, wat
             namespace = namespace or active["context"].get("namespace", "default")
         else:
             config.load_incluster_config(client_configuration=settings)
-            namespace = namespace or _SERVICE_ACCOUNT.read_text(encoding="utf-8").strip()
+            namespace = namespace or SERVICE_ACCOUNT.read_text(encoding="utf-8").strip()
     except (config.ConfigException, OSError) as error:
         raise PlatformError(
             "this process cannot reach a Kubernetes API server",
