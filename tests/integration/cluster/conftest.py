@@ -176,7 +176,7 @@ def placed_in(placement: Placement, folder: Path) -> Placement:
 def claims(cluster: Cluster, namespace: str, placement: Placement) -> Iterator[None]:
     """The placement's claims in the namespace, on this machine's folder of the same path; one that exists stays."""
     core = client.CoreV1Api(cluster.api())
-    wanted = {volume.claim for volume in placement.volumes.values()}
+    wanted = {volume.claim for volume in placement.volumes.values() if volume.claim}
 
     def leaving():
         found = [*core.list_namespaced_persistent_volume_claim(namespace).items, *core.list_persistent_volume().items]
