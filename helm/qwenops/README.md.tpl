@@ -7,7 +7,7 @@ comments of `values.yaml`, never this.
 
 ```
 helm install qwenops helm/qwenops --namespace research --create-namespace
-helm test qwenops --namespace research --logs
+helm test qwenops --namespace research --timeout 60m --logs
 ```
 
 The second command runs the prerequisites check inside the cluster, under the account of the pipeline steps, and, with
@@ -61,7 +61,7 @@ here (`networkPolicy.clientNamespaces`) and by the proxy before it.
 
 ```
 helm upgrade qwenops helm/qwenops --namespace research --values my-values.yaml
-helm test qwenops --namespace research --logs
+helm test qwenops --namespace research --timeout 60m --logs
 ```
 
 - Generated passwords and keys are looked up in the cluster and kept. `helm template` and GitOps tools that render without a cluster make new

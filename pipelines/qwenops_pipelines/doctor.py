@@ -15,15 +15,18 @@ import urllib3
 from kubernetes import client, config
 
 from qwenops.errors import PlatformError
-from qwenops.platform.kube import RIGHTS
+from qwenops.platform.kube import RIGHTS, SERVICE_ACCOUNT
 from qwenops.recipe.placement import Placement
 
 # The client's own annotations call every field of every object optional.
 _K8S: Any = client
 
+Groups = dict[str, str]
+"""The API groups that the cluster serves, each with the version it prefers."""
 State = Literal["ok", "missing", "unknown"]
 KUBERAY = ((1, 5), (1, 8))
 """Supported versions of KubeRay: from the first, below the second."""
+_KUEUE = "kueue.x-k8s.io"
 _INSTALL = "see the KFP, KubeRay and Kueue commands in infra/README.md"
 _PULL_SECONDS, _POLL_SECONDS = 120.0, 1.0
 _PULL_FAILED = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
@@ -56,7 +59,7 @@ def look(
     api, namespace = (api, namespace or "default") if api else _connect(namespace)
     try:
         version = _K8S.VersionApi(api).get_code().git_version
-        groups = {group.name for group in _K8S.ApisApi(api).get_api_versions().groups}
+        groups = {group.name: group.preferred_version.version for group in _K8S.ApisApi(api).get_api_versions().groups}
     except (client.ApiException, urllib3.exceptions.HTTPError) as error:
         raise PlatformError(
             "the cluster cannot be reached",
@@ -89,7 +92,7 @@ def report(findings: list[Finding]) -> int:
 def _connect(namespace: str) -> tuple[client.ApiClient, str]:
     try:
         config.load_incluster_config()
-        return client.ApiClient(), namespace or "default"
+        return client.ApiClient(), namespace or SERVICE_ACCOUNT.read_text(encoding="utf-8").strip()
     except config.ConfigException:
         pass
     try:
@@ -105,8 +108,8 @@ def _connect(namespace: str) -> tuple[client.ApiClient, str]:
     return client.ApiClient(), namespace or current
 
 
-def _kubeflow(api: client.ApiClient, groups: set[str]) -> Finding:
-    lacking = {"kubeflow.org", "argoproj.io"} - groups
+def _kubeflow(api: client.ApiClient, groups: Groups) -> Finding:
+    lacking = {"kubeflow.org", "argoproj.io"} - groups.keys()
     if lacking:
         return Finding("Kubeflow Pipelines", "missing", f"no API group {min(lacking)}", _INSTALL)
     found = _ask(lambda: _K8S.CoreV1Api(api).read_namespaced_service("ml-pipeline", "kubeflow"))
@@ -120,7 +123,7 @@ def _kubeflow(api: client.ApiClient, groups: set[str]) -> Finding:
     return Finding("Kubeflow Pipelines", "ok", "" if found != "denied" else "API groups; the service cannot be read")
 
 
-def _kuberay(api: client.ApiClient, groups: set[str]) -> Finding:
+def _kuberay(api: client.ApiClient, groups: Groups) -> Finding:
     helm = (
         "helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0 -n kuberay-operator --create-namespace"
     )
@@ -142,17 +145,15 @@ def _kuberay(api: client.ApiClient, groups: set[str]) -> Finding:
     return Finding("KubeRay", "ok" if good else "missing", f"{version[0]}.{version[1]}; 1.5 to 1.7 are supported", helm)
 
 
-def _kueue(api: client.ApiClient, groups: set[str], placement: Placement, namespace: str) -> Iterator[Finding]:
+def _kueue(api: client.ApiClient, groups: Groups, placement: Placement, namespace: str) -> Iterator[Finding]:
     objects = _K8S.CustomObjectsApi(api)
     for queue in _named(placement, "queue"):
-        if "kueue.x-k8s.io" not in groups:
-            yield Finding(f"Kueue queue {queue}", "missing", "no API group kueue.x-k8s.io", _INSTALL)
+        if _KUEUE not in groups:
+            yield Finding(f"Kueue queue {queue}", "missing", f"no API group {_KUEUE}", _INSTALL)
             continue
-        found = _ask(
-            lambda name=queue: objects.get_namespaced_custom_object(
-                "kueue.x-k8s.io", "v1beta1", namespace, "localqueues", name
-            )
-        )
+        # Kueue serves v1beta2 from 0.15 on, and v1beta1 no more from 0.20 on.
+        place = (_KUEUE, groups[_KUEUE], namespace, "localqueues", queue)
+        found = _ask(lambda place=place: objects.get_namespaced_custom_object(*place))
         yield _there(f"Kueue queue {queue}", found, "helm upgrade qwenops helm/qwenops --reuse-values")
 
 

@@ -146,15 +146,13 @@ def schedule(target: Target, package: Package, parameters: Mapping[str, str], na
 
 def upload(client: Any, target: Target, package: Package) -> tuple[str, str]:
     """Return the ids of the pipeline and of the package's version, uploading what is not there."""
-    pipeline_id = client.get_pipeline_id(package.name)
+    pipeline_id = find_pipeline_id(client, target, package.name)
     if pipeline_id is None:
         namespace = {"namespace": target.namespace} if target.namespace else {}
         pipeline_id = client.upload_pipeline(str(package.path), package.name, **namespace).pipeline_id
     # The same commit may be compiled for another placement: the second file of a name gets its digest behind it.
     for name in (package.version, f"{package.version}.{package.digest[:6]}"):
-        wanted = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
-        query = json.dumps({"predicates": [wanted]})
-        there = client.list_pipeline_versions(pipeline_id, filter=query).pipeline_versions or []
+        there = client.list_pipeline_versions(pipeline_id, filter=_called(name)).pipeline_versions or []
         if not there:
             made = client.upload_pipeline_version(
                 str(package.path), name, pipeline_id=pipeline_id, description=package.digest
@@ -168,6 +166,15 @@ def upload(client: Any, target: Target, package: Package) -> tuple[str, str]:
         found="two other files under its names",
         action="delete them in the UI, or give another --commit",
     )
+
+
+def find_pipeline_id(client: Any, target: Target, name: str) -> str | None:
+    """Return the id of the namespace's pipeline `name`; None when there is none.
+
+    The client's own look-up names no namespace: where there are many users it sees the shared pipelines alone.
+    """
+    found = client.list_pipelines(filter=_called(name), namespace=target.namespace or None).pipelines
+    return found[0].pipeline_id if found else None
 
 
 def wait(client: Any, host: str, run_id: str, timeout_seconds: float, summary: Path | None = None) -> int:
@@ -246,6 +253,11 @@ def _markdown(run: Any, steps: Mapping[str, str], host: str) -> str:
     lines = [f"## {run.display_name}: {str(run.state).lower()}", "", f"[Run]({link(host, run.run_id)})", ""]
     lines += ["| step | state |", "|---|---|", *(f"| {name} | {state.lower()} |" for name, state in steps.items())]
     return "\n".join(lines) + "\n"
+
+
+def _called(name: str) -> str:
+    """A filter of lists for what is called `name`."""
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
 
 
 def _experiment(client: Any, target: Target) -> str:

@@ -87,14 +87,17 @@ class _Handler(JsonHandler):
         if path == "/healthz":
             return 200, {"multi_user": bool(backend.namespace)}
         if path in ("/pipelines/upload", "/pipelines/upload_version"):
-            return 200, self._upload(backend, path, query, body)
+            return self._upload(backend, path, query, body)
         kinds = {"/experiments": backend.experiments, "/runs": backend.runs, "/recurringruns": backend.recurring}
         if path in kinds and method == "POST":
             return 200, self._create(path[1:], kinds[path], json.loads(body))
         lists = {**kinds, "/pipelines": backend.pipelines}
         if path in lists:
             key = {"/recurringruns": "recurringRuns"}.get(path, path[1:])
-            return 200, {key: backend.named(lists[path], query)}
+            found = backend.named(lists[path], query)
+            if path == "/pipelines":
+                found = [item for item in found if item["namespace"] == query.get("namespace", [""])[0]]
+            return 200, {key: found}
         versions = re.fullmatch(r"/pipelines/([^/]+)/versions", path)
         if versions:
             own = {k: v for k, v in backend.versions.items() if v["pipeline_id"] == versions[1]}
@@ -122,10 +125,13 @@ class _Handler(JsonHandler):
                 "description": query.get("description", [""])[0],
             }
             backend.versions[version["pipeline_version_id"]] = version
-            return version
-        pipeline = {"pipeline_id": uuid.uuid4().hex, "display_name": name}
+            return 200, version
+        namespace = query.get("namespace", [""])[0]
+        if any((item["display_name"], item["namespace"]) == (name, namespace) for item in backend.pipelines.values()):
+            return 409, {"error_message": "Failed to create a pipeline and a pipeline version"}
+        pipeline = {"pipeline_id": uuid.uuid4().hex, "display_name": name, "namespace": namespace}
         backend.pipelines[pipeline["pipeline_id"]] = pipeline
-        return pipeline
+        return 200, pipeline
 
     def _create(self, plural, kind, item):
         key = {"experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}[plural]

@@ -1,7 +1,6 @@
 """`doctor --cluster` with the real Kubernetes client against an API server on loopback."""
 
 import json
-import re
 from contextlib import contextmanager
 
 import pytest
@@ -17,7 +16,8 @@ CLAIM = "/api/v1/namespaces/team/persistentvolumeclaims/qwenops-artifacts"
 OPERATORS = "/apis/apps/v1/deployments"
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/team/pods"
-GROUPS = ("kubeflow.org", "argoproj.io", "ray.io", "kueue.x-k8s.io")
+KUEUE = "kueue.x-k8s.io"
+GROUPS = ("kubeflow.org", "argoproj.io", "ray.io", KUEUE)
 
 
 class Cluster:
@@ -26,7 +26,7 @@ class Cluster:
     def __init__(self):
         container = {"name": "o", "image": "quay.io/kuberay/operator:v1.6.2"}
         operator = {"spec": {"selector": {}, "template": {"spec": {"containers": [container]}}}}
-        self.groups = list(GROUPS)
+        self.groups = dict.fromkeys(GROUPS, "v1") | {KUEUE: "v1beta2"}
         self.denied = set()
         self.pod_state = {"running": {}}
         self.deleted = []
@@ -59,9 +59,9 @@ class Cluster:
     def answer(self, method, path, body):
         """(status, JSON) of one request."""
         if path == "/apis":
-            entry = {"groupVersion": "v1", "version": "v1"}
+            entries = {name: {"groupVersion": f"{name}/{v}", "version": v} for name, v in self.groups.items()}
             return 200, {
-                "groups": [{"name": name, "versions": [entry], "preferredVersion": entry} for name in self.groups]
+                "groups": [{"name": name, "versions": [e], "preferredVersion": e} for name, e in entries.items()]
             }
         if path.endswith("/selfsubjectaccessreviews"):
             asked = body["spec"]["resourceAttributes"]
@@ -69,7 +69,7 @@ class Cluster:
             return 201, {"spec": body["spec"], "status": {"allowed": (asked["verb"], resource) not in self.denied}}
         if path.startswith(PODS):
             return self._pod(method, path, body)
-        if re.search(r"/localqueues/", path):
+        if path.startswith(f"/apis/{KUEUE}/{self.groups.get(KUEUE)}/namespaces/team/localqueues/"):
             return 200, {"metadata": {"name": path.rsplit("/", 1)[1]}}
         return (200, self.answers[path]) if path in self.answers else (404, {"message": "not found"})
 
@@ -119,9 +119,25 @@ def test_whole_cluster_is_ok_and_the_pulling_pod_is_gone(capsys):
     assert capsys.readouterr().out.count("\n") == len(findings)
 
 
+@pytest.mark.parametrize("version", ["v1beta1", "v1beta2"])
+def test_queue_is_asked_for_in_the_version_that_the_cluster_prefers(version):
+    cluster = Cluster()
+    cluster.groups[KUEUE] = version
+    with looked_at(cluster) as findings:
+        assert {f.state for name, f in findings.items() if name.startswith("Kueue")} == {"ok"}
+
+
+def test_queue_is_missing_where_kueue_is():
+    cluster = Cluster()
+    del cluster.groups[KUEUE]
+    with looked_at(cluster) as findings:
+        missing = {name for name, finding in findings.items() if finding.state == "missing"}
+    assert missing == {"Kueue queue qwenops"}
+
+
 def lose(group):
     def change(cluster):
-        cluster.groups.remove(group)
+        del cluster.groups[group]
 
     return change
 

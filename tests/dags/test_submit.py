@@ -61,9 +61,11 @@ def test_submit_uploads_a_version_named_by_commit_and_waits(backend, package, tm
     assert "| collect | succeeded |" in summary.read_text()
 
 
-def test_submitting_the_same_file_again_uploads_nothing(backend, package):
+@pytest.mark.parametrize("namespace", ["", "team"])
+def test_submitting_the_same_file_again_uploads_nothing(backend, package, namespace):
+    backend.namespace = namespace
     for _ in range(2):
-        assert qwenops("submit", package, "--host", backend.address) == 0
+        assert qwenops("submit", package, "--host", backend.address, "--namespace", namespace) == 0
     assert len(backend.versions) == len(backend.pipelines) == len(backend.experiments) == 1
     assert len(backend.runs) == 2
 

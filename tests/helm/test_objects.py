@@ -118,6 +118,19 @@ def test_trigger_runs_the_command_line_once_at_a_time(render):
     assert {"/var/run/secrets/kubeflow/pipelines", "/etc/qwenops/pipelines"} <= mounts
 
 
+@pytest.mark.parametrize("values", ["gpu", "kind"])
+def test_submitted_runs_get_the_account_that_may_own_rayjobs(render, values):
+    objects = render(values)
+    shown = {name: item for name, item in containers(objects) if item.get("args", [""])[0] == "submit"}
+    assert shown
+    accounts = {item["metadata"]["name"] for item in of_kind(objects, "ServiceAccount")}
+    for container in shown.values():
+        assert "--service-account=$(PIPELINE_ACCOUNT)" in container["args"]
+        given = {item["name"]: item.get("value") for item in container["env"]}
+        assert given["PIPELINE_ACCOUNT"] == "qwenops-pipeline"
+        assert given["PIPELINE_ACCOUNT"] in accounts
+
+
 def test_single_user_kubeflow_gets_no_token(render):
     (pod,) = (item for item in of_kind(render("kind"), "Pod") if item["metadata"]["name"].endswith("smoke"))
     assert "kubeflow-token" not in {volume["name"] for volume in pod["spec"]["volumes"]}

@@ -52,7 +52,7 @@ def subcommand(program: str, line: str) -> list[str]:
     words = [
         word
         for word in shlex.split(line)[1:]
-        if not word.startswith("-") and word not in ("research", "kubeflow", "team-b")
+        if not word.startswith("-") and word not in ("default", "research", "kubeflow", "team-b")
     ]
     if words[0] not in known:
         return words[:1]

@@ -1,8 +1,10 @@
 """The few calls a launcher makes to the Kubernetes API, each of which outlives an outage of the API server.
 
 Every call is repeated with growing pauses while the server answers 429 or 5xx or does not answer; after the
-outage budget it is a `PlatformError`. Following an object starts from a read and goes on as a watch from that
-read's resource version; a dropped stream, a 410 or a restarted server leads back to the read, so no state is missed.
+outage budget it is a `PlatformError`. Following an object starts from a list of that one object and goes on as a watch
+from the list's resource version; a dropped stream, a 410 or a restarted server leads back to it, so no state is missed.
+The object's own version would not do: it is that of its last change, and a server that was restarted, or has seen many
+changes of other objects since, no longer watches from there.
 """
 
 import random
@@ -29,7 +31,8 @@ RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 """Every right a step needs, in its own namespace: (API group, resource, verbs). The chart's role grants these."""
 TRANSIENT = (ApiException, HTTPError, OSError)
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""File in a pod that holds its namespace."""
 _RETRIED = {0, 408, 429, 500, 502, 503, 504}
 _GONE = 410
 _CONNECT_SECONDS, _READ_SECONDS = 5, 30
@@ -133,12 +136,18 @@ class Kube:
         """Every state of a RayJob that is seen, one per `watch_seconds` or more; ends with None once it is gone."""
         patience = Patience(self._outage_seconds)
         while True:
-            job = self.job(name)
+            listed = self._known(
+                "list rayjobs",
+                self._objects.list_namespaced_custom_object,
+                *self._place(),
+                field_selector=f"metadata.name={name}",
+            )
+            job = next(iter(listed["items"]), None)
             yield job
             if job is None:
                 return
             try:
-                yield from self._watch_job(name, job["metadata"]["resourceVersion"])
+                yield from self._watch_job(name, listed["metadata"]["resourceVersion"])
                 patience.reset()
             except TRANSIENT as error:
                 if isinstance(error, ApiException) and error.status not in _RETRIED | {_GONE}:
@@ -225,7 +234,7 @@ def connect(kubeconfig: str, namespace: str, *, outage_seconds: float = 600, wat
             namespace = namespace or active["context"].get("namespace", "default")
         else:
             config.load_incluster_config(client_configuration=settings)
-            namespace = namespace or _SERVICE_ACCOUNT.read_text(encoding="utf-8").strip()
+            namespace = namespace or SERVICE_ACCOUNT.read_text(encoding="utf-8").strip()
     except (config.ConfigException, OSError) as error:
         raise PlatformError(
             "this process cannot reach a Kubernetes API server",

@@ -199,6 +199,7 @@ containers:
       {{- include "qwenops.kubeflowEnv" .root | nindent 6 }}
       - name: POD_NAMESPACE
         valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+      - {name: PIPELINE_ACCOUNT, value: {{ include "qwenops.serviceAccount" (dict "root" .root "account" "pipeline") }}}
     {{- include "qwenops.containerSecurity" .root | nindent 4 }}
     resources:
       {{- toYaml .resources | nindent 6 }}

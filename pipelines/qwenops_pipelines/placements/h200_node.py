@@ -17,7 +17,7 @@ def h200_node() -> Placement:
     cpu = RayCluster(
         head=RayGroup(resources=Resources(cpu="32", memory="128G"), security_context=RESTRICTED),
         submitter=submitter,
-        queue="qwenops-cpu",
+        queue="qwenops",
     )
     gpu = RayCluster(
         head=RayGroup(
@@ -29,7 +29,7 @@ def h200_node() -> Placement:
         ),
         submitter=submitter,
         num_workers=8,
-        queue="qwenops-gpu",
+        queue="qwenops",
         active_deadline_seconds=14 * 24 * _HOUR,
     )
     return Placement(

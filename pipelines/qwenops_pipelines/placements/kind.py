@@ -13,7 +13,7 @@ _ROOT = "/mnt/qwenops"
 
 
 def kind() -> Placement:
-    """Return the placement of a throw-away cluster; image `qwenops:dev` must be loaded into its nodes."""
+    """Return the placement of a throw-away cluster; its image must be loaded into the nodes."""
     small = RayCluster(
         head=RayGroup(
             resources=Resources(cpu="500m", memory="3Gi"),
@@ -29,7 +29,7 @@ def kind() -> Placement:
     )
     return Placement(
         name="kind",
-        image="qwenops:dev",
+        image="qwenops/data:0.1.0",
         image_pull_policy="Never",
         artifact_root=f"{_ROOT}/artifacts",
         cache_root=f"{_ROOT}/cache",

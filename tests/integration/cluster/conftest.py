@@ -166,10 +166,25 @@ def made_namespace(cluster: Cluster, **labels: str) -> Iterator[str]:
         core.delete_namespace(name)
 
 
+def placed_in(placement: Placement, folder: Path) -> Placement:
+    """The placement with store, cache and events in `folder`, and without an MLflow server."""
+    places = {"artifact_root": str(folder / "store"), "cache_root": str(folder / "cache"), "tracking_uri": ""}
+    return placement.model_copy(update=places)
+
+
 @contextlib.contextmanager
 def claims(cluster: Cluster, namespace: str, placement: Placement) -> Iterator[None]:
     """The placement's claims in the namespace, on this machine's folder of the same path; one that exists stays."""
     core = client.CoreV1Api(cluster.api())
+    wanted = {volume.claim for volume in placement.volumes.values() if volume.claim}
+
+    def leaving():
+        found = [*core.list_namespaced_persistent_volume_claim(namespace).items, *core.list_persistent_volume().items]
+        named = wanted | {f"{namespace}-{claim}" for claim in wanted}
+        return [item for item in found if item.metadata.name in named and item.metadata.deletion_timestamp]
+
+    # An earlier test's go once no pod names them.
+    _wait(lambda: not leaving(), 180, f"end of the claims {', '.join(sorted(wanted))} of an earlier test")
     there = {item.metadata.name for item in core.list_namespaced_persistent_volume_claim(namespace).items}
     with contextlib.ExitStack() as stack:
         for volume in placement.volumes.values():

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.integration.cluster.conftest import accounts, claims
+from tests.integration.cluster.conftest import accounts, claims, placed_in
 from tests.integration.cluster.operator_pods import PodOperator
 from tests.integration.cluster.rights import account_name, install_accounts, remove_accounts
 
@@ -21,7 +21,7 @@ from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.pipelines import find_pipeline
 from qwenops_pipelines.kubeflow import connect, quiet
 from qwenops_pipelines.recipes import load_recipe
-from qwenops_pipelines.submit import Target, read_package, submit, wait
+from qwenops_pipelines.submit import EXPERIMENT, Target, find_pipeline_id, read_package, submit, wait
 
 HOST = os.environ.get("QWENOPS_TEST_KFP", "")
 NAMESPACE = os.environ.get("QWENOPS_TEST_KFP_NAMESPACE", "kubeflow")
@@ -36,17 +36,18 @@ pytestmark = [
 
 
 class Kubeflow:
-    """The back end, and the folder of the artifacts as the pods see it."""
+    """The back end, and the folder of the artifacts, which this machine may not see."""
 
-    def __init__(self, package: Path, folder: str) -> None:
+    def __init__(self, package: Path, folder: Path) -> None:
         namespace = NAMESPACE if MANY_USERS else ""
         self._target = Target(HOST, namespace, service_account=account_name("pipeline"))
-        self._package, self._folder, self.runs = read_package(package), Path(folder), list[str]()
+        self._package, self._folder, self.runs = read_package(package), folder, list[str]()
         self.client = connect(HOST, namespace)
+        self._had_pipeline, self._had_experiment = self._pipeline_id() is not None, self._experiment_id() is not None
 
     def run(self, **parameters: str) -> str:
         """Start a run and follow it to its end; returns its id."""
-        client, run_id = submit(self._target, self._package, parameters, f"test {self._folder.name}")
+        client, run_id = submit(self._target, self._package, parameters, self._folder.name)
         self.runs.append(run_id)
         assert wait(client, HOST, run_id, SECONDS) == 0
         return run_id
@@ -57,24 +58,37 @@ class Kubeflow:
             tasks = self.client.get_run(run_id).run_details.task_details
         return {task.display_name: str(task.state) for task in tasks}
 
-    def record(self, run_id: str) -> dict[str, str]:
-        """Status of each stage in the run's own record; empty where this machine does not see the artifacts."""
-        path = self._folder.parent / "runs" / run_id / "run.json"
-        if not path.is_file():
-            return {}
-        return {name: stage["status"] for name, stage in json.loads(path.read_text())["stages"].items()}
+    def record(self, run_id: str) -> dict[str, str] | None:
+        """Status of each stage in the run's own record; None where this machine does not see the artifacts."""
+        if not self._folder.is_dir():
+            return None
+        record = json.loads((self._folder / "runs" / run_id / "run.json").read_text())
+        return {name: stage["status"] for name, stage in record["stages"].items()}
 
     def forget(self) -> None:
-        """Remove the runs and the version of the pipeline, and with the last version the pipeline."""
+        """Remove the runs, the version, and pipeline and experiment unless they were there before."""
         with quiet():
             for run_id in self.runs:
                 self.client.delete_run(run_id)
-            pipeline = self.client.get_pipeline_id(self._package.name)
-            for version in self.client.list_pipeline_versions(pipeline).pipeline_versions or []:
-                if version.description == self._package.digest:
-                    self.client.delete_pipeline_version(pipeline, version.pipeline_version_id)
-            if not self.client.list_pipeline_versions(pipeline).pipeline_versions:
-                self.client.delete_pipeline(pipeline)
+            if pipeline := self._pipeline_id():
+                for version in self.client.list_pipeline_versions(pipeline, page_size=100).pipeline_versions or []:
+                    # Kubeflow makes a first version of its own with a new pipeline.
+                    if not self._had_pipeline or version.description == self._package.digest:
+                        self.client.delete_pipeline_version(pipeline, version.pipeline_version_id)
+                if not self._had_pipeline:
+                    self.client.delete_pipeline(pipeline)
+            if not self._had_experiment and (experiment := self._experiment_id()):
+                self.client.delete_experiment(experiment)
+
+    def _pipeline_id(self) -> str | None:
+        with quiet():
+            return find_pipeline_id(self.client, self._target, self._package.name)
+
+    def _experiment_id(self) -> str | None:
+        with quiet(), contextlib.suppress(ValueError):
+            named = {"experiment_name": EXPERIMENT, "namespace": self._target.namespace or None}
+            return self.client.get_experiment(**named).experiment_id
+        return None
 
 
 @pytest.fixture
@@ -83,10 +97,8 @@ def kubeflow(cluster, chart, placement, tmp_path):
     if not cluster.has_nodes:
         pytest.skip("no node runs pods in this cluster")
     root = Path(placement.artifact_root) / f"test-{time.time_ns()}"
-    mine = placement.model_copy(update={"artifact_root": str(root / "store"), "tracking_uri": ""})
-    compile_pipeline(
-        load_recipe("smoke", []), mine, tmp_path / "smoke.yaml", pipeline=find_pipeline("data"), until="ingest"
-    )
+    package, data = tmp_path / "smoke.yaml", find_pipeline("data")
+    compile_pipeline(load_recipe("smoke", []), placed_in(placement, root), package, pipeline=data, until="ingest")
     with contextlib.ExitStack() as stack:
         if root.parent.is_dir():
             stack.callback(shutil.rmtree, root, ignore_errors=True)
@@ -98,7 +110,7 @@ def kubeflow(cluster, chart, placement, tmp_path):
         stack.enter_context(accounts(cluster, NAMESPACE, placement))
         if not cluster.has_operator:
             stack.enter_context(PodOperator(cluster.api(), NAMESPACE))
-        found = Kubeflow(tmp_path / "smoke.yaml", mine.artifact_root)
+        found = Kubeflow(package, root)
         stack.callback(found.forget)
         yield found
 
@@ -110,9 +122,9 @@ def jobs_of(cluster, run_id):
 def test_pipeline_runs_its_stages_as_rayjobs_and_reuses_them(cluster, kubeflow):
     first = kubeflow.run()
     assert jobs_of(cluster, first) == []
-    assert kubeflow.record(first) in ({}, {"collect": "succeeded", "ingest": "succeeded"})
+    assert kubeflow.record(first) in (None, {"collect": "succeeded", "ingest": "succeeded"})
     second = kubeflow.run()
-    assert kubeflow.record(second) in ({}, {"collect": "skipped", "ingest": "skipped"})
+    assert kubeflow.record(second) in (None, {"collect": "skipped", "ingest": "skipped"})
 
 
 def test_failed_stage_ends_in_a_finished_record_and_a_free_cluster(cluster, kubeflow):
@@ -122,5 +134,5 @@ def test_failed_stage_ends_in_a_finished_record_and_a_free_cluster(cluster, kube
         kubeflow.run(recipe_text=json.dumps(recipe))
     (run_id,) = kubeflow.runs
     assert kubeflow.states(run_id)["finish-run"] == "SUCCEEDED"
-    assert kubeflow.record(run_id) in ({}, {"collect": "failed"})
+    assert kubeflow.record(run_id) in (None, {"collect": "failed"})
     assert jobs_of(cluster, run_id) == []

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from kubernetes import client
+from tests.integration.cluster.conftest import placed_in
 from tests.integration.cluster.kubeflow_pods import PipelineOnPods
 from tests.integration.cluster.rights import account_name, install_accounts
 
@@ -22,10 +23,9 @@ def states(folder, run_id):
 @pytest.fixture
 def pipeline(cluster, namespace, placement, chart, real):
     """The first two stages of `smoke`, compiled for the placement with a store of the test's own."""
-    mine = placement.model_copy(update={"artifact_root": str(real / "store"), "tracking_uri": ""})
     real.mkdir()
-    package = real / "smoke.yaml"
-    compile_pipeline(load_recipe("smoke", []), mine, package, pipeline=find_pipeline("data"), until="ingest")
+    package, data = real / "smoke.yaml", find_pipeline("data")
+    compile_pipeline(load_recipe("smoke", []), placed_in(placement, real), package, pipeline=data, until="ingest")
     install_accounts(cluster.api(), chart, namespace)
     return PipelineOnPods(cluster.api(), namespace, package, real / "kfp", account_name("pipeline"))
 
