@@ -1,7 +1,6 @@
 """Run `fit` for pretrain and extend: thread count, progress, curves, a state to resume from."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -16,22 +15,18 @@ from qwenops.training.parallel import is_distributed, is_sharded, place, token_w
 from qwenops.training.threads import training_threads
 
 
-@dataclass(frozen=True)
-class Trained:
-    """Outcome of `train`: the loop's account, and the threads it ran with."""
+def settle_threads(model: nn.Module, source: RowSource, config: TrainingConfig, stage: Stage) -> int:
+    """Set and return the CPU threads of a worker that trains alone: before it measures anything with fewer."""
+    if is_distributed():
+        return torch.get_num_threads()
+    batches, last = source.batches(), source.steps - 1
+    return training_threads(stage.scratch / "threads", model, language_modelling, batches, config, step=last)
 
-    fit: FitResult
-    threads: int
 
-
-def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: Stage) -> Trained:
+def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: Stage) -> FitResult:
     """Train `model` in place on `source`; only rank 0 reports to `stage`."""
     batches = source.batches()
     leader = place().rank == 0
-    threads = torch.get_num_threads()
-    if not is_distributed():
-        file, last = stage.scratch / "threads", source.steps - 1
-        threads = training_threads(file, model, language_modelling, batches, config, step=last)
     began_at = 0
     with stage.progress(source.batch_tokens * source.steps, "tokens") as progress:
 
@@ -64,7 +59,7 @@ def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: St
             if math.isfinite(loss):
                 stage.curve("loss", step, loss)
     model.eval()
-    return Trained(result, threads)
+    return result
 
 
 def unsharded(model: PreTrainedModel) -> PreTrainedModel:

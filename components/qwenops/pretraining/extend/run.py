@@ -17,7 +17,7 @@ from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, langua
 from qwenops.pretraining.phases import row_divisor
 from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.summary import write_summary
-from qwenops.pretraining.train import train, unsharded
+from qwenops.pretraining.train import settle_threads, train, unsharded
 from qwenops.tasks.needles import NeedleRows, evaluate_needles
 from qwenops.training.objective import mean_loss
 from qwenops.training.parallel import place, row_place, shard, token_workers
@@ -60,7 +60,6 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
     change_base(model, config.rope_theta, length)
     shard(model, stage.context.parallel, row_divisor(config.phases))
     rows_of = row_place()
-    metrics["loss.first"] = mean_loss(model, text)
     source = RowSource(
         shards,
         tokenizer,
@@ -71,12 +70,14 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         rows_of.rank,
         rows_of.world_size,
     )
+    threads = settle_threads(model, source, config.training, stage)
+    metrics["loss.first"] = mean_loss(model, text)
     trained = train(model, source, config.training, stage)
     metrics |= {
         "loss.final": mean_loss(model, text),
         "loss.short.final": mean_loss(model, short_text),
-        "threads": trained.threads,
-        "tokens_per_second": trained.fit.tokens_per_second * token_workers(),
+        "threads": threads,
+        "tokens_per_second": trained.tokens_per_second * token_workers(),
     }
     metrics |= language_metrics(bits_per_byte(model, shards, length, config.evaluation_tokens))
     by_depth = {}
@@ -85,7 +86,7 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
         metrics["needle.accuracy.short"] = evaluate_needles(model, needles["short"]).accuracy
         by_depth = score.by_depth
-    seen = trained.fit.tokens * token_workers()
+    seen = trained.tokens * token_workers()
     finished = unsharded(model)
     if device.rank == 0:
         save_checkpoint(

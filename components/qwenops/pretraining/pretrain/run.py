@@ -21,7 +21,7 @@ from qwenops.pretraining.phases import row_divisor
 from qwenops.pretraining.pretrain.config import PretrainConfig
 from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.summary import write_summary
-from qwenops.pretraining.train import train, unsharded
+from qwenops.pretraining.train import settle_threads, train, unsharded
 from qwenops.tasks.needles import evaluate_needles
 from qwenops.training.objective import mean_loss
 from qwenops.training.parallel import place, row_place, shard, token_workers
@@ -56,7 +56,6 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
     shard(model, stage.context.parallel, row_divisor(config.phases))
     length, rows_of = config.phases[-1].length, row_place()
     text = text_rows(shards, length, config.evaluation_tokens)
-    metrics = {"loss.first": mean_loss(model, text)}
     rows = RowSource(
         shards,
         tokenizer,
@@ -67,11 +66,13 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
         rows_of.rank,
         rows_of.world_size,
     )
+    threads = settle_threads(model, rows, config.training, stage)
+    metrics = {"loss.first": mean_loss(model, text)}
     trained = train(model, rows, config.training, stage)
     metrics |= {
         "loss.final": mean_loss(model, text),
-        "threads": trained.threads,
-        "tokens_per_second": trained.fit.tokens_per_second * token_workers(),
+        "threads": threads,
+        "tokens_per_second": trained.tokens_per_second * token_workers(),
     }
     metrics |= language_metrics(bits_per_byte(model, shards, length, config.evaluation_tokens))
     by_depth = {}
@@ -79,7 +80,7 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
         score = evaluate_needles(model, held_out_needles(shards, tokenizer, length, config.evaluation_needles))
         metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
         by_depth = score.by_depth
-    seen = trained.fit.tokens * token_workers()
+    seen = trained.tokens * token_workers()
     finished = unsharded(model)
     if device.rank == 0:
         # Rows shorter than what the initial weights were trained at do not shorten what the model reads.
