@@ -178,7 +178,20 @@ def _storage(api: client.ApiClient, placement: Placement, namespace: str) -> Ite
         elif found.status.phase == "Bound":
             yield Finding(f"claim {claim}", "ok", f"{found.spec.storage_class_name or 'no class'}, Bound")
         else:
-            yield Finding(f"claim {claim}", "missing", f"phase {found.status.phase}", command)
+            yield Finding(f"claim {claim}", *_unbound(api, found), command)
+
+
+def _unbound(api: client.ApiClient, claim: Any) -> tuple[State, str]:
+    """What a claim without a volume means: one whose class waits for the first pod lacks nothing."""
+    phase, name = claim.status.phase, claim.spec.storage_class_name
+    if phase != "Pending" or not name:
+        return "missing", f"phase {phase}"
+    found = _ask(lambda: _K8S.StorageV1Api(api).read_storage_class(name))
+    if found == "denied":
+        return "unknown", f"phase Pending; class {name} may not be read"
+    if found != "absent" and found.volume_binding_mode == "WaitForFirstConsumer":
+        return "ok", f"{name}, is bound when the first pod uses it"
+    return "missing", f"phase Pending, class {name}" + (" does not exist" if found == "absent" else "")
 
 
 def _secrets(api: client.ApiClient, placement: Placement, namespace: str) -> Iterator[Finding]:

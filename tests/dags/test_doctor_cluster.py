@@ -12,6 +12,7 @@ from qwenops.errors import PlatformError
 from qwenops_pipelines.doctor import look, report
 from qwenops_pipelines.placements import by_name
 
+SLOW = "/apis/storage.k8s.io/v1/storageclasses/slow"
 CLAIM = "/api/v1/namespaces/team/persistentvolumeclaims/qwenops-artifacts"
 OPERATORS = "/apis/apps/v1/deployments"
 NODES = "/api/v1/nodes"
@@ -21,13 +22,13 @@ GROUPS = ("kubeflow.org", "argoproj.io", "ray.io", KUEUE)
 
 
 class Cluster:
-    """What the API server knows: answers by path; `denied` are (verb, resource) that reviews refuse."""
+    """What the API server knows, by path; reviews refuse `denied` (verb, resource), requests `forbidden` paths."""
 
     def __init__(self):
         container = {"name": "o", "image": "quay.io/kuberay/operator:v1.6.2"}
         operator = {"spec": {"selector": {}, "template": {"spec": {"containers": [container]}}}}
         self.groups = dict.fromkeys(GROUPS, "v1") | {KUEUE: "v1beta2"}
-        self.denied = set()
+        self.denied, self.forbidden = set(), set()
         self.pod_state = {"running": {}}
         self.deleted = []
         self.answers = {
@@ -71,6 +72,8 @@ class Cluster:
             return self._pod(method, path, body)
         if path.startswith(f"/apis/{KUEUE}/{self.groups.get(KUEUE)}/namespaces/team/localqueues/"):
             return 200, {"metadata": {"name": path.rsplit("/", 1)[1]}}
+        if path in self.forbidden:
+            return 403, {"message": "forbidden"}
         return (200, self.answers[path]) if path in self.answers else (404, {"message": "not found"})
 
     def _pod(self, method, path, body):
@@ -167,6 +170,7 @@ def stuck(cluster):
     cluster.pod_state = {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}
 
 
+PENDING = {"spec": {"storageClassName": "slow"}, "status": {"phase": "Pending"}}
 OLD = {
     "spec": {"selector": {}, "template": {"spec": {"containers": [{"name": "o", "image": "kuberay/operator:v1.4.0"}]}}}
 }
@@ -181,6 +185,7 @@ OLD = {
         (answer(OPERATORS, {"items": [OLD]}), "KubeRay", "1.4"),
         (answer(NODES, {"items": [{"status": {"allocatable": {"cpu": "8"}}}]}), "GPU operator", "0 allocatable"),
         (answer(CLAIM, {"spec": {}, "status": {"phase": "Pending"}}), "claim qwenops-artifacts", "Pending"),
+        (answer(CLAIM, PENDING), "claim qwenops-artifacts", "class slow does not exist"),
         (forget(CLAIM), "claim qwenops-artifacts", "does not exist"),
         (deny("delete", "rayjobs"), "may create, get, list, watch, delete rayjobs", "denied: delete"),
         (deny("get", "pods/log"), "may get pods/log", "denied: get"),
@@ -197,6 +202,18 @@ def test_what_is_missing_is_named_with_a_command(capsys, change, name, word):
     assert report(list(findings.values())) == 5
     assert f"->  {finding.command}" in capsys.readouterr().out
     assert [f.name for f in findings.values() if f.state == "missing"] == [finding.name]
+
+
+@pytest.mark.parametrize(
+    ("mode", "state"), [("WaitForFirstConsumer", "ok"), ("Immediate", "missing"), ("denied", "unknown")]
+)
+def test_claim_that_waits_for_its_first_pod_lacks_nothing(mode, state):
+    cluster = Cluster()
+    cluster.answers |= {CLAIM: PENDING, SLOW: {"provisioner": "p", "volumeBindingMode": mode}}
+    if mode == "denied":
+        cluster.forbidden.add(SLOW)
+    with looked_at(cluster) as findings:
+        assert starting(findings, "claim qwenops-artifacts").state == state
 
 
 def test_what_may_not_be_looked_at_is_unknown_and_no_failure():
