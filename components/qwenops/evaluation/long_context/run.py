@@ -26,6 +26,9 @@ from qwenops.platform.stage import Stage
 from qwenops.training.precision import compute_dtype
 from qwenops.training.threads import choose_threads
 
+# Longer rows scale with the threads as these do, and may take minutes.
+_PROBED_TOKENS = 4096
+
 
 def run(config: LongContextConfig, *, checkpoint: Path, tokens: Path, stage: Stage) -> None:
     """Write `grid.json` (cells by mode, length and depth; text loss) and `summary.md` into `stage.out`."""
@@ -33,7 +36,7 @@ def run(config: LongContextConfig, *, checkpoint: Path, tokens: Path, stage: Sta
     device = torch.device("cuda" if stage.context.use_gpu == "yes" else "cpu")
     model = load_model(checkpoint, compute_dtype(device, config.precision)).to(device)
     if device.type == "cpu":
-        row = torch.zeros((1, max(config.multiples) * trained), dtype=torch.long)
+        row = torch.zeros((1, min(max(config.multiples) * trained, _PROBED_TOKENS)), dtype=torch.long)
         choose_threads(lambda: _probe(model, row))
     cells, losses = _evaluate(config, model, load_tokenizer(checkpoint), TokenShards(tokens), trained, stage)
     stage.records = sum(cell.needles for cell in cells)
@@ -52,7 +55,7 @@ def run(config: LongContextConfig, *, checkpoint: Path, tokens: Path, stage: Sta
 
 @torch.inference_mode()
 def _probe(model: PreTrainedModel, row: torch.Tensor) -> None:
-    """One longest row through the decoder, to choose the number of threads by."""
+    """A row through the decoder, to choose the number of threads by."""
     model.model(row)
 
 
