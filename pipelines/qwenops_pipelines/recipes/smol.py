@@ -7,7 +7,7 @@ there at a small rate on short rows, `extend` doubles the length.
 
 What it shows: what each stage does to a model that can already talk, and what it reads beyond its length in every
 long-context mode. Hardware: made for one GPU, since `extend` trains rows of 16,384 tokens. Command:
-`qwenops run smol`. The whole run has not been made by this project.
+`qwenops run smol`. Run by this project as far as `pretrain`, see `pipelines/LOG.md`.
 """
 
 from qwenops.alignment.measure_config import MeasureConfig
