@@ -16,14 +16,14 @@ def split_rows(batch: dict[str, Any], most_tokens: int) -> Sequence[dict[str, An
     first piece, since only its sum is used.
 
     Raises:
-        RecipeError: the batch is no batch of rows with labels (pairs of preferences, for example).
+        RecipeError: the batch is no batch of rows with labels.
     """
     if "labels" not in batch or "input_ids" not in batch:
         raise RecipeError(
             "this objective's batches cannot be split",
             expected="training.micro_batch_tokens 0, or batches with input_ids and labels",
             found=sorted(batch),
-            action="leave micro_batch_tokens at 0 for this stage and lower its pairs_per_step",
+            action="leave micro_batch_tokens at 0 for this stage",
         )
     count, length = batch["input_ids"].shape
     rows = max(most_tokens // length, 1)
