@@ -11,7 +11,7 @@ from qwenops.contracts.checkpoint import CheckpointFacts, read_facts
 from qwenops.contracts.manifest import file_digest
 from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
-from qwenops.model.rope import with_base, with_yarn
+from qwenops.model.rope import change_base, with_yarn
 from qwenops.model.sizes import Experts
 
 EXPERTS = Experts(num_experts=4, num_active=2, expert_width=24, shared_width=96)
@@ -53,7 +53,8 @@ def test_experts_are_written_one_by_one_under_their_hub_names(tmp_path, tokenize
 
 def test_config_carries_the_names_older_readers_use(tmp_path, tokenizer):
     model = small_model()
-    model.config.rope_parameters = with_yarn(with_base(model.config, 1e6, 64), 4.0, 64).rope_parameters
+    change_base(model, 1e6, 64)
+    model.config.rope_parameters = with_yarn(model.config, 4.0, 64).rope_parameters
     save_checkpoint(model, tokenizer, tmp_path / "out", 64, 0, kind="chat", dtype=torch.bfloat16)
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert (config["rope_theta"], config["torch_dtype"], config["model_type"]) == (1e6, "bfloat16", "qwen2")

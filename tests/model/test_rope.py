@@ -8,7 +8,7 @@ from transformers import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from qwenops.errors import RecipeError
-from qwenops.model.rope import rotate, rotation_table, temperature, with_base, with_yarn
+from qwenops.model.rope import change_base, rotate, rotation_table, temperature, with_yarn
 
 
 def plain_config(hidden: int, heads: int, theta: float) -> Qwen2Config:
@@ -57,12 +57,15 @@ def test_yarn_refuses_to_shorten():
         with_yarn(plain_config(256, 4, 1e6), 0.5, 32_768)
 
 
-def test_base_change_leaves_the_original_config_alone():
-    config = plain_config(256, 4, 1e4)
-    edited = with_base(config, 1_000_000, 131_072)
-    assert (config.rope_parameters["rope_theta"], config.max_position_embeddings) == (1e4, 32_768)
-    assert (edited.rope_parameters["rope_theta"], edited.max_position_embeddings) == (1e6, 131_072)
-    json.dumps(edited.to_dict())
+def test_base_change_turns_the_frequencies_and_leaves_every_layer_the_models_config():
+    model = small_model()
+    before = model.model.rotary_emb.inv_freq.clone()
+    change_base(model, 1_000_000, 131_072)
+    assert (model.config.rope_parameters["rope_theta"], model.config.max_position_embeddings) == (1e6, 131_072)
+    torch.testing.assert_close(model.model.rotary_emb.inv_freq, before**1.5)
+    model.set_attn_implementation("eager")
+    assert {layer.self_attn.config._attn_implementation for layer in model.model.layers} == {"eager"}
+    json.dumps(model.config.to_dict())
 
 
 def test_temperature_is_one_up_to_the_trained_length_and_grows_beyond():

@@ -9,6 +9,7 @@ from tests.training.counting import VOCABULARY, tiny_model
 from transformers import Qwen2Config, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from qwenops.errors import RecipeError
+from qwenops.model.rope import change_base
 from qwenops.recipe.mesh import ParallelConfig
 from qwenops.training.batching import Example, pack_batch, pad_batch, text_batch
 from qwenops.training.checkpoint_files import published
@@ -61,9 +62,14 @@ def _mixture():
 
 
 def _train(folder, config, parallel=None, tied=True, state=None, seed=0):
-    model = _mixture() if tied == "mixture" else tiny_model(seed=seed, tied=tied)
+    model = _mixture() if tied == "mixture" else tiny_model(seed=seed, tied=bool(tied))
+    if tied == "extended":
+        change_base(model, 1e6, 128)
     if parallel:
         shard(model, parallel, 24)
+    if tied == "shared out, then extended":
+        mean_loss(model, [pack_batch(_documents(9), 24, 0)])
+        change_base(model, 1e6, 128)
     here = row_place()
     norms = []
     hooks = FitHooks(on_step=lambda report: norms.append(report.gradient_norm))
@@ -109,6 +115,8 @@ def _same(found, expected):
         (2, ParallelConfig(), True),
         (2, ParallelConfig(tensor=2), True),
         (2, ParallelConfig(context=2), False),
+        (2, ParallelConfig(context=2), "extended"),
+        (2, ParallelConfig(), "shared out, then extended"),
         (2, ParallelConfig(tensor=2), "mixture"),
         pytest.param(4, ParallelConfig(tensor=2), "mixture", marks=pytest.mark.integration),
         pytest.param(4, ParallelConfig(context=2, tensor=2), "mixture", marks=pytest.mark.integration),

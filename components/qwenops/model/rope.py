@@ -11,17 +11,21 @@ import functools
 import math
 
 import torch
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from qwenops.errors import RecipeError
 
 
-def with_base(config: PretrainedConfig, rope_theta: float, max_position_embeddings: int) -> PretrainedConfig:
-    """A copy of `config` with another RoPE base and length: what the long-context phase trains with (section 3.2)."""
-    edited = copy.deepcopy(config)
-    edited.rope_parameters = {"rope_type": "default", "rope_theta": float(rope_theta)}
-    edited.max_position_embeddings = max_position_embeddings
-    return edited
+def change_base(model: PreTrainedModel, rope_theta: float, max_position_embeddings: int) -> None:
+    """Give `model` another RoPE base and length, in place, for the long-context phase (section 3.2); its weights stay.
+
+    The config stays the one object that every layer holds. Beside a copy of it they would keep the attention that was
+    set before, and neither rows divided over workers nor attention by document would reach them.
+    """
+    model.config.rope_parameters = {"rope_type": "default", "rope_theta": float(rope_theta)}
+    model.config.max_position_embeddings = max_position_embeddings
+    old = model.model.rotary_emb
+    model.model.rotary_emb = type(old)(config=model.config).to(old.inv_freq.device)
 
 
 def with_yarn(config: PretrainedConfig, factor: float, original_length_tokens: int) -> PretrainedConfig:

@@ -20,6 +20,7 @@ from torch import nn
 
 from qwenops.errors import ContractError
 from qwenops.training.loss import hidden_states, output_weight
+from qwenops.training.objective import OnTokens
 
 ANSWER_DIGITS = 5
 SENTENCE = "\nThe secret number of {word} is "
@@ -53,8 +54,13 @@ class NeedleRows:
 
     @property
     def length(self) -> int:
-        """Tokens that the model reads."""
+        """Tokens that the model reads of a row."""
         return self.tokens.shape[1] - 1
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the model reads of all rows."""
+        return len(self.tokens) * self.length
 
     def loss_weights(self, answer_weight: float) -> np.ndarray:
         """float32 [rows, length] weights of the targets: 1, and `answer_weight` on the answer's digits."""
@@ -144,13 +150,19 @@ def repeated_rows(text: np.ndarray, *, length: int, count: int, seed: int | Sequ
 
 
 @torch.no_grad()
-def evaluate_needles(model: nn.Module, rows: NeedleRows, max_batch_tokens: int = _MAX_BATCH_TOKENS) -> NeedleScore:
+def evaluate_needles(
+    model: nn.Module,
+    rows: NeedleRows,
+    max_batch_tokens: int = _MAX_BATCH_TOKENS,
+    on_tokens: OnTokens | None = None,
+) -> NeedleScore:
     """Score `model` on `rows` by teacher-forced argmax, a few rows at a time.
 
     Args:
         model: A `*ForCausalLM`; set to eval mode.
         rows: What `needle_rows` made, at any length the model can read.
         max_batch_tokens: Tokens of one forward pass; long rows go one by one.
+        on_tokens: Hears of the tokens of every pass that is done.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -162,6 +174,8 @@ def evaluate_needles(model: nn.Module, rows: NeedleRows, max_batch_tokens: int =
         hidden = hidden_states(model, part[:, :-1])[:, -ANSWER_DIGITS:]
         found = (hidden @ output_weight(model).T).argmax(-1)
         right.append((found == part[:, -ANSWER_DIGITS:]).cpu())
+        if on_tokens:
+            on_tokens(len(part) * rows.length)
     digits_right = torch.cat(right).numpy()
     exact = digits_right.all(axis=1)
     return NeedleScore(

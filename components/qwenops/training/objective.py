@@ -1,6 +1,6 @@
 """The language-modelling objective and its evaluation, shared by pre-training, extension, upcycling and SFT."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batch, Figures, Objective
 from qwenops.training.loss import IGNORED, chunked_cross_entropy, cross_entropy_by_token, hidden_states, output_weight
+
+OnTokens = Callable[[int], None]
 
 
 def text_objective(config: TrainingConfig) -> Objective:
@@ -30,8 +32,11 @@ def language_modelling(model: nn.Module, batch: Batch, z_loss: float = 0.0) -> t
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, batches: Iterable[Batch]) -> float:
-    """Mean unweighted loss (nats per target token) over `batches`, in the model's own precision."""
+def mean_loss(model: nn.Module, batches: Iterable[Batch], on_tokens: OnTokens | None = None) -> float:
+    """Mean unweighted loss (nats per target token) over `batches`, in the model's own precision.
+
+    `on_tokens` hears of the tokens of every batch that is done.
+    """
     model.eval()
     total, targets = 0.0, 0
     device = next(model.parameters()).device
@@ -41,6 +46,8 @@ def mean_loss(model: nn.Module, batches: Iterable[Batch]) -> float:
         count = int((inputs["labels"] >= 0).sum())
         total += float(chunked_cross_entropy(hidden, output_weight(model), inputs["labels"])) * count
         targets += count
+        if on_tokens:
+            on_tokens(inputs["input_ids"].numel())
     return total / max(targets, 1)
 
 

@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import RecipeError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
-from qwenops.model.rope import with_base
+from qwenops.model.rope import change_base
 from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
 from qwenops.pretraining.extend.config import ExtendConfig
-from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_metrics, text_rows
+from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_rows, shown, text_rows
 from qwenops.pretraining.phases import row_divisor
 from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.summary import write_summary
@@ -54,10 +52,6 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         )
     text, short_text = (text_rows(shards, tokens, config.evaluation_tokens) for tokens in (length, short))
     needles = _needles(config, shards, tokenizer, (length, short))
-    # Before: the old base at the new length. First: the new base, untrained; it costs retrieval until trained.
-    metrics = {"loss.before": mean_loss(model, text), "loss.short.before": mean_loss(model, short_text)}
-    metrics |= {f"needle.accuracy.{name}_before": score for name, score in _accuracies(model, needles).items()}
-    change_base(model, config.rope_theta, length)
     shard(model, stage.context.parallel, row_divisor(config.phases))
     rows_of = row_place()
     source = RowSource(
@@ -71,21 +65,30 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         rows_of.world_size,
     )
     threads = settle_threads(model, source, config.training, stage)
-    metrics["loss.first"] = mean_loss(model, text)
+    # Before: the old base at the new length. First: the new base, untrained; it costs retrieval until trained.
+    with shown(stage, "before", text, short_text, *needles.values()) as on_tokens:
+        metrics = {
+            "loss.before": mean_loss(model, text, on_tokens),
+            "loss.short.before": mean_loss(model, short_text, on_tokens),
+        }
+        for name, made in needles.items():
+            metrics[f"needle.accuracy.{name}_before"] = evaluate_needles(model, made, on_tokens=on_tokens).accuracy
+    change_base(model, config.rope_theta, length)
+    with shown(stage, "at the new base", text) as on_tokens:
+        metrics["loss.first"] = mean_loss(model, text, on_tokens)
     trained = train(model, source, config.training, stage)
-    metrics |= {
-        "loss.final": mean_loss(model, text),
-        "loss.short.final": mean_loss(model, short_text),
-        "threads": threads,
-        "tokens_per_second": trained.tokens_per_second * token_workers(),
-    }
-    metrics |= language_metrics(bits_per_byte(model, shards, length, config.evaluation_tokens))
-    by_depth = {}
-    if needles:
-        score = evaluate_needles(model, needles["long"])
-        metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
-        metrics["needle.accuracy.short"] = evaluate_needles(model, needles["short"]).accuracy
-        by_depth = score.by_depth
+    metrics |= {"threads": threads, "tokens_per_second": trained.tokens_per_second * token_workers()}
+    languages, by_depth = language_rows(shards, length, config.evaluation_tokens), {}
+    read = (text, short_text, *(language.batches for language in languages.values()), *needles.values())
+    with shown(stage, "after", *read) as on_tokens:
+        metrics["loss.final"] = mean_loss(model, text, on_tokens)
+        metrics["loss.short.final"] = mean_loss(model, short_text, on_tokens)
+        metrics |= bits_per_byte(model, languages, on_tokens)
+        if needles:
+            score = evaluate_needles(model, needles["long"], on_tokens=on_tokens)
+            metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
+            metrics["needle.accuracy.short"] = evaluate_needles(model, needles["short"], on_tokens=on_tokens).accuracy
+            by_depth = score.by_depth
     seen = trained.tokens * token_workers()
     finished = unsharded(model)
     if device.rank == 0:
@@ -93,15 +96,6 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
             finished, tokenizer, stage.out, length, facts.tokens_seen + seen, parent=Path(job["checkpoint"]).name
         )
     return {"metrics": metrics, "tokens": seen, "by_depth": by_depth}
-
-
-def change_base(model: PreTrainedModel, rope_theta: float, length: int) -> None:
-    """Give `model` another RoPE base and maximum length, in place; its weights stay."""
-    model.config = with_base(model.config, rope_theta, length)
-    body = model.model
-    body.config = model.config
-    old = body.rotary_emb
-    body.rotary_emb = type(old)(config=model.config).to(old.inv_freq.device)
 
 
 def _needles(
@@ -113,7 +107,3 @@ def _needles(
         name: held_out_needles(shards, tokenizer, length, config.evaluation_needles)
         for name, length in zip(("long", "short"), lengths, strict=True)
     }
-
-
-def _accuracies(model: PreTrainedModel, needles: dict[str, NeedleRows]) -> dict[str, float]:
-    return {name: evaluate_needles(model, rows).accuracy for name, rows in needles.items()}

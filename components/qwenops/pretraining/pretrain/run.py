@@ -16,7 +16,7 @@ from qwenops.model.warm_start import describe, load_initial_model, load_initial_
 from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
 from qwenops.platform.weights import locate
-from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_metrics, text_rows
+from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_rows, shown, text_rows
 from qwenops.pretraining.phases import row_divisor
 from qwenops.pretraining.pretrain.config import PretrainConfig
 from qwenops.pretraining.rows import RowSource
@@ -56,6 +56,10 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
     shard(model, stage.context.parallel, row_divisor(config.phases))
     length, rows_of = config.phases[-1].length, row_place()
     text = text_rows(shards, length, config.evaluation_tokens)
+    languages = language_rows(shards, length, config.evaluation_tokens)
+    needles = None
+    if config.evaluation_needles:
+        needles = held_out_needles(shards, tokenizer, length, config.evaluation_needles)
     rows = RowSource(
         shards,
         tokenizer,
@@ -67,19 +71,19 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
         rows_of.world_size,
     )
     threads = settle_threads(model, rows, config.training, stage)
-    metrics = {"loss.first": mean_loss(model, text)}
+    with shown(stage, "before", text) as on_tokens:
+        metrics = {"loss.first": mean_loss(model, text, on_tokens)}
     trained = train(model, rows, config.training, stage)
-    metrics |= {
-        "loss.final": mean_loss(model, text),
-        "threads": threads,
-        "tokens_per_second": trained.tokens_per_second * token_workers(),
-    }
-    metrics |= language_metrics(bits_per_byte(model, shards, length, config.evaluation_tokens))
+    metrics |= {"threads": threads, "tokens_per_second": trained.tokens_per_second * token_workers()}
     by_depth = {}
-    if config.evaluation_needles:
-        score = evaluate_needles(model, held_out_needles(shards, tokenizer, length, config.evaluation_needles))
-        metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
-        by_depth = score.by_depth
+    read = (text, *(language.batches for language in languages.values()), needles)
+    with shown(stage, "after", *read) as on_tokens:
+        metrics["loss.final"] = mean_loss(model, text, on_tokens)
+        metrics |= bits_per_byte(model, languages, on_tokens)
+        if needles:
+            score = evaluate_needles(model, needles, on_tokens=on_tokens)
+            metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
+            by_depth = score.by_depth
     seen = trained.tokens * token_workers()
     finished = unsharded(model)
     if device.rank == 0:

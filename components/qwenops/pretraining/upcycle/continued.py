@@ -75,7 +75,11 @@ def continue_training(
         stage.curve(f"loss.{name}", report.step, loss)
         progress.advance(report.tokens * token_workers(), f"{name} loss {loss:.3f}")
 
-    before = mean_loss(model, text)
+    def on_heldout(tokens: int) -> None:
+        if place.rank == 0:
+            progress.advance(tokens, f"{name} held-out text")
+
+    before = mean_loss(model, text, on_heldout)
     hooks = FitHooks(on_step=on_step, on_event=stage.warn) if place.rank == 0 else FitHooks()
     result = fit(
         model,
@@ -86,4 +90,4 @@ def continue_training(
         state_dir=stage.scratch / name,
         seed=stage.seed,
     )
-    return Outcome(before, mean_loss(model, text), result)
+    return Outcome(before, mean_loss(model, text, on_heldout), result)

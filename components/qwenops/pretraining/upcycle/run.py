@@ -70,7 +70,9 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
     common = {"stage": stage, "place": device}
     control = None
     models = 1 if config.control == "none" else 2
-    with stage.progress(models * config.training.steps * config.training.batch_tokens, "tokens") as progress:
+    # Held-out text is read before and after.
+    tokens = config.training.steps * config.training.batch_tokens + 2 * sum(batch["num_tokens"] for batch in text)
+    with stage.progress(models * tokens, "tokens") as progress:
         with watch_routers(moe) as log:
             objective = balanced_language_modelling(log, config.balance_coefficient, text_objective(config.training))
             mixture = continue_training(
