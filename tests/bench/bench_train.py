@@ -1,12 +1,17 @@
-"""Real (unpadded) tokens per second of `fit` against transformers' Trainer, in one process, on the same documents.
+"""Real (unpadded) tokens per second of `fit` against transformers' Trainer and a plain loop, on the same documents.
 
-Both sides train the same weights on the same documents; a token counts when it is a token of a document, padding never.
+All sides train the same weights on the same documents; a token counts when it is a token of a document, padding never.
+Every side runs in a process of its own, in the environment its users have: the Trainer in this one, `fit` in the one
+that `qwenops run` gives a stage, whose allocator keeps freed blocks; one more side gives the Trainer that environment.
 Run with `make bench-train`. Prints both sides, the ratio and the conditions, and ends with a table for RESULTS.md.
 Seconds are processor seconds (`meters.cpu_seconds` says why), so compare sides at one thread. `fit` computes in bf16
 and the Trainer is measured in bf16 only where the processor has it: emulated, it is ten times slower.
 """
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import transformers
 from tests.bench.meters import conditions
 from torch.utils.data import Dataset
@@ -23,9 +29,10 @@ from qwenops.model.architecture import model_config
 from qwenops.model.sizes import Size
 from qwenops.training.batching import Example, packed_epochs
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, fit
+from qwenops.training.fit import FitHooks, compile_layers, fit
 from qwenops.training.objective import language_modelling
-from qwenops.training.precision import compute_dtype
+from qwenops.training.precision import autocast, compute_dtype
+from qwenops_pipelines.local import ALLOCATOR
 
 TINY = Size(
     hidden_size=128,
@@ -47,7 +54,10 @@ SMALL = Size(
     tied_embeddings=True,
 )
 LONGEST, PAD = 512, 0
+# The first steps make the optimiser's state and fill the allocator.
+WARM = 2
 OURS = "fit, packed, by document"
+_RESULT = "tokens/s:"
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,11 @@ class Shape:
     steps: int
 
 
-SHAPES = {"tiny": Shape(TINY, 512, 8, 12), "135m": Shape(SMALL, 512, 1, 3)}
+SHAPES = {
+    "tiny": Shape(TINY, 512, 8, 14),
+    "135m": Shape(SMALL, 512, 1, 6),
+    "135m-2k": Shape(SMALL, 2048, 1, 4),
+}
 
 
 class Documents(Dataset):
@@ -141,7 +155,7 @@ def stack(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
 
 
 def trainer_rate(shape: Shape, data: Dataset, collate: Callable, rows: int, bf16: bool, tokens: Sequence[int]) -> float:
-    """Real tokens per second of transformers' Trainer; its first step warms up."""
+    """Real tokens per second of transformers' Trainer after the first `WARM` steps."""
     clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -162,22 +176,45 @@ def trainer_rate(shape: Shape, data: Dataset, collate: Callable, rows: int, bf16
             model=fresh(shape.size), args=arguments, train_dataset=data, data_collator=collate, callbacks=[clock]
         )
         trainer.train()
-    return sum(tokens[1 : shape.steps]) / sum(clock.seconds[1:])
+    return sum(tokens[WARM : shape.steps]) / sum(clock.seconds[WARM:])
 
 
 def fit_rate(shape: Shape, packed: Callable, **changes: object) -> float:
-    """Real tokens per second of `fit`; its first step warms up."""
+    """Real tokens per second of `fit` after the first `WARM` steps."""
     marks: list[tuple[float, int]] = []
     config = TrainingConfig(steps=shape.steps, batch_tokens=shape.rows * shape.length, warmup_steps=0)
     hooks = FitHooks(on_step=lambda report: marks.append((time.process_time(), report.tokens)))
     fit(fresh(shape.size), language_modelling, packed, config.model_copy(update=changes), hooks=hooks)
-    return sum(tokens for _, tokens in marks[1:]) / (marks[-1][0] - marks[0][0])
+    return sum(tokens for _, tokens in marks[WARM:]) / (marks[-1][0] - marks[WARM - 1][0])
 
 
-def measure(name: str, repeats: int, with_compile: bool) -> list[tuple[str, float, float]]:
-    """(side, best rate, relative spread over the repeats), the sides taken in turns so that noise hits all alike."""
-    shape = SHAPES[name]
-    texts = documents(shape.size, 4000 if name == "tiny" else 600)
+def plain_rate(shape: Shape, batches: Sequence[dict], compiled: bool) -> float:
+    """Real tokens per second of a loop written as torchtitan's recipes are, after the first `WARM` steps.
+
+    Rows are a stream whose documents see each other, so attention is causal and needs no mask; whole logits; layers
+    compiled one by one; fused AdamW; clipped gradients; bf16 where the processor has it.
+    """
+    model = fresh(shape.size)
+    if compiled:
+        compile_layers(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    model.train()
+    for step, batch in enumerate(batches):
+        if step == WARM:
+            began = time.process_time()
+        with autocast(model, "bf16"):
+            logits = model(input_ids=batch["input_ids"], use_cache=False).logits
+            loss = F.cross_entropy(logits.float().flatten(0, 1), batch["labels"].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return sum(batch["num_tokens"] for batch in batches[WARM:]) / (time.process_time() - began)
+
+
+def sides(shape: Shape) -> dict[str, Callable[[], float]]:
+    """What can be measured, by name; nothing is trained before a side is called."""
+    texts = documents(shape.size, 4000 if shape.size is TINY else 600)
     mean = sum(len(text.tokens) for text in texts) / len(texts)
     # As many documents in a padded batch as a packed batch holds on average.
     padded_rows = max(round(shape.rows * shape.length / mean), 1)
@@ -193,23 +230,40 @@ def measure(name: str, repeats: int, with_compile: bool) -> list[tuple[str, floa
     firsts = range(0, padded_rows * shape.steps, padded_rows)
     per_padded = [sum(len(text.tokens) for text in texts[first : first + padded_rows]) for first in firsts]
     rows = PackedRows(batches)
-    sides: dict[str, Callable[[], float]] = {
+    found: dict[str, Callable[[], float]] = {
         "Trainer, its defaults (padded, fp32)": lambda: trainer_rate(
             shape, Documents(texts), pad, padded_rows, False, per_padded
         ),
         "Trainer, packed, fp32": lambda: trainer_rate(shape, rows, stack, shape.rows, False, per_batch),
-        "fit, packed, masked": lambda: fit_rate(shape, packed),
-        OURS: lambda: fit_rate(shape, packed, attention="by_document"),
     }
     if compute_dtype(torch.device("cpu"), "bf16") == torch.bfloat16:
-        sides["Trainer, packed, bf16"] = lambda: trainer_rate(shape, rows, stack, shape.rows, True, per_batch)
-    if with_compile:
-        sides[f"{OURS}, compiled"] = lambda: fit_rate(shape, packed, attention="by_document", compile="layers")
-    rates: dict[str, list[float]] = {side: [] for side in sides}
+        found["Trainer, packed, bf16"] = lambda: trainer_rate(shape, rows, stack, shape.rows, True, per_batch)
+        found["Trainer, packed, bf16, our allocator"] = found["Trainer, packed, bf16"]
+    return found | {
+        "plain loop, packed": lambda: plain_rate(shape, batches, compiled=False),
+        "plain loop, packed, compiled": lambda: plain_rate(shape, batches, compiled=True),
+        "fit, packed, masked": lambda: fit_rate(shape, packed),
+        OURS: lambda: fit_rate(shape, packed, attention="by_document"),
+        f"{OURS}, compiled": lambda: fit_rate(shape, packed, attention="by_document", compile="layers"),
+    }
+
+
+def in_own_process(name: str, side: str, threads: int) -> float:
+    """Real tokens per second of one side, in the environment that its users have."""
+    ours = side.startswith("fit") or side.endswith("our allocator")
+    command = [sys.executable, __file__, "--shapes", name, "--only", side, "--threads", str(threads)]
+    environment = os.environ | ALLOCATOR if ours else {k: v for k, v in os.environ.items() if k not in ALLOCATOR}
+    shown = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return float(shown.rsplit(_RESULT, 1)[1])
+
+
+def measure(name: str, chosen: Sequence[str], repeats: int, threads: int) -> list[tuple[str, float, float]]:
+    """(side, best rate, relative spread over the repeats), the sides taken in turns so that noise hits all alike."""
+    rates: dict[str, list[float]] = {side: [] for side in chosen}
     for _ in range(repeats):
-        for side, run in sides.items():
-            rates[side].append(run())
-            print(f"  {name:<5} {side:<40} {rates[side][-1]:>9,.0f} tokens/s", flush=True)
+        for side in chosen:
+            rates[side].append(in_own_process(name, side, threads))
+            print(f"  {name:<7} {side:<40} {rates[side][-1]:>9,.0f} tokens/s", flush=True)
     return [(side, max(found), (max(found) - min(found)) / max(found)) for side, found in rates.items()]
 
 
@@ -219,15 +273,21 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="torch threads of both sides")
-    parser.add_argument("--compile", action="store_true", help="also with compiled layers")
+    parser.add_argument("--sides", nargs="+", default=[], help="sides to compare with ours; all where none is named")
+    parser.add_argument("--only", default="", help="measure this side of one shape here, in this process")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
+    if options.only:
+        print(_RESULT, sides(SHAPES[options.shapes[0]])[options.only]())
+        return
     print(f"{conditions()}, transformers {transformers.__version__}")
-    print("\n| shape | side | real tokens/s (best) | spread | fit is faster by |")
+    print("\n| shape | side | real tokens/s (best) | spread | by document is faster by |")
     print("|---|---|---|---|---|")
     for name in options.shapes:
-        found = measure(name, options.repeats, options.compile)
+        known = sides(SHAPES[name])
+        chosen = [side for side in known if side in options.sides or side == OURS or not options.sides]
+        found = measure(name, chosen, options.repeats, options.threads)
         ours = max(rate for side, rate, _ in found if side == OURS)
         for side, rate, spread in found:
             print(f"| {name} | {side} | {rate:,.0f} | {spread:.0%} | {ours / rate:.2f} |")
