@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from qwenops.recipe.placement import Placement
+from qwenops.training.footprint import PEAKS
 
 # A usual share for dense models of this size on H100s; no run of this project stands behind it.
 _ASSUMED_UTILISATION = 0.40
@@ -49,14 +50,15 @@ class Device:
     has_bf16: bool = True
 
 
-def _assumed(name: str, memory_bytes: int, peak: float) -> Device:
+def _assumed(name: str, memory_bytes: int) -> Device:
+    peak = PEAKS[name]
     share = f"{_ASSUMED_UTILISATION:.0%} of the dense bf16 peak of {peak / 1e12:.0f} TFLOP/s"
     return Device(name, memory_bytes, _ASSUMED_UTILISATION * peak, f"ASSUMED, not measured: {name} at {share}")
 
 
 _BY_LABEL = {
-    "NVIDIA-H200": _assumed("NVIDIA H200", 141 * 10**9, 989e12),
-    "NVIDIA-H100-80GB-HBM3": _assumed("NVIDIA H100", 80 * 10**9, 989e12),
+    name.replace(" ", "-"): _assumed(name, memory)
+    for name, memory in {"NVIDIA H200": 141 * 10**9, "NVIDIA H100 80GB HBM3": 80 * 10**9}.items()
 }
 
 

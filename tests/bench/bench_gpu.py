@@ -1,125 +1,187 @@
-"""MFU, tokens per second and peak memory of one training step, on one GPU. Needs torch and transformers only.
+"""One GPU against its peak: training by `fit`, and prefill by Dual Chunk Attention against causal flash attention.
 
-Run with `make bench-gpu`, or copy the file to a machine and run `python bench_gpu.py`. It trains Qwen2-0.5B and
-Qwen2-1.5B from random weights: bf16 autocast over fp32 weights, full rows, SDPA's flash kernel, compiled layers, fused
-AdamW, and the loss in chunks, as `qwenops.training` does; the loss stands here again so that nothing else is needed.
+Run with `make bench-gpu` or `python tests/bench/bench_gpu.py`. It imports the engine from this checkout and needs
+nothing installed but torch and transformers. Two tables:
 
-MFU is given twice: with the output projection and without it, attention counted causally in both.
+- Qwen2-0.5B and Qwen2-1.5B from random weights, bf16, full rows, compiled layers: tokens per second, MFU (with the
+  output projection and without it, attention counted causally in both), peak memory.
+- Attention of one layer with its rotations, one row: DCA's chunks are those of a model trained at 32,768 tokens.
 """
 
 import argparse
+import statistics
+import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
-PEAK = 989e12  # Dense bf16 FLOP/s of an H100 SXM or H200.
-CHUNK = 2048
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "components"))
+
+from qwenops.model.architecture import model_config
+from qwenops.model.dual_chunk import attend
+from qwenops.model.modes import default_dual_chunk
+from qwenops.model.rope import rotate, rotation_table
+from qwenops.model.sizes import SIZES, Size
+from qwenops.training.batching import text_batch
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import Batch, FitHooks, fit
+from qwenops.training.footprint import PEAKS, flops_per_token
+from qwenops.training.objective import language_modelling
+
+_THETA, _TRAINED_TOKENS = 1e6, 32_768
 
 
 @dataclass(frozen=True)
-class Case:
-    """One line of the table: model, row length, rows of a step, whether layers are computed again in backward."""
+class Training:
+    """One line of the first table: `rows` full rows of `length` tokens a step."""
 
     name: str
-    config: Qwen2Config
+    size: Size
     length: int
     rows: int
-    recompute: bool = False
+    recompute: str = "none"
 
 
-def qwen2(hidden: int, layers: int, heads: int, kv_heads: int, width: int, vocabulary: int = 151_936) -> Qwen2Config:
-    """Dimensions of a Qwen2 with tied embeddings."""
-    return Qwen2Config(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        intermediate_size=width,
-        vocab_size=vocabulary,
-        tie_word_embeddings=True,
-        max_position_embeddings=131_072,
-    )
+@dataclass(frozen=True)
+class Prefill:
+    """One line of the second table: heads of one layer, and the row."""
+
+    name: str
+    query_heads: int
+    kv_heads: int
+    head_size: int
+    length: int
+    trained: int = _TRAINED_TOKENS
 
 
-SMALL, LARGE = qwen2(896, 24, 14, 2, 4864), qwen2(1536, 28, 12, 2, 8960)
-CASES = (
-    Case("0.5B at 4k", SMALL, 4096, 8),
-    Case("1.5B at 4k", LARGE, 4096, 4),
-    Case("0.5B at 32k", SMALL, 32_768, 1, recompute=True),
-    Case("1.5B at 32k", LARGE, 32_768, 1, recompute=True),
+_TINY_SIZE = Size(
+    hidden_size=64,
+    num_layers=2,
+    num_query_heads=4,
+    num_kv_heads=2,
+    intermediate_size=96,
+    vocab_rows=512,
+    tied_embeddings=True,
 )
-TINY = (
-    Case("tiny", qwen2(64, 2, 4, 2, 96, 512), 64, 2),
-    Case("tiny, recomputed", qwen2(64, 2, 4, 2, 96, 512), 64, 2, recompute=True),
+TRAINING = (
+    Training("0.5B at 4k", SIZES["qwen2_0_5b"](), 4096, 8),
+    Training("1.5B at 4k", SIZES["qwen2_1_5b"](), 4096, 4),
+    Training("0.5B at 32k", SIZES["qwen2_0_5b"](), 32_768, 1, "layers"),
+    Training("1.5B at 32k", SIZES["qwen2_1_5b"](), 32_768, 1, "layers"),
 )
+PREFILL = (
+    Prefill("0.5B's heads", 14, 2, 64, 32_768),
+    Prefill("0.5B's heads", 14, 2, 64, 131_072),
+    Prefill("7B's heads", 28, 4, 128, 131_072),
+)
+TINY_TRAINING = (Training("tiny", _TINY_SIZE, 64, 2), Training("tiny, recomputed", _TINY_SIZE, 64, 2, "layers"))
+TINY_PREFILL = (Prefill("tiny", 4, 2, 16, 256, trained=64),)
 
 
-def chunk_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """Summed loss of one chunk of tokens."""
-    return F.cross_entropy((hidden @ weight.T).float(), labels, reduction="sum")
-
-
-def loss_of(model: Qwen2ForCausalLM, ids: Tensor) -> Tensor:
-    """Mean next-token loss; the logits of a chunk are made, used and made again in backward."""
-    hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
-    weight, labels = model.lm_head.weight, ids[:, 1:].flatten()
-    if torch.is_autocast_enabled(ids.device.type):
-        weight = weight.to(torch.bfloat16)
-        hidden = hidden.to(torch.bfloat16)
-    pieces = zip(hidden.split(CHUNK), labels.split(CHUNK), strict=True)
-    total = sum(checkpoint(chunk_loss, part, weight, target, use_reentrant=False) for part, target in pieces)
-    return total / len(labels)
-
-
-def flops_per_token(model: Qwen2ForCausalLM, length: int) -> tuple[int, int]:
-    """FLOPs of a forward and a backward pass per token: with the output projection, and without it."""
-    config = model.config
-    embeddings = config.vocab_size * config.hidden_size
-    body = sum(parameter.numel() for parameter in model.parameters()) - embeddings
-    attention = 6 * config.num_hidden_layers * config.hidden_size * length
-    return 6 * (body + embeddings) + attention, 6 * body + attention
-
-
-def run(case: Case, device: str, steps: int, compiled: bool) -> str:
-    """One line of the table."""
+def train(case: Training, device: str, steps: int, compiled: bool) -> str:
+    """One line of the first table: the median of the second half of the steps."""
     torch.manual_seed(0)
     with torch.device(device):
-        model = Qwen2ForCausalLM._from_config(case.config, attn_implementation="sdpa", dtype=torch.float32)
-    model.train()
-    if case.recompute:
-        for layer in model.model.layers:
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-    if compiled:
-        for layer in model.model.layers:
-            layer.compile()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    ids = torch.randint(case.config.vocab_size, (case.rows, case.length + 1), device=device)
-    seconds: list[float] = []
-    for _ in range(steps):
+        model = transformers.AutoModelForCausalLM.from_config(
+            model_config(case.size, max_position_embeddings=case.length), attn_implementation="sdpa"
+        )
+    config = TrainingConfig(
+        steps=steps,
+        batch_tokens=case.rows * case.length,
+        learning_rate=1e-4,
+        warmup_steps=0,
+        recompute=case.recompute,
+        compile="layers" if compiled else "no",
+    )
+    draw = np.random.default_rng(0)
+    rows = draw.integers(case.size.vocab_rows, size=(case.rows, case.length + 1))
+
+    def batches(start: int) -> Iterator[Batch]:
+        for _ in range(start, steps):
+            yield text_batch(rows)
+
+    marks = [time.perf_counter()]
+
+    def on_step(_: object) -> None:
         _wait(device)
-        began = time.perf_counter()
-        with torch.autocast(device, dtype=torch.bfloat16):
-            loss = loss_of(model, ids)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        _wait(device)
-        seconds.append(time.perf_counter() - began)
-    measured = sorted(seconds[steps // 2 :])
-    rate = case.rows * case.length / measured[len(measured) // 2]
-    total, body = (rate * flops / PEAK for flops in flops_per_token(model, case.length))
-    on_gpu = device == "cuda"
-    memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if on_gpu else "-"
-    shares = f"{total:.1%} | {body:.1%}" if on_gpu else "- | -"
-    return f"| {case.name} | {case.rows} x {case.length:,} | {rate:,.0f} | {shares} | {memory} | {loss.item():.3f} |"
+        marks.append(time.perf_counter())
+
+    result = fit(model, language_modelling, batches, config, hooks=FitHooks(on_step=on_step))
+    seconds = statistics.median(np.diff(marks)[steps // 2 :])
+    rate = case.rows * case.length / seconds
+    shares = "- | -"
+    peak = PEAKS.get(_name(device))
+    if peak:
+        mfu = [rate * flops_per_token(case.size, case.length, head=head) / peak for head in (True, False)]
+        shares = f"{mfu[0]:.1%} | {mfu[1]:.1%}"
+    line = f"| {case.name} | {case.rows} x {case.length:,} | {rate:,.0f} | {shares} | {_peak_gb(device)} |"
+    return f"{line} {result.final_loss:.3f} |"
+
+
+@torch.inference_mode()
+def prefill(case: Prefill, device: str, repeats: int) -> str:
+    """One line of the second table: the fastest of the repeats, the two sides in turns."""
+    place, dtype = torch.device(device), torch.bfloat16
+    query, key, value = (
+        torch.randn(1, heads, case.length, case.head_size, device=place, dtype=dtype)
+        for heads in (case.query_heads, case.kv_heads, case.kv_heads)
+    )
+    scheme, scaling = default_dual_chunk(case.trained), case.head_size**-0.5
+    far = rotation_table(_THETA, case.head_size, case.length, place)
+    near = rotation_table(_THETA, case.head_size, scheme.chunk_size + 1, place)
+    tokens = torch.arange(case.length, device=place)
+
+    def flash() -> torch.Tensor:
+        turned = (rotate(x, tokens, far).to(dtype) for x in (query, key))
+        return F.scaled_dot_product_attention(*turned, value, is_causal=True, enable_gqa=True)
+
+    def dual_chunk() -> torch.Tensor:
+        return attend(query, key, value, scheme, near, scaling)
+
+    sides = {"flash": flash, "dual chunk": dual_chunk}
+    peaks = {name: _peak_of(side, device) for name, side in sides.items()}
+    best = dict.fromkeys(sides, float("inf"))
+    for _ in range(repeats):
+        for name, side in sides.items():
+            best[name] = min(best[name], _seconds(side, device))
+    ratio = best["dual chunk"] / best["flash"]
+    times = " | ".join(f"{1e3 * seconds:.1f}" for seconds in best.values())
+    return f"| {case.name} | {case.length:,} | {times} | {ratio:.2f} | {' | '.join(peaks.values())} |"
+
+
+def _name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
+
+
+def _seconds(work: Callable[[], object], device: str) -> float:
+    _wait(device)
+    began = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def _peak_of(work: Callable[[], object], device: str) -> str:
+    """Gigabytes in use at the peak of `work`, which warms up by this."""
+    _forget(device)
+    work()
+    return _peak_gb(device)
+
+
+def _peak_gb(device: str) -> str:
+    return f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if device == "cuda" else "-"
+
+
+def _forget(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _wait(device: str) -> None:
@@ -128,25 +190,28 @@ def _wait(device: str) -> None:
 
 
 def main() -> None:
-    """Print the conditions and the table."""
+    """Print the conditions and the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, to try the script itself (on a CPU as well)")
-    parser.add_argument("--steps", type=int, default=12, help="the second half of them is measured")
+    parser.add_argument("--steps", type=int, default=12, help="of training; the second half of them is measured")
+    parser.add_argument("--repeats", type=int, default=10, help="of a prefill")
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not options.tiny:
         raise SystemExit("no GPU here; --tiny tries the script on a CPU, and measures nothing worth keeping")
-    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    print(f"{name}, {versions}, bf16, peak {PEAK / 1e12:.0f} TFLOP/s")
+    name = _name(device)
+    peak = f"dense peak {PEAKS[name] / 1e12:.0f} TFLOP/s" if name in PEAKS else "peak not known"
+    print(f"{name}, torch {torch.__version__}, transformers {transformers.__version__}, bf16, {peak}")
     print("\n| model | rows | tokens/s | MFU, all | MFU, without embeddings | peak GB | last loss |")
     print("|---|---|---|---|---|---|---|")
-    for case in TINY if options.tiny else CASES:
-        if device == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        print(run(case, device, options.steps, compiled=not options.no_compile), flush=True)
+    for training in TINY_TRAINING if options.tiny else TRAINING:
+        _forget(device)
+        print(train(training, device, options.steps, compiled=not options.no_compile), flush=True)
+    print("\n| one layer of | length | flash, ms | DCA, ms | DCA / flash | flash, GB | DCA, GB |")
+    print("|---|---|---|---|---|---|---|")
+    for case in TINY_PREFILL if options.tiny else PREFILL:
+        print(prefill(case, device, options.repeats), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from tests.model.small import TRAINED, logits, random_ids, small_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from qwenops.errors import ContractError, PlatformError, RecipeError
+from qwenops.model.architecture import size_of
 from qwenops.model.checkpoints import save_checkpoint
-from qwenops.model.warm_start import describe, load_initial_model, load_initial_tokenizer, to_qwen2
+from qwenops.model.warm_start import load_initial_model, load_initial_tokenizer, to_qwen2
 from qwenops.platform.weights import locate
 from qwenops_pipelines.recipes.smol import SMOLLM2, SMOLLM2_SIZE
 
@@ -199,7 +200,7 @@ def test_smollm2_keeps_its_logits_to_the_last_bit_and_its_words(tmp_path_factory
     except PlatformError as error:
         pytest.skip(f"the package index cannot be reached: {error.found}")
     tokenizer, model = load_initial_tokenizer(path), load_initial_model(path)
-    assert describe(model.config) == SMOLLM2_SIZE.model_dump(exclude={"experts"})
+    assert size_of(model.config) == SMOLLM2_SIZE
     folder, name = str(Path(path).parent), Path(path).name
     original = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
     text = "The capital of France is"

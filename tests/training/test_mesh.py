@@ -1,11 +1,9 @@
 """Meshes of two and four workers under gloo, forked: loss and gradients must be those of one process."""
 
-import multiprocessing
-
 import pytest
 import torch
-import torch.distributed as dist
 from tests.training.counting import VOCABULARY, tiny_model
+from tests.training.workers import on_workers
 from transformers import Qwen2Config, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from qwenops.errors import RecipeError
@@ -61,7 +59,7 @@ def _mixture():
     return Qwen2MoeForCausalLM(config)
 
 
-def _train(folder, config, parallel=None, tied=True, state=None, seed=0):
+def _train(config, parallel=None, tied=True, state=None, seed=0):
     model = _mixture() if tied == "mixture" else tiny_model(seed=seed, tied=bool(tied))
     if tied == "extended":
         change_base(model, 1e6, 128)
@@ -78,26 +76,12 @@ def _train(folder, config, parallel=None, tied=True, state=None, seed=0):
     return {"state": whole_state(model), "curve": result.curve, "norms": norms, "held_out": held_out}
 
 
-def _work(rank, size, folder, parallel, tied, config, state, seed):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting{size}", rank=rank, world_size=size)
-    found = _train(folder, config, parallel, tied, state, seed)
-    if rank == 0:
-        torch.save(found, folder / "out.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+def _work(rank, size, parallel, tied, config, state, seed):
+    return _train(config, parallel, tied, state, seed)
 
 
-def _on_workers(size, folder, parallel, *, tied=True, config=CONFIG, state=None, seed=0, work=_work):
-    fork = multiprocessing.get_context("fork")
-    arguments = [(rank, size, folder, parallel, tied, config, state, seed) for rank in range(size)]
-    workers = [fork.Process(target=work, args=each) for each in arguments]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(100)
-    assert [worker.exitcode for worker in workers] == [0] * size
-    return torch.load(folder / "out.pt")
+def _on_workers(size, parallel, *, tied=True, config=CONFIG, state=None, seed=0, work=_work):
+    return on_workers(size, work, parallel, tied, config, state, seed)
 
 
 def _same(found, expected):
@@ -129,9 +113,9 @@ def _same(found, expected):
     ],
     ids=str,
 )
-def test_mesh_trains_as_one_process_does(tmp_path, size, parallel, tied):
-    found = _on_workers(size, tmp_path, parallel, tied=tied)
-    _same(found, _train(tmp_path, CONFIG, tied=tied))
+def test_mesh_trains_as_one_process_does(size, parallel, tied):
+    found = _on_workers(size, parallel, tied=tied)
+    _same(found, _train(CONFIG, tied=tied))
 
 
 @pytest.mark.timeout(150)
@@ -143,23 +127,22 @@ def test_loop_resumes_on_another_number_of_workers(tmp_path, before, after):
     for number, size in enumerate((before, after)):
         # The second run starts from other weights, and takes over the state that the first left at step 2.
         if size == 1:
-            runs.append(_train(tmp_path, CONFIG, state=state, seed=number))
+            runs.append(_train(CONFIG, state=state, seed=number))
         else:
-            runs.append(_on_workers(size, tmp_path, ParallelConfig(), state=state, seed=number))
+            runs.append(_on_workers(size, ParallelConfig(), state=state, seed=number))
         assert [folder.name for folder in published(state)] == ["step-000000002"]
     _same(runs[1] | {"norms": runs[0]["norms"]}, runs[0])
 
 
-def _say_why_not(rank, size, folder, parallel, tied, config, state, seed):
+def _say_why_not(*arguments):
     with pytest.raises(RecipeError, match="does not reach over the workers that share a row") as caught:
-        _work(rank, size, folder, parallel, tied, config, state, seed)
-    if rank == 0:
-        torch.save({"found": caught.value.found}, folder / "out.pt")
+        _work(*arguments)
+    return {"found": caught.value.found}
 
 
-def test_attention_by_document_is_refused_where_workers_share_a_row(tmp_path):
+def test_attention_by_document_is_refused_where_workers_share_a_row():
     config = CONFIG.model_copy(update={"attention": "by_document"})
-    found = _on_workers(2, tmp_path, ParallelConfig(context=2), config=config, work=_say_why_not)
+    found = _on_workers(2, ParallelConfig(context=2), config=config, work=_say_why_not)
     assert found == {"found": "by_document with context 2"}
 
 

@@ -6,7 +6,7 @@ from transformers import PretrainedConfig, Qwen2Config, Qwen2MoeConfig
 
 from qwenops.errors import RecipeError
 from qwenops.model.published import PUBLISHED
-from qwenops.model.sizes import Size
+from qwenops.model.sizes import Experts, Size
 
 SHARED_FIELDS = (
     "vocab_size",
@@ -62,6 +62,29 @@ def model_config(
         moe_intermediate_size=size.experts.expert_width,
         shared_expert_intermediate_size=size.experts.shared_width,
         norm_topk_prob=False,
+    )
+
+
+def size_of(config: Any) -> Size:
+    """The dimensions of a Qwen2-like model, dense or a mixture: `model_config` backwards."""
+    experts = None
+    if getattr(config, "num_experts", 0):
+        experts = Experts(
+            num_experts=config.num_experts,
+            num_active=config.num_experts_per_tok,
+            expert_width=config.moe_intermediate_size,
+            shared_width=config.shared_expert_intermediate_size,
+        )
+    return Size(
+        hidden_size=config.hidden_size,
+        num_layers=config.num_hidden_layers,
+        num_query_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        intermediate_size=config.intermediate_size,
+        vocab_rows=config.vocab_size,
+        tied_embeddings=config.tie_word_embeddings,
+        rms_norm_epsilon=config.rms_norm_eps,
+        experts=experts,
     )
 
 

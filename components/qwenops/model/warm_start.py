@@ -194,17 +194,3 @@ def _gguf_text(path: Path, key: str) -> str:
             found=error,
             action="download it again; compare its size and checksum",
         ) from error
-
-
-def describe(config: Any) -> dict[str, object]:
-    """The dimensions of a model under the names of `sizes.Size`, to compare with a recipe's."""
-    return {
-        "hidden_size": config.hidden_size,
-        "num_layers": config.num_hidden_layers,
-        "num_query_heads": config.num_attention_heads,
-        "num_kv_heads": config.num_key_value_heads,
-        "intermediate_size": config.intermediate_size,
-        "vocab_rows": config.vocab_size,
-        "tied_embeddings": config.tie_word_embeddings,
-        "rms_norm_epsilon": config.rms_norm_eps,
-    }

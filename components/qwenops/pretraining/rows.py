@@ -4,6 +4,7 @@ The report trains on text alone, on trillions of tokens. A tiny model sees a few
 retrieval; the practice rows do (`tasks.needles`). A recipe at report scale sets both shares to zero.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -56,6 +57,11 @@ class RowSource:
     def steps(self) -> int:
         """Steps of all phases."""
         return sum(phase.steps for phase in self.phases)
+
+    def length_at(self, step: int) -> int:
+        """Tokens of a row of that step."""
+        ends = itertools.accumulate(phase.steps for phase in self.phases)
+        return next(phase.length for phase, end in zip(self.phases, ends, strict=True) if step < end)
 
     def batches(self) -> Batches:
         """The `batches` argument of `training.fit.fit`."""

@@ -6,12 +6,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from qwenops.model.architecture import size_of
 from qwenops.platform.stage import Stage
 from qwenops.pretraining.rows import RowSource
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitHooks, FitResult, StepReport, fit
 from qwenops.training.objective import language_modelling, text_objective
 from qwenops.training.parallel import is_distributed, is_sharded, place, token_workers, whole_state
+from qwenops.training.speed import Speedometer
 from qwenops.training.threads import training_threads
 
 
@@ -23,9 +25,11 @@ def settle_threads(model: nn.Module, source: RowSource, config: TrainingConfig, 
     return training_threads(stage.scratch / "threads", model, language_modelling, batches, config, step=last)
 
 
-def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: Stage) -> FitResult:
-    """Train `model` in place on `source`; only rank 0 reports to `stage`."""
-    batches = source.batches()
+def train(
+    model: PreTrainedModel, source: RowSource, config: TrainingConfig, stage: Stage
+) -> tuple[FitResult, dict[str, float]]:
+    """Train `model` in place on `source`; only rank 0 reports to `stage`. Returns the loop's result and its speed."""
+    batches, speed = source.batches(), Speedometer(size_of(model.config))
     leader = place().rank == 0
     began_at = 0
     with stage.progress(source.batch_tokens * source.steps, "tokens") as progress:
@@ -40,8 +44,8 @@ def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: St
             stage.curve("loss", report.step, report.loss)
             stage.curve("learning_rate", report.step, report.learning_rate)
             stage.curve("gradient_norm", report.step, report.gradient_norm)
-            for name, loss in report.facts.items():
-                stage.curve(name, report.step, loss)
+            for name, value in (*report.facts.items(), *speed.step(report, source.length_at(report.step)).items()):
+                stage.curve(name, report.step, value)
 
         hooks = FitHooks(on_step=on_step, on_resume=on_resume, on_event=stage.warn) if leader else FitHooks()
         result = fit(
@@ -59,7 +63,7 @@ def train(model: nn.Module, source: RowSource, config: TrainingConfig, stage: St
             if math.isfinite(loss):
                 stage.curve("loss", step, loss)
     model.eval()
-    return result
+    return result, speed.metrics(result)
 
 
 def unsharded(model: PreTrainedModel) -> PreTrainedModel:

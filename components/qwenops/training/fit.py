@@ -22,7 +22,15 @@ from qwenops.training.checkpoint import Checkpoints, LoopState
 from qwenops.training.config import TrainingConfig, check_attention
 from qwenops.training.guard import WINDOW, find_divergence, find_fault, mean, num_skipped_in_a_row, stop_broken
 from qwenops.training.optimizer import build_optimizer
-from qwenops.training.parallel import clip_gradients, context_workers, global_sum, own_part, place, sum_gradients
+from qwenops.training.parallel import (
+    clip_gradients,
+    context_workers,
+    global_sum,
+    longest_wait,
+    own_part,
+    place,
+    sum_gradients,
+)
 from qwenops.training.precision import autocast
 from qwenops.training.recompute import recompute_layers
 from qwenops.training.schedule import learning_rate
@@ -41,12 +49,14 @@ class StepReport:
 
     Attributes:
         step: 0-based.
-        tokens: Tokens of this step.
+        tokens: Tokens of this step, of this worker's batch.
         loss: Nats per token, averaged over the micro-batches.
         learning_rate: Rate of this step.
         gradient_norm: Global norm before clipping.
         facts: What the objective reported: numbers averaged over the micro-batches by their share of the loss, pairs
             (sum, count) divided.
+        seconds: Wall time, its batch and the checkpoint before it included.
+        waited_seconds: Longest time that a worker, its batch at hand, waited for the slowest to begin the step.
         fault: Why the step was skipped; empty for a step that changed the weights.
     """
 
@@ -56,6 +66,8 @@ class StepReport:
     learning_rate: float
     gradient_norm: float
     facts: dict[str, float]
+    seconds: float
+    waited_seconds: float
     fault: str = ""
 
 
@@ -165,7 +177,8 @@ def _run(
         hooks.on_resume(state.step, state.tokens)
     model.train()
     stream = batches(state.step)
-    began, tokens_before = time.perf_counter(), state.tokens
+    began = last = time.perf_counter()
+    tokens_before = state.tokens
     while state.step < config.steps:
         batch = next(stream, None)
         if batch is None:
@@ -176,7 +189,8 @@ def _run(
                 action="give the loop an iterator that repeats its data",
             )
         micro = pieces_of(batch, config)
-        report, local_loss = _train_step(model, objective, micro, config, optimizer, state)
+        report, local_loss = _train_step(model, objective, micro, config, optimizer, state, last)
+        last = time.perf_counter()
         _account(state, report, hooks)
         _go_back_if_broken(model, optimizer, config, state, hooks, checkpoints, report, (local_loss, micro))
         due = state.step % config.checkpoint_every_steps == 0 and state.step < config.steps
@@ -227,8 +241,10 @@ def _train_step(
     config: TrainingConfig,
     optimizer: torch.optim.Optimizer,
     state: LoopState,
+    began: float,
 ) -> tuple[StepReport, float]:
     """One step, and this worker's own part of its loss; a step with a fault changes nothing."""
+    waited = longest_wait()
     rate = learning_rate(config, state.step)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -257,7 +273,8 @@ def _train_step(
     if not fault:
         optimizer.step()
     tokens = sum(int(batch["num_tokens"]) for batch in micro)
-    return StepReport(state.step, tokens, loss_sum, rate, norm, facts, fault), local_loss
+    seconds = time.perf_counter() - began
+    return StepReport(state.step, tokens, loss_sum, rate, norm, facts, seconds, waited, fault), local_loss
 
 
 def _account(state: LoopState, report: StepReport, hooks: FitHooks) -> None:

@@ -15,6 +15,9 @@ from typing import Literal
 from qwenops.model.sizes import Size, count_parameters
 from qwenops.training.config import TrainingConfig
 
+# Dense bf16 FLOP/s by the name that torch and, with hyphens for blanks, a node's label give a GPU. Source: NVIDIA's
+# data sheets, whose larger figures are for sparse matrices.
+PEAKS = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA A100-SXM4-80GB": 312e12}
 _FLOAT, _CHUNK = 4, 1024
 # Resident beyond the tensors at six shapes and settings of 180 to 1,400 MB of tensors: 115 to 151 MB.
 _HEAP = 140_000_000

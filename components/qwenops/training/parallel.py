@@ -5,6 +5,7 @@ equals the one a single process would make of the whole batch. Weights are eithe
 are then summed here) or sharded with FSDP2 (`shard`), which sums and scatters them itself.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +151,21 @@ def global_sum(value: float) -> float:
     total = torch.tensor(value, dtype=torch.float64, device=place().kind)
     dist.all_reduce(total)
     return float(total) / _num_equal()
+
+
+def longest_wait() -> float:
+    """Seconds that some worker waited here for the slowest one; 0 for a process alone. Every worker must call it."""
+    if not is_distributed():
+        return 0.0
+    kind = place().kind
+    if kind != "cpu":
+        # Else a worker's own queue would count as waiting for the others.
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    dist.barrier()
+    waited = torch.tensor(time.perf_counter() - began, dtype=torch.float64, device=kind)
+    dist.all_reduce(waited, dist.ReduceOp.MAX)
+    return float(waited)
 
 
 @torch.no_grad()

@@ -76,8 +76,8 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
     change_base(model, config.rope_theta, length)
     with shown(stage, "at the new base", text) as on_tokens:
         metrics["loss.first"] = mean_loss(model, text, on_tokens)
-    trained = train(model, source, config.training, stage)
-    metrics |= {"threads": threads, "tokens_per_second": trained.tokens_per_second * token_workers()}
+    trained, speed = train(model, source, config.training, stage)
+    metrics |= {"threads": threads} | speed
     languages, by_depth = language_rows(shards, length, config.evaluation_tokens), {}
     read = (text, short_text, *(language.batches for language in languages.values()), *needles.values())
     with shown(stage, "after", *read) as on_tokens:

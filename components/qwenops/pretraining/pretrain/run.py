@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import ContractError, RecipeError
-from qwenops.model.architecture import model_config
+from qwenops.model.architecture import model_config, size_of
 from qwenops.model.checkpoints import load_tokenizer, save_checkpoint
 from qwenops.model.sizes import count_parameters
-from qwenops.model.warm_start import describe, load_initial_model, load_initial_tokenizer
+from qwenops.model.warm_start import load_initial_model, load_initial_tokenizer
 from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
 from qwenops.platform.weights import locate
@@ -73,8 +73,8 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
     threads = settle_threads(model, rows, config.training, stage)
     with shown(stage, "before", text) as on_tokens:
         metrics = {"loss.first": mean_loss(model, text, on_tokens)}
-    trained = train(model, rows, config.training, stage)
-    metrics |= {"threads": threads, "tokens_per_second": trained.tokens_per_second * token_workers()}
+    trained, speed = train(model, rows, config.training, stage)
+    metrics |= {"threads": threads} | speed
     by_depth = {}
     read = (text, *(language.batches for language in languages.values()), needles)
     with shown(stage, "after", *read) as on_tokens:
@@ -144,7 +144,8 @@ def check_vocabulary(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _check_warm_start(config: PretrainConfig, model: PreTrainedModel) -> None:
-    found, wanted = describe(model.config), config.size.model_dump(exclude={"experts"})
+    dense = {"experts"}
+    found, wanted = size_of(model.config).model_dump(exclude=dense), config.size.model_dump(exclude=dense)
     different = [name for name in wanted if wanted[name] != found[name]]
     if different:
         raise RecipeError(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qwenops.contracts.tokens import TokenShards
+from qwenops.model.architecture import size_of
 from qwenops.model.routing import RouterLog
 from qwenops.platform.progress import Progress
 from qwenops.platform.stage import Stage
@@ -16,15 +17,17 @@ from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batch, Batches, FitHooks, FitResult, Objective, StepReport, fit
 from qwenops.training.objective import mean_loss
 from qwenops.training.parallel import Place, token_workers
+from qwenops.training.speed import Speedometer
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Held-out loss before and after, nats per token, and the training loop's account."""
+    """Held-out loss before and after, nats per token, the training loop's account, and its speed."""
 
     before: float
     after: float
     fit: FitResult
+    speed: dict[str, float]
 
 
 def balanced_language_modelling(log: RouterLog, coefficient: float, text: Objective) -> Objective:
@@ -60,6 +63,7 @@ def continue_training(
     model: PreTrainedModel,
     objective: Objective,
     batches: Batches,
+    length: int,
     text: Sequence[Batch],
     config: TrainingConfig,
     *,
@@ -68,11 +72,14 @@ def continue_training(
     place: Place,
     progress: Progress,
 ) -> Outcome:
-    """Score `model` on `text`, train it with `fit` and score it again; rank 0 reports under `name`."""
+    """Score `model` on `text`, train it on rows of `length` and score it again; rank 0 reports under `name`."""
+    speed = Speedometer(size_of(model.config))
 
     def on_step(report: StepReport) -> None:
         loss = report.facts.get("text", report.loss)
         stage.curve(f"loss.{name}", report.step, loss)
+        for figure, value in speed.step(report, length).items():
+            stage.curve(f"{figure}.{name}", report.step, value)
         progress.advance(report.tokens * token_workers(), f"{name} loss {loss:.3f}")
 
     def on_heldout(tokens: int) -> None:
@@ -90,4 +97,4 @@ def continue_training(
         state_dir=stage.scratch / name,
         seed=stage.seed,
     )
-    return Outcome(before, mean_loss(model, text, on_heldout), result)
+    return Outcome(before, mean_loss(model, text, on_heldout), result, speed.metrics(result))

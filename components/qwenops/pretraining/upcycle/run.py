@@ -76,7 +76,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
         with watch_routers(moe) as log:
             objective = balanced_language_modelling(log, config.balance_coefficient, text_objective(config.training))
             mixture = continue_training(
-                moe, objective, batches, text, config.training, name="moe", progress=progress, **common
+                moe, objective, batches, config.length, text, config.training, name="moe", progress=progress, **common
             )
             log.reset_load()
             mean_loss(moe, text)
@@ -87,6 +87,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
                 dense,
                 text_objective(config.training),
                 batches,
+                config.length,
                 text,
                 config.training,
                 name="dense",
@@ -100,7 +101,6 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             finished, tokenizer, stage.out, facts.context_length_tokens, seen, parent=job["checkpoint"].name
         )
     metrics = _figures(config, moe, log, mixture, control) | {"threads": threads}
-    metrics["tokens_per_second"] *= token_workers()
     return {"metrics": metrics, "load": {layer: counts.tolist() for layer, counts in sorted(log.load.items())}}
 
 
@@ -118,6 +118,5 @@ def _figures(
         "experts.entropy": log.entropy(),
         "parameters.total": total,
         "parameters.active": total - moe.config.num_hidden_layers * unused * one_expert,
-        "tokens_per_second": mixture.fit.tokens_per_second,
-    }
+    } | mixture.speed
     return figures | ({"loss.dense.first": control.before, "loss.dense": control.after} if control else {})
