@@ -14,11 +14,12 @@ END = 99
 SHARE_TOLERANCE = 0.005
 
 
-def make_artifact(folder, weights=(0.7, 0.3), documents=40):
+def make_artifact(folder, weights=(0.7, 0.3), documents=40, longest_code=30):
     rng = np.random.default_rng(0)
     shards = {}
     for split, domain, low in (("train", "web", 0), ("train", "code", 50), ("heldout", "web", 0)):
-        texts = [[*rng.integers(low, low + 49, rng.integers(1, 30)).tolist(), END] for _ in range(documents)]
+        longest = longest_code if domain == "code" else 30
+        texts = [[*rng.integers(low, low + 49, rng.integers(1, longest)).tolist(), END] for _ in range(documents)]
         languages = ["en" if i % 2 else "de" for i in range(documents)]
         shards[f"{split}-{domain}"] = write_shard(folder, f"{split}-{domain}", texts, languages, 1000, "uint16")
     shares = dict(zip(("web", "code"), weights, strict=True))
@@ -51,6 +52,23 @@ def test_packed_resumed_at_a_row_continues_identically(tmp_path):
     for (row, ids), (other_row, other_ids) in zip(whole[211:], rest, strict=True):
         assert np.array_equal(row, other_row)
         assert np.array_equal(ids, other_ids)
+
+
+def test_packed_of_long_documents_holds_each_of_their_tokens_once_and_no_other(tmp_path):
+    shards = make_artifact(tmp_path, weights=(1.0, 0.0))
+    long = [document for document in shards.documents("train", "web") if len(document) >= 20]
+    total = sum(map(len, long))
+    assert 0 < total < shards.index.shards["train-web"].tokens
+    rows = list(itertools.islice(shards.packed("train", 1, seed=1, least_tokens=20), total))
+    assert np.array_equal(np.sort(np.concatenate([row for row, _ in rows])), np.sort(np.concatenate(long)))
+
+
+def test_packed_of_long_documents_leaves_out_a_domain_without_any(tmp_path):
+    shards = make_artifact(tmp_path, weights=(0.1, 0.9), longest_code=15)
+    rows = itertools.islice(shards.packed("train", 32, seed=1, least_tokens=20), 20)
+    assert all((row[row != END] < 50).all() for row, _ in rows)
+    with pytest.raises(ContractError, match="no train documents to pack"):
+        next(shards.packed("train", 32, seed=1, least_tokens=31))
 
 
 def test_packed_another_seed_gives_another_order(tmp_path):

@@ -6,7 +6,7 @@ from tests.pretraining.corpus import EXTEND, PRETRAIN, published
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qwenops.contracts.checkpoint import read_facts
-from qwenops.errors import RecipeError
+from qwenops.errors import ContractError, RecipeError
 from qwenops.model.architecture import model_config
 from qwenops.model.checkpoints import save_checkpoint
 from qwenops.model.sizes import SIZES
@@ -34,6 +34,31 @@ def test_extend_lowers_the_loss_at_both_lengths(extended, pretrained):
     assert metrics["loss.short.before"] == pytest.approx(pretrained.manifest.metrics["loss.final"], abs=1e-4)
     assert metrics["loss.short.final"] < metrics["loss.short.before"]
     assert {"bits_per_byte.en", "bits_per_byte.fr", "needle.accuracy", "needle.accuracy.short"} <= metrics.keys()
+
+
+def test_extend_reads_more_long_documents_than_pretraining_and_says_how_many(extended):
+    lengths = json.loads((extended.path / "document_lengths.json").read_text(encoding="utf-8"))
+    assert [sum(shares.values()) for shares in lengths.values()] == pytest.approx([1, 1])
+    # The powers of two that begin at the length trained before.
+    beyond = {name: sum(s for bin, s in shares.items() if int(bin[5:]) >= 128) for name, shares in lengths.items()}
+    metrics = extended.manifest.metrics
+    assert beyond == pytest.approx({name: metrics[f"long_share.{name}"] for name in ("corpus", "trained")})
+    assert metrics["long_share.trained"] == pytest.approx((1 + metrics["long_share.corpus"]) / 2)
+
+
+def test_extend_lowers_the_loss_at_the_places_it_adds(extended):
+    metrics = extended.manifest.metrics
+    assert metrics["loss.beyond.final"] < metrics["loss.beyond.first"]
+    points = [json.loads(line) for line in (extended.path / "curves.jsonl").read_text(encoding="utf-8").splitlines()]
+    final = [point for point in points if point["name"] == "position_loss.final"]
+    assert (len(final), final[-1]["step"]) == (32, 256)
+    assert sum(point["value"] for point in final) / 32 == pytest.approx(metrics["loss.final"])
+
+
+def test_extend_without_long_documents_is_refused(run_stage, artifacts, pretrained):
+    config = EXTEND.model_copy(update={"long_tokens": 10**6})
+    with pytest.raises(ContractError, match="no long documents"):
+        run_stage("extend", config, {**artifacts, "checkpoint": pretrained.path})
 
 
 def test_extend_to_a_length_already_trained_is_refused(run_stage, artifacts, pretrained):

@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -43,3 +44,15 @@ def test_workers_share_the_rows_of_a_step(source):
     together = itertools.chain.from_iterable(part["input_ids"].tolist() for part in parts)
     assert sorted(together) == sorted(whole["input_ids"].tolist())
     assert sum(part["num_tokens"] for part in parts) == whole["num_tokens"]
+
+
+def test_rows_of_long_documents_lie_evenly_among_the_text(source):
+    text, phases = source.text, (Phase(length=64, steps=4),)
+    changed = {"phases": phases, "practice": Practice(), "batch_tokens": 192, "long_share": 0.5, "long_tokens": 400}
+    mixed = RowSource(**{**vars(source), **changed})
+    rows = np.concatenate([batch["input_ids"].numpy() for batch in mixed.batches()(0)])
+    usual, long = (text.packed("train", 65, source.seed, least_tokens=least) for least in (0, 400))
+    for place, row in enumerate(rows):
+        assert np.array_equal(row, next(long if place % 2 else usual)[0][:-1])
+    rest = np.concatenate([batch["input_ids"].numpy() for batch in mixed.batches()(3)])
+    assert np.array_equal(rest, rows[9:])

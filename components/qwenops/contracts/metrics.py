@@ -43,7 +43,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("mixture.proxy_loss.<which>", "nats", "lower", "loss of a proxy trained on the prior or chosen mixture"),
     Metric("tokens.<split>", "tokens", "none", "tokens written by split or domain"),
     # training
+    Metric("loss.beyond.<which>", "nats/token", "lower", "cross entropy at places beyond the length trained before"),
     Metric("loss.<which>", "nats/token", "lower", "cross entropy: first, final, dense, moe, moe.first, ..."),
+    Metric("long_share.<which>", "share", "none", "tokens of long documents in the corpus, in the extension's text"),
     Metric("bits_per_byte.<language>", "bits/byte", "lower", "held-out text by language"),
     Metric("needle.accuracy", "share", "higher", "needles whose value is repeated exactly"),
     Metric("needle.count", "needles", "none", "needles behind needle.accuracy"),

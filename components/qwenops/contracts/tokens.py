@@ -209,8 +209,18 @@ class TokenShards:
             for language, facts in sorted(self.index.heldout_languages.items())
         }
 
+    def lengths(self, split: str) -> dict[str, NDArray[np.int64]]:
+        """Tokens of each document of a split by domain, its end-of-text id counted."""
+        return {name.split("-", 1)[1]: np.diff(self._shards[name].starts) for name in self._names(split)}
+
     def packed(
-        self, split: str, length: int, seed: int, start_row: int = 0, weights: Mapping[str, float] | None = None
+        self,
+        split: str,
+        length: int,
+        seed: int,
+        start_row: int = 0,
+        weights: Mapping[str, float] | None = None,
+        least_tokens: int = 0,
     ) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
         """Endless rows of exactly `length` tokens; a function of (split, length, seed, weights, row) only.
 
@@ -223,22 +233,28 @@ class TokenShards:
             seed: Seeds the order of documents and the phase of the domain sequence.
             start_row: First row to produce; rows before it cost no reading.
             weights: Shares to try instead of the index's own.
+            least_tokens: Shorter documents are left out; a domain without longer ones gives its share to the others.
 
         Yields:
             ids [length] of the shard's dtype, and int64 [length] the number of each token's document in its
             domain's stream: it changes exactly where one document ends and the next begins.
+
+        Raises:
+            ContractError: no document of the split can be taken.
         """
         shares = self.index.weights if weights is None else weights
-        names = [name for name in self._names(split) if shares.get(name.split("-", 1)[1], 0) > 0]
-        if not names:
+        longest = {domain: int(lengths.max(initial=0)) for domain, lengths in self.lengths(split).items()}
+        found = [domain for domain, most in longest.items() if shares.get(domain, 0) > 0 and most >= least_tokens]
+        if not found:
             raise ContractError(
-                f"no {split} tokens with a weight",
-                expected=f"a {split} shard of {dict(shares)}",
-                found=list(self._shards),
-                action="run the tokens stage again",
+                f"no {split} documents to pack",
+                expected=f"documents of at least {least_tokens} tokens in a domain of {dict(shares)}",
+                found=f"longest documents of {longest}",
+                action="add longer documents, or ask for shorter ones" if longest else "run the tokens stage again",
             )
+        names = [f"{split}-{domain}" for domain in found]
         schedule = _Schedule([shares[name.split("-", 1)[1]] for name in names], seed)
-        streams = [_Stream(self._shards[name], seed, number) for number, name in enumerate(names)]
+        streams = [_Stream(self._shards[name], seed, number, least_tokens) for number, name in enumerate(names)]
         taken = schedule.counts_before(start_row)
         row = start_row
         while True:
@@ -323,10 +339,14 @@ class _Schedule:
 
 
 class _Stream:
-    """One domain's documents end to end for ever, in a new order every epoch."""
+    """One domain's documents of at least some length, end to end for ever, in a new order every epoch."""
 
-    def __init__(self, shard: _Shard, seed: int, number: int) -> None:
+    def __init__(self, shard: _Shard, seed: int, number: int, least_tokens: int) -> None:
         self._shard, self._seed, self._number = shard, seed, number
+        lengths = np.diff(shard.starts)
+        self._chosen = np.flatnonzero(lengths >= least_tokens)
+        self._lengths = lengths[self._chosen]
+        self._total = int(self._lengths.sum())
         self._epoch = -1
         self._order = self._ends = np.zeros(0, dtype=np.int64)
 
@@ -335,14 +355,14 @@ class _Stream:
         pieces: list[Ids] = []
         numbers: list[NDArray[np.int64]] = []
         while length > 0:
-            epoch, offset = divmod(position, len(self._shard.ids))
+            epoch, offset = divmod(position, self._total)
             self._shuffle(epoch)
             place = int(np.searchsorted(self._ends, offset, side="right"))
-            document = self._shard.document(int(self._order[place]))
+            document = self._shard.document(int(self._chosen[self._order[place]]))
             begin = offset - (int(self._ends[place]) - len(document))
             piece = document[begin : begin + length]
             pieces.append(piece)
-            numbers.append(np.full(len(piece), epoch * self._shard.count + place, dtype=np.int64))
+            numbers.append(np.full(len(piece), epoch * len(self._chosen) + place, dtype=np.int64))
             position += len(piece)
             length -= len(piece)
         return np.concatenate(pieces), np.concatenate(numbers)
@@ -350,6 +370,6 @@ class _Stream:
     def _shuffle(self, epoch: int) -> None:
         if epoch != self._epoch:
             rng = np.random.default_rng([self._seed, self._number, epoch])
-            self._order = rng.permutation(self._shard.count)
-            self._ends = np.cumsum(np.diff(self._shard.starts)[self._order])
+            self._order = rng.permutation(len(self._chosen))
+            self._ends = np.cumsum(self._lengths[self._order])
             self._epoch = epoch

@@ -21,9 +21,9 @@ _CONTROLS = ("control", "dense", "adamw")
 
 
 def pretraining_section(facts: RunFacts) -> str:
-    """Loss curves, bits per byte, needles, the MoE comparison."""
-    curves = "".join(_loss_chart(facts, node) for node in _PRETRAINING)
-    grids = "".join((_bits(facts), _totals(facts), _experts(facts)))
+    """Loss curves, what the longer context brought, bits per byte, needles, the MoE comparison."""
+    curves = "".join(_loss_chart(facts, node) for node in _PRETRAINING) + _positions(facts)
+    grids = "".join((_bits(facts), _totals(facts), _document_lengths(facts), _experts(facts)))
     if not curves and not grids:
         return ""
     return f'<h2>Pre-training</h2><div class="grid">{curves}</div><div class="grid">{grids}</div>'
@@ -58,6 +58,31 @@ def _grid(parts: str) -> str:
 
 def _loss_chart(facts: RunFacts, node: str) -> str:
     return line_chart(_TITLES[node], curve_series(facts.curves(node), ("loss",)), "step", "loss, nats per token")
+
+
+def _positions(facts: RunFacts) -> str:
+    """Held-out loss by place in the row: what extension brought beyond the length trained before."""
+    names = {"before": "before", "first": "new base", "final": "after"}
+    curves = facts.curves("extend")
+    series = [
+        Series(text, curves[f"position_loss.{name}"], dashed=name != "final")
+        for name, text in names.items()
+        if f"position_loss.{name}" in curves
+    ]
+    return line_chart("Extension, held-out loss by place in the row", series, "token of the row", "nats per token")
+
+
+def _document_lengths(facts: RunFacts) -> str:
+    lengths = facts.json("extend", "document_lengths.json")
+    if not lengths:
+        return ""
+    corpus, trained = lengths["corpus"], lengths["trained"]
+    rows = [
+        [Cell(f"{name} tokens"), *(Cell(percent(shares[name]), shares[name]) for shares in (corpus, trained))]
+        for name in corpus
+        if corpus[name] or trained[name]
+    ]
+    return f'<div class="card">{table(("Length of the documents", "corpus", "extension"), rows)}</div>'
 
 
 def _bits(facts: RunFacts) -> str:

@@ -5,6 +5,7 @@ retrieval; the practice rows do (`tasks.needles`). A recipe at report scale sets
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,8 +26,10 @@ _FILLER_ROW = 4096
 class PackedText(Protocol):
     """The part of `contracts.tokens.TokenShards` that is used here."""
 
-    def packed(self, split: str, length: int, seed: int, start_row: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows of `length` tokens and their document numbers, from `start_row` on."""
+    def packed(
+        self, split: str, length: int, seed: int, start_row: int = 0, *, least_tokens: int = 0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows of `length` tokens of documents of at least `least_tokens`, and their document numbers."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class RowSource:
         seed: Draws text order, needles and repeats.
         rank: This worker; it takes every `world_size`-th row of each step.
         world_size: Workers.
+        long_share: Share of the text rows that are made of long documents alone.
+        long_tokens: Tokens from which a document is long.
     """
 
     text: PackedText
@@ -52,6 +57,8 @@ class RowSource:
     seed: int
     rank: int = 0
     world_size: int = 1
+    long_share: float = 0.0
+    long_tokens: int = 0
 
     @property
     def steps(self) -> int:
@@ -80,7 +87,7 @@ class RowSource:
         rows = max(self.batch_tokens // phase.length, 1)
         needles, repeats = round(rows * self.practice.needle_share), round(rows * phase.repeat_share)
         texts = max(rows - needles - repeats, 0)
-        packed = self.text.packed("train", phase.length + 1, self.seed + first, done * texts)
+        packed = self._text_rows(phase.length, self.seed + first, done * texts)
         for step in range(first + done, first + phase.steps):
             drawn = [next(packed) for _ in range(texts)]
             pieces = [np.stack([row for row, _ in drawn]).astype(np.int64)] if texts else []
@@ -101,6 +108,15 @@ class RowSource:
                 "domains": torch.from_numpy(kinds),
                 "domain_names": _KINDS,
             }
+
+    def _text_rows(self, length: int, seed: int, start_row: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows of text; those of long documents lie evenly among them, so that every stretch holds their share."""
+        long_before = math.floor(start_row * self.long_share)
+        usual = self.text.packed("train", length + 1, seed, start_row - long_before)
+        long = self.text.packed("train", length + 1, seed, long_before, least_tokens=self.long_tokens)
+        for row in itertools.count(start_row):
+            is_long = math.floor((row + 1) * self.long_share) > math.floor(row * self.long_share)
+            yield next(long if is_long else usual)
 
 
 def filler_tokens(text: PackedText, split: str, seed: int, most: int = _FILLER_TOKENS) -> np.ndarray:

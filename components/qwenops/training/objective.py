@@ -51,6 +51,28 @@ def mean_loss(model: nn.Module, batches: Iterable[Batch], on_tokens: OnTokens | 
     return total / max(targets, 1)
 
 
+@torch.no_grad()
+def loss_by_position(model: nn.Module, batches: Iterable[Batch], on_tokens: OnTokens | None = None) -> Tensor:
+    """Mean loss (nats per token) at every place of a row, float64 [length]; their mean is `mean_loss`.
+
+    Args:
+        model: Set to eval mode; computes in its own precision.
+        batches: Rows of one length whose every token is a target, as `batching.text_batch` makes them.
+        on_tokens: Hears of the tokens of every batch that is done.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    sums, rows = list[Tensor](), 0
+    for batch in batches:
+        ids, labels = (batch[name].to(device) for name in ("input_ids", "labels"))
+        by_token = cross_entropy_by_token(hidden_states(model, ids), output_weight(model), labels)[1]
+        sums.append(by_token.view_as(labels).double().sum(0).cpu())
+        rows += len(ids)
+        if on_tokens:
+            on_tokens(ids.numel())
+    return torch.stack(sums).sum(0) / rows
+
+
 def _by_domain(batch: Batch, by_token: Tensor) -> Figures:
     targets = batch["labels"] != IGNORED
     domain = batch["domains"][:, None].expand_as(targets)[targets]

@@ -15,6 +15,16 @@ class ExtendConfig(Config):
     )
     rope_theta: float = Field(1_000_000.0, gt=0, description="RoPE base from here on, §3.2.")
     practice: Practice = Field(Practice(), description="Retrieval rows; house choice: none at report scale.")
+    long_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the text rows that hold long documents alone; §3.2 adds much long data, house choice: "
+        "half, since its share is unpublished.",
+    )
+    long_tokens: int = Field(
+        0, ge=0, description="Tokens from which a document is long; house choice: 0, the length trained before."
+    )
     training: TrainingConfig = Field(
         TrainingConfig(learning_rate=3e-5, final_learning_rate=3e-6, warmup_steps=100),
         description="Rates and optimiser; house choice: goes on from where pre-training's rate ended.",

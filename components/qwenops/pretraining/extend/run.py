@@ -1,15 +1,19 @@
 """Extend the context: change the RoPE base, train on longer rows, measure both lengths before and after."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.tokens import TokenShards
-from qwenops.errors import RecipeError
+from qwenops.errors import ContractError, RecipeError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.model.rope import change_base
 from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
+from qwenops.pretraining.document_lengths import length_histogram, long_share, mixed
 from qwenops.pretraining.extend.config import ExtendConfig
 from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_rows, shown, text_rows
 from qwenops.pretraining.phases import row_divisor
@@ -17,8 +21,10 @@ from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.summary import write_summary
 from qwenops.pretraining.train import settle_threads, train, unsharded
 from qwenops.tasks.needles import NeedleRows, evaluate_needles
-from qwenops.training.objective import mean_loss
+from qwenops.training.objective import loss_by_position, mean_loss
 from qwenops.training.parallel import place, row_place, shard, token_workers
+
+_STRETCHES = 32
 
 
 def run(config: ExtendConfig, *, tokens: Path, tokenizer: Path, checkpoint: Path, stage: Stage) -> None:
@@ -50,6 +56,15 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
             found=length,
             action="raise extend.phases or shorten pretrain.phases",
         )
+    long_tokens = config.long_tokens or short
+    usual, long = length_histogram(shards), length_histogram(shards, long_tokens)
+    if config.long_share and not long:
+        raise ContractError(
+            "there are no long documents to extend with",
+            expected=f"training documents of at least {long_tokens} tokens",
+            found=max((int(lengths.max()) for lengths in shards.lengths("train").values()), default=0),
+            action="add longer sources, lower extend.long_tokens or set extend.long_share to 0",
+        )
     text, short_text = (text_rows(shards, tokens, config.evaluation_tokens) for tokens in (length, short))
     needles = _needles(config, shards, tokenizer, (length, short))
     shard(model, stage.context.parallel, row_divisor(config.phases))
@@ -63,25 +78,25 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         stage.seed,
         rows_of.rank,
         rows_of.world_size,
+        config.long_share,
+        long_tokens,
     )
     threads = settle_threads(model, source, config.training, stage)
     # Before: the old base at the new length. First: the new base, untrained; it costs retrieval until trained.
     with shown(stage, "before", text, short_text, *needles.values()) as on_tokens:
-        metrics = {
-            "loss.before": mean_loss(model, text, on_tokens),
-            "loss.short.before": mean_loss(model, short_text, on_tokens),
-        }
+        positions = {"before": loss_by_position(model, text, on_tokens)}
+        metrics = {"loss.short.before": mean_loss(model, short_text, on_tokens)}
         for name, made in needles.items():
             metrics[f"needle.accuracy.{name}_before"] = evaluate_needles(model, made, on_tokens=on_tokens).accuracy
     change_base(model, config.rope_theta, length)
     with shown(stage, "at the new base", text) as on_tokens:
-        metrics["loss.first"] = mean_loss(model, text, on_tokens)
+        positions["first"] = loss_by_position(model, text, on_tokens)
     trained, speed = train(model, source, config.training, stage)
     metrics |= {"threads": threads} | speed
     languages, by_depth = language_rows(shards, length, config.evaluation_tokens), {}
     read = (text, short_text, *(language.batches for language in languages.values()), *needles.values())
     with shown(stage, "after", *read) as on_tokens:
-        metrics["loss.final"] = mean_loss(model, text, on_tokens)
+        positions["final"] = loss_by_position(model, text, on_tokens)
         metrics["loss.short.final"] = mean_loss(model, short_text, on_tokens)
         metrics |= bits_per_byte(model, languages, on_tokens)
         if needles:
@@ -89,13 +104,31 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
             metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
             metrics["needle.accuracy.short"] = evaluate_needles(model, needles["short"], on_tokens=on_tokens).accuracy
             by_depth = score.by_depth
+    for name, losses in positions.items():
+        metrics[f"loss.{name}"] = float(losses.mean())
+        metrics[f"loss.beyond.{name}"] = float(losses[short:].mean())
+    in_corpus = long_share(shards, long_tokens)
+    metrics["long_share.corpus"] = in_corpus
+    metrics["long_share.trained"] = config.long_share + (1 - config.long_share) * in_corpus
     seen = trained.tokens * token_workers()
     finished = unsharded(model)
     if device.rank == 0:
+        for name, losses in positions.items():
+            _draw(stage, f"position_loss.{name}", losses)
+        lengths = {"corpus": usual, "trained": mixed(usual, long, config.long_share)}
+        (stage.out / "document_lengths.json").write_text(json.dumps(lengths, indent=1), encoding="utf-8")
         save_checkpoint(
             finished, tokenizer, stage.out, length, facts.tokens_seen + seen, parent=Path(job["checkpoint"]).name
         )
     return {"metrics": metrics, "tokens": seen, "by_depth": by_depth}
+
+
+def _draw(stage: Stage, name: str, losses: Tensor) -> None:
+    """A curve over the places of a row, each point the mean of a stretch that ends there."""
+    end = 0
+    for stretch in losses.tensor_split(_STRETCHES):
+        end += len(stretch)
+        stage.curve(name, end, float(stretch.mean()))
 
 
 def _needles(
