@@ -33,25 +33,27 @@ def test_packed_one_epoch_of_a_domain_holds_every_token_once(tmp_path):
     total = shards.index.shards["train-web"].tokens
     rows = list(itertools.islice(shards.packed("train", 1, seed=1), total))
     stored = np.concatenate(list(shards.documents("train", "web")))
-    assert np.array_equal(np.sort(np.concatenate([row for row, _ in rows])), np.sort(stored))
+    assert np.array_equal(np.sort(np.concatenate([row.ids for row in rows])), np.sort(stored))
 
 
 def test_packed_documents_continue_in_the_next_row_of_their_domain(tmp_path):
     shards = make_artifact(tmp_path, weights=(1.0, 0.0))
     rows = list(itertools.islice(shards.packed("train", 7, seed=1), 60))
-    stream, numbers = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    stored = {tuple(document) for document in shards.documents("train", "web")}
-    for number in np.unique(numbers)[:-1]:
-        assert tuple(stream[numbers == number]) in stored
+    stream, places = (np.concatenate([row[field] for row in rows]) for field in (0, 1))
+    stored = list(shards.documents("train", "web"))
+    last = places[-1]
+    assert {row.domain for row in rows} == {"web"}
+    for place in set(places.tolist()) - {last}:
+        assert np.array_equal(stream[places == place], stored[place])
 
 
 def test_packed_resumed_at_a_row_continues_identically(tmp_path):
     shards = make_artifact(tmp_path)
     whole = list(itertools.islice(shards.packed("train", 16, seed=3), 300))
     rest = list(itertools.islice(shards.packed("train", 16, seed=3, start_row=211), 89))
-    for (row, ids), (other_row, other_ids) in zip(whole[211:], rest, strict=True):
-        assert np.array_equal(row, other_row)
-        assert np.array_equal(ids, other_ids)
+    for row, other in zip(whole[211:], rest, strict=True):
+        assert np.array_equal(row.ids, other.ids)
+        assert (row.names, row.domain) == (other.names, other.domain)
 
 
 def test_packed_of_long_documents_holds_each_of_their_tokens_once_and_no_other(tmp_path):
@@ -60,27 +62,28 @@ def test_packed_of_long_documents_holds_each_of_their_tokens_once_and_no_other(t
     total = sum(map(len, long))
     assert 0 < total < shards.index.shards["train-web"].tokens
     rows = list(itertools.islice(shards.packed("train", 1, seed=1, least_tokens=20), total))
-    assert np.array_equal(np.sort(np.concatenate([row for row, _ in rows])), np.sort(np.concatenate(long)))
+    assert np.array_equal(np.sort(np.concatenate([row.ids for row in rows])), np.sort(np.concatenate(long)))
 
 
 def test_packed_of_long_documents_leaves_out_a_domain_without_any(tmp_path):
     shards = make_artifact(tmp_path, weights=(0.1, 0.9), longest_code=15)
     rows = itertools.islice(shards.packed("train", 32, seed=1, least_tokens=20), 20)
-    assert all((row[row != END] < 50).all() for row, _ in rows)
+    assert all((row.ids[row.ids != END] < 50).all() for row in rows)
     with pytest.raises(ContractError, match="no train documents to pack"):
         next(shards.packed("train", 32, seed=1, least_tokens=31))
 
 
 def test_packed_another_seed_gives_another_order(tmp_path):
     shards = make_artifact(tmp_path)
-    first, second = (next(shards.packed("train", 64, seed=seed))[0] for seed in (1, 2))
+    first, second = (next(shards.packed("train", 64, seed=seed)).ids for seed in (1, 2))
     assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("weights", [(0.7, 0.3), (0.01, 0.99), (0.5, 0.5)])
 def test_packed_realised_shares_follow_the_weights(tmp_path, weights):
     shards = make_artifact(tmp_path, weights)
-    rows_web = sum(row[row != END][0] < 50 for row, _ in itertools.islice(shards.packed("train", 32, seed=5), 1000))
+    rows = itertools.islice(shards.packed("train", 32, seed=5), 1000)
+    rows_web = sum(row.ids[row.ids != END][0] < 50 for row in rows)
     assert abs(rows_web / 1000 - weights[0]) < SHARE_TOLERANCE
 
 

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,25 @@ class TokenIndex:
     weights: Mapping[str, float]
     shards: Mapping[str, ShardFacts]
     heldout_languages: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, dict[str, int]])
+
+
+class PackedRow(NamedTuple):
+    """One row of packed text, all of one domain.
+
+    Attributes:
+        ids: [length], in the shard's dtype.
+        documents: int64 [length], the place of each token's document in its shard.
+        domain: Name of the domain.
+    """
+
+    ids: Ids
+    documents: NDArray[np.int64]
+    domain: str
+
+    @property
+    def names(self) -> list[str]:
+        """Its documents as "<domain>/<place>", by which `TokenShards.documents` finds them."""
+        return [f"{self.domain}/{place}" for place in np.unique(self.documents)]
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -221,7 +240,7 @@ class TokenShards:
         start_row: int = 0,
         weights: Mapping[str, float] | None = None,
         least_tokens: int = 0,
-    ) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
+    ) -> Iterator[PackedRow]:
         """Endless rows of exactly `length` tokens; a function of (split, length, seed, weights, row) only.
 
         A row belongs to one domain. Within a domain documents lie end to end, reshuffled every epoch; a document cut
@@ -234,10 +253,6 @@ class TokenShards:
             start_row: First row to produce; rows before it cost no reading.
             weights: Shares to try instead of the index's own.
             least_tokens: Shorter documents are left out; a domain without longer ones gives its share to the others.
-
-        Yields:
-            ids [length] of the shard's dtype, and int64 [length] the number of each token's document in its
-            domain's stream: it changes exactly where one document ends and the next begins.
 
         Raises:
             ContractError: no document of the split can be taken.
@@ -259,7 +274,8 @@ class TokenShards:
         row = start_row
         while True:
             which = schedule.domain(row)
-            yield streams[which].take(int(taken[which]) * length, length)
+            ids, documents = streams[which].take(int(taken[which]) * length, length)
+            yield PackedRow(ids, documents, found[which])
             taken[which] += 1
             row += 1
 
@@ -351,21 +367,22 @@ class _Stream:
         self._order = self._ends = np.zeros(0, dtype=np.int64)
 
     def take(self, position: int, length: int) -> tuple[Ids, NDArray[np.int64]]:
-        """`length` ids from `position` of the stream, and the number of each one's document."""
+        """`length` ids from `position` of the stream, and the place of each one's document in the shard."""
         pieces: list[Ids] = []
-        numbers: list[NDArray[np.int64]] = []
+        places: list[NDArray[np.int64]] = []
         while length > 0:
             epoch, offset = divmod(position, self._total)
             self._shuffle(epoch)
-            place = int(np.searchsorted(self._ends, offset, side="right"))
-            document = self._shard.document(int(self._chosen[self._order[place]]))
-            begin = offset - (int(self._ends[place]) - len(document))
+            turn = int(np.searchsorted(self._ends, offset, side="right"))
+            place = int(self._chosen[self._order[turn]])
+            document = self._shard.document(place)
+            begin = offset - (int(self._ends[turn]) - len(document))
             piece = document[begin : begin + length]
             pieces.append(piece)
-            numbers.append(np.full(len(piece), epoch * len(self._chosen) + place, dtype=np.int64))
+            places.append(np.full(len(piece), place, dtype=np.int64))
             position += len(piece)
             length -= len(piece)
-        return np.concatenate(pieces), np.concatenate(numbers)
+        return np.concatenate(pieces), np.concatenate(places)
 
     def _shuffle(self, epoch: int) -> None:
         if epoch != self._epoch:

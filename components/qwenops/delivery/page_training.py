@@ -17,6 +17,8 @@ _TITLES = {
     "dpo": "DPO",
     "online": "Online stage",
 }
+_ON_DOMAINS = ("pretrain", "extend")
+_OF_A_WHOLE_STEP = {"loss", "loss.needles", "loss.repeats"}
 _CONTROLS = ("control", "dense", "adamw")
 
 
@@ -57,7 +59,15 @@ def _grid(parts: str) -> str:
 
 
 def _loss_chart(facts: RunFacts, node: str) -> str:
-    return line_chart(_TITLES[node], curve_series(facts.curves(node), ("loss",)), "step", "loss, nats per token")
+    """The stage's losses; those of the text's domains, which are many and noisy, in a chart of their own."""
+    curves = {name: points for name, points in facts.curves(node).items() if name.split(".", 1)[0] == "loss"}
+    domains = curves.keys() - _OF_A_WHOLE_STEP if node in _ON_DOMAINS else set()
+    parts = ({n: p for n, p in curves.items() if (n in domains) == by_domain} for by_domain in (False, True))
+    titles = (_TITLES[node], f"{_TITLES[node]}, by domain")
+    return "".join(
+        line_chart(title, curve_series(part, ("loss",)), "step", "loss, nats per token")
+        for title, part in zip(titles, parts, strict=True)
+    )
 
 
 def _positions(facts: RunFacts) -> str:

@@ -51,7 +51,7 @@ def text_rows(shards: TokenShards, length: int, num_tokens: int) -> list[Batch]:
     """Held-out text as rows of `length` tokens, at most about `num_tokens` and never the same token twice."""
     rows = max(min(num_tokens, shards.tokens("heldout")) // (length + 1), 1)
     packed = shards.packed("heldout", length + 1, HELD_OUT_SEED)
-    return _batches(np.stack([next(packed)[0] for _ in range(rows)]))
+    return _batches(np.stack([next(packed).ids for _ in range(rows)]))
 
 
 def held_out_needles(shards: TokenShards, tokenizer: Any, length: int, count: int) -> NeedleRows:

@@ -8,28 +8,19 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
+from qwenops.contracts.tokens import PackedRow, TokenShards
 from qwenops.pretraining.phases import Phase, Practice
 from qwenops.tasks.needles import needle_rows, repeated_rows
 from qwenops.training.batching import text_batch
 from qwenops.training.fit import Batch, Batches
 
-_KINDS = ("text", "repeats", "needles")
 _FILLER_TOKENS = 1 << 20
 _FILLER_ROW = 4096
-
-
-class PackedText(Protocol):
-    """The part of `contracts.tokens.TokenShards` that is used here."""
-
-    def packed(
-        self, split: str, length: int, seed: int, start_row: int = 0, *, least_tokens: int = 0
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows of `length` tokens of documents of at least `least_tokens`, and their document numbers."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +40,7 @@ class RowSource:
         long_tokens: Tokens from which a document is long.
     """
 
-    text: PackedText
+    text: TokenShards
     tokenizer: Any
     phases: Sequence[Phase]
     practice: Practice
@@ -90,7 +81,7 @@ class RowSource:
         packed = self._text_rows(phase.length, self.seed + first, done * texts)
         for step in range(first + done, first + phase.steps):
             drawn = [next(packed) for _ in range(texts)]
-            pieces = [np.stack([row for row, _ in drawn]).astype(np.int64)] if texts else []
+            pieces = [np.stack([row.ids for row in drawn]).astype(np.int64)] if texts else []
             weights = [np.ones((texts, phase.length), dtype=np.float32)]
             if repeats:
                 pieces.append(repeated_rows(filler, length=phase.length, count=repeats, seed=(self.seed, step, 1)))
@@ -102,14 +93,15 @@ class RowSource:
                 pieces.append(made.tokens)
                 weights.append(made.loss_weights(self.practice.answer_weight))
             mine = slice(self.rank, None, self.world_size)
-            documents = sorted({int(number) for _, numbers in drawn[mine] for number in np.unique(numbers)})
-            kinds = np.repeat(np.arange(len(_KINDS)), (texts, repeats, needles))[mine]
+            documents = sorted({name for row in drawn[mine] for name in row.names})
+            sources = [row.domain for row in drawn] + ["repeats"] * repeats + ["needles"] * needles
+            names, numbers = np.unique(sources, return_inverse=True)
             yield text_batch(np.concatenate(pieces)[mine], np.concatenate(weights)[mine], documents) | {
-                "domains": torch.from_numpy(kinds),
-                "domain_names": _KINDS,
+                "domains": torch.from_numpy(numbers[mine]),
+                "domain_names": names.tolist(),
             }
 
-    def _text_rows(self, length: int, seed: int, start_row: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _text_rows(self, length: int, seed: int, start_row: int) -> Iterator[PackedRow]:
         """Rows of text; those of long documents lie evenly among them, so that every stretch holds their share."""
         long_before = math.floor(start_row * self.long_share)
         usual = self.text.packed("train", length + 1, seed, start_row - long_before)
@@ -119,12 +111,12 @@ class RowSource:
             yield next(long if is_long else usual)
 
 
-def filler_tokens(text: PackedText, split: str, seed: int, most: int = _FILLER_TOKENS) -> np.ndarray:
+def filler_tokens(text: TokenShards, split: str, seed: int, most: int = _FILLER_TOKENS) -> np.ndarray:
     """Up to `most` tokens of running text of a split, int64 [n]: the haystack around needles."""
     rows, found = [], 0
-    for row, _ in text.packed(split, _FILLER_ROW, seed):
-        rows.append(row.astype(np.int64))
-        found += len(row)
+    for row in text.packed(split, _FILLER_ROW, seed):
+        rows.append(row.ids.astype(np.int64))
+        found += len(row.ids)
         if found >= most:
             break
     return np.concatenate(rows)

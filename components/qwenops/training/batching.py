@@ -34,13 +34,13 @@ def shift_labels(labels: Tensor) -> Tensor:
     return torch.cat([labels[..., 1:], torch.full_like(labels[..., :1], IGNORED)], dim=-1)
 
 
-def text_batch(rows: np.ndarray, weights: np.ndarray | None = None, documents: Sequence[int] | None = None) -> Batch:
+def text_batch(rows: np.ndarray, weights: np.ndarray | None = None, documents: Sequence[str] | None = None) -> Batch:
     """A language-modelling batch from whole rows.
 
     Args:
         rows: Integer [rows, length + 1]: the inputs and, one to the right, what to predict.
         weights: float [rows, length] loss weight of each target; None weighs all the same.
-        documents: Numbers of the documents in the rows, for the message when a step breaks.
+        documents: Names of the documents in the rows, for the message when a step breaks.
 
     Returns:
         input_ids and labels int64 [rows, length], `weights` and `documents` where given, `num_tokens`, `loss_weight`.

@@ -83,7 +83,7 @@ def mean(values: Sequence[float]) -> float:
 
 def _documents(micro: Sequence[Any]) -> str:
     """The documents of a step's batches where they name them (`documents`), else the first tokens of each row."""
-    named = sorted({int(number) for batch in micro for number in batch.get("documents", ())})
+    named = sorted({str(name) for batch in micro for name in batch.get("documents", ())})
     if named:
         shown = ", ".join(map(str, named[:_MOST_DOCUMENTS]))
         return f"documents {shown}" + (" and others" if len(named) > _MOST_DOCUMENTS else "")

@@ -13,6 +13,7 @@ long-context mode. Hardware: made for one GPU, since `extend` trains rows of 16,
 from qwenops.alignment.measure_config import MeasureConfig
 from qwenops.delivery.register.config import RegisterConfig, Rule
 from qwenops.evaluation.long_context.config import LongContextConfig
+from qwenops.generation.engine import Sampling
 from qwenops.model.sizes import Experts, Size
 from qwenops.pretraining.extend.config import ExtendConfig
 from qwenops.pretraining.phases import Phase
@@ -37,9 +38,11 @@ SMOLLM2_SIZE = Size(
     rms_norm_epsilon=1e-5,
 )
 _TRAINED_BASE = 100_000.0
-# Twice the length needs the base times 2^(d / (d - 2)) for the slowest pair to turn no further than it was trained to.
-_DOUBLED_BASE = 205_000.0
-_MEASURE = MeasureConfig(prompts=200, max_new_tokens=24)
+# A quarter more length needs the base times 1.25^(d / (d - 2)) for the slowest pair to turn no further than it was
+# trained to, d = 64.
+_EXTENDED_BASE = 125_900.0
+_MEASURE = MeasureConfig(prompts=100, max_new_tokens=24)
+_SAMPLED = Sampling(temperature=1.0, n=4, max_new_tokens=24)
 
 
 def _training(steps: int, batch_tokens: int, learning_rate: float) -> TrainingConfig:
@@ -59,7 +62,7 @@ def _training(steps: int, batch_tokens: int, learning_rate: float) -> TrainingCo
 def smol() -> Recipe:
     """Return the recipe that starts from SmolLM2-135M-Instruct."""
     base = tiny.tiny()
-    sft = {"training": _training(40, 4096, 3e-5), "measure": _MEASURE, "max_length_tokens": 512}
+    sft = {"training": _training(16, 4096, 3e-5), "control": "none", "measure": _MEASURE, "max_length_tokens": 512}
     return base.model_copy(
         update={
             "name": "smol",
@@ -68,36 +71,65 @@ def smol() -> Recipe:
                 size=SMOLLM2_SIZE,
                 init_from=SMOLLM2,
                 rope_theta=_TRAINED_BASE,
-                phases=(Phase(length=1024, steps=40),),
-                training=_training(40, 8192, 3e-5),
-                evaluation_tokens=16_384,
-                evaluation_needles=32,
+                phases=(Phase(length=1024, steps=16),),
+                training=_training(16, 4096, 3e-5),
+                evaluation_tokens=4096,
+                evaluation_needles=16,
             ),
             "extend": ExtendConfig(
-                phases=(Phase(length=16_384, steps=8),),
-                rope_theta=_DOUBLED_BASE,
-                training=_training(8, 16_384, 3e-5).model_copy(update={"recompute": "layers"}),
-                evaluation_tokens=16_384,
-                evaluation_needles=4,
+                phases=(Phase(length=10_240, steps=2),),
+                rope_theta=_EXTENDED_BASE,
+                training=_training(2, 10_240, 3e-5).model_copy(update={"recompute": "layers", "warmup_steps": 0}),
+                evaluation_tokens=4096,
+                evaluation_needles=2,
             ),
             "upcycle": UpcycleConfig(
                 experts=Experts(num_experts=8, num_active=2, expert_width=768, shared_width=1536),
                 start="function_preserving",
                 length=1024,
-                training=_training(20, 8192, 3e-5),
-                heldout_tokens=16_384,
+                training=_training(6, 4096, 3e-5),
+                heldout_tokens=8192,
             ),
             "sft_seed": base.sft_seed.model_copy(update=sft),
+            "rank": base.rank.model_copy(update={"prompts": 64}),
+            "synthesize": base.synthesize.model_copy(
+                update={
+                    "rejection_prompts": 240,
+                    "rejection_rounds": 1,
+                    "rejection_sampling": _SAMPLED,
+                    "constitution_prompts": 60,
+                }
+            ),
             "sft": base.sft.model_copy(update=sft),
             "reward": base.reward.model_copy(
-                update={"training": _training(40, 8192, 1e-5), "pretraining_pairs": 640, "pairs": 640}
+                update={"training": _training(10, 8192, 1e-5), "pretraining_pairs": 320, "pairs": 320}
             ),
-            "dpo": base.dpo.model_copy(update={"training": _training(20, 8192, 2e-6), "measure": _MEASURE}),
+            "dpo": base.dpo.model_copy(
+                update={"training": _training(8, 8192, 2e-6), "control": "none", "measure": _MEASURE}
+            ),
             "online": base.online.model_copy(
-                update={"training": _training(20, 8192, 1e-6), "episodes": 3, "measure": _MEASURE}
+                update={
+                    "training": _training(6, 8192, 1e-6),
+                    "episodes": 2,
+                    "prompts_per_episode": 48,
+                    "pairs_per_step": 16,
+                    "max_new_tokens": 24,
+                    "guard": base.online.guard.model_copy(update={"prompts": 48}),
+                    "compare_with": "none",
+                    "measure": _MEASURE,
+                }
             ),
+            "benchmarks": base.benchmarks.model_copy(update={"limit_items": 12, "verifiable_per_kind": 10}),
             "long_context": LongContextConfig(
-                multiples=(1, 2), depths=(0.1, 0.3, 0.5, 0.7, 0.9), needles_per_depth=1, text_tokens=32_768
+                modes=("plain", "yarn", "dca"),
+                multiples=(1, 2),
+                depths=(0.1, 0.5, 0.9),
+                needles_per_depth=1,
+                text_tokens=10_240,
+            ),
+            "safety": base.safety.model_copy(update={"limit_per_cell": 2}),
+            "multilingual": base.multilingual.model_copy(
+                update={"tokens_per_language": 4000, "prompts_per_language": 5}
             ),
             "export": base.export.model_copy(update={"model_name": "qwenops-smol-chat"}),
             "register": RegisterConfig(

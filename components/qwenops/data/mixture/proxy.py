@@ -34,7 +34,7 @@ def proxy_losses(tokens: Path, weights: Mapping[str, float], *, config: MixtureC
     def batches(step: int) -> Iterator[Batch]:
         stream = shards.packed("train", config.context_length_tokens + 1, seed, step * rows, weights)
         while True:
-            yield text_batch(np.stack([row for row, _ in islice(stream, rows)]))
+            yield text_batch(np.stack([row.ids for row in islice(stream, rows)]))
 
     fit(model, language_modelling, batches, config.training, seed=seed)
     return {bucket: mean_loss(model, _measured(shards, bucket, config)) for bucket in sorted(shards.weights)}
@@ -55,6 +55,6 @@ def proxy_size(config: MixtureConfig, vocabulary: int) -> Size:
 
 def _measured(shards: TokenShards, bucket: str, config: MixtureConfig) -> Iterator[Batch]:
     stream = shards.packed("heldout", config.context_length_tokens + 1, 0, weights={bucket: 1.0})
-    rows = [row for row, _ in islice(stream, config.measured_rows)]
+    rows = [row.ids for row in islice(stream, config.measured_rows)]
     for start in range(0, len(rows), _MEASURED_BATCH):
         yield text_batch(np.stack(rows[start : start + _MEASURED_BATCH]))

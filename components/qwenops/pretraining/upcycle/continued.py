@@ -53,8 +53,8 @@ def spread_batches(shards: TokenShards, length: int, config: TrainingConfig, see
         streams = [shards.packed("train", length + 1, seed, row * config.steps + start) for row in rows]
         for _ in range(start, config.steps):
             drawn = [next(stream) for stream in streams]
-            documents = sorted({int(number) for _, numbers in drawn for number in np.unique(numbers)})
-            yield text_batch(np.stack([row for row, _ in drawn]), documents=documents)
+            documents = sorted({name for row in drawn for name in row.names})
+            yield text_batch(np.stack([row.ids for row in drawn]), documents=documents)
 
     return from_step
 
