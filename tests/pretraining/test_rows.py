@@ -6,7 +6,7 @@ import torch
 
 from qwenops.contracts.tokens import TokenShards
 from qwenops.model.checkpoints import load_tokenizer
-from qwenops.pretraining.rows import Phase, Practice, RowSource
+from qwenops.pretraining.rows import LONG_SEED, Phase, Practice, RowSource
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,8 @@ def test_rows_of_long_documents_lie_evenly_among_the_text(source):
     changed = {"phases": phases, "practice": Practice(), "batch_tokens": 192, "long_share": 0.5, "long_tokens": 400}
     mixed = RowSource(**{**vars(source), **changed})
     rows = np.concatenate([batch["input_ids"].numpy() for batch in mixed.batches()(0)])
-    usual, long = (text.packed("train", 65, source.seed, least_tokens=least) for least in (0, 400))
+    usual = text.packed("train", 65, source.seed)
+    long = text.packed("train", 65, source.seed + LONG_SEED, least_tokens=400)
     for place, row in enumerate(rows):
         assert np.array_equal(row, next(long if place % 2 else usual)[0][:-1])
     rest = np.concatenate([batch["input_ids"].numpy() for batch in mixed.batches()(3)])

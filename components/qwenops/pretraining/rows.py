@@ -21,6 +21,7 @@ from qwenops.training.fit import Batch, Batches
 
 _FILLER_TOKENS = 1 << 20
 _FILLER_ROW = 4096
+LONG_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class RowSource:
         """Rows of text; those of long documents lie evenly among them, so that every stretch holds their share."""
         long_before = math.floor(start_row * self.long_share)
         usual = self.text.packed("train", length + 1, seed, start_row - long_before)
-        long = self.text.packed("train", length + 1, seed, long_before, least_tokens=self.long_tokens)
+        # Under one seed both streams would take their domains in the same order, and a batch would hold half as many.
+        long = self.text.packed("train", length + 1, seed + LONG_SEED, long_before, least_tokens=self.long_tokens)
         for row in itertools.count(start_row):
             is_long = math.floor((row + 1) * self.long_share) > math.floor(row * self.long_share)
             yield next(long if is_long else usual)
