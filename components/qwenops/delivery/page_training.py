@@ -62,7 +62,7 @@ def _loss_chart(facts: RunFacts, node: str) -> str:
     """The stage's losses; those of the text's domains, which are many and noisy, in a chart of their own."""
     curves = {name: points for name, points in facts.curves(node).items() if name.split(".", 1)[0] == "loss"}
     domains = curves.keys() - _OF_A_WHOLE_STEP if node in _ON_DOMAINS else set()
-    parts = ({n: p for n, p in curves.items() if (n in domains) == by_domain} for by_domain in (False, True))
+    parts = ({n: p for n, p in sorted(curves.items()) if (n in domains) == by_domain} for by_domain in (False, True))
     titles = (_TITLES[node], f"{_TITLES[node]}, by domain")
     return "".join(
         line_chart(title, curve_series(part, ("loss",)), "step", "loss, nats per token")
@@ -88,7 +88,7 @@ def _document_lengths(facts: RunFacts) -> str:
         return ""
     corpus, trained = lengths["corpus"], lengths["trained"]
     rows = [
-        [Cell(f"{name} tokens"), *(Cell(percent(shares[name]), shares[name]) for shares in (corpus, trained))]
+        [Cell(f"{name} tokens"), *(Cell(percent(shares[name])) for shares in (corpus, trained))]
         for name in corpus
         if corpus[name] or trained[name]
     ]

@@ -12,7 +12,7 @@ from html import escape
 WIDTH, HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 8, 10, 34
 _TICKS = 5
-_COLOURS = 6
+_COLOURS = 8
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 STYLE = """
 :root{--bg:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5d6878;--line:#dfe3ea;--accent:#5b5bd6;--good:#1a7f4b;--bad:#c4312b;
---warn:#a46a00;--c0:#5b5bd6;--c1:#e07a1f;--c2:#1a936f;--c3:#c2378d;--c4:#2b86c5;--c5:#8a6d3b;--heat-s:66%;--heat-l:80%}
+--warn:#a46a00;--c0:#5b5bd6;--c1:#e07a1f;--c2:#1a936f;--c3:#c2378d;--c4:#2b86c5;--c5:#8a6d3b;
+--c6:#c0392b;--c7:#5f6b7a;--heat-s:66%;--heat-l:80%}
 @media(prefers-color-scheme:dark){:root{--bg:#11141a;--card:#1a1f28;--ink:#e6e9ef;--soft:#9aa5b5;--line:#2d3542;
 --accent:#9d9dff;--good:#4cc38a;--bad:#ff7b72;--warn:#e3b341;--c0:#9d9dff;--c1:#ffa657;--c2:#56d4a4;--c3:#ff8ad1;
---c4:#79c0ff;--c5:#d2b48c;--heat-s:45%;--heat-l:27%}}
+--c4:#79c0ff;--c5:#d2b48c;--c6:#ff9b8e;--c7:#aab4c2;--heat-s:45%;--heat-l:27%}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
