@@ -259,17 +259,19 @@ class TokenShards:
         """
         shares = self.index.weights if weights is None else weights
         longest = {domain: int(lengths.max(initial=0)) for domain, lengths in self.lengths(split).items()}
-        found = [domain for domain, most in longest.items() if shares.get(domain, 0) > 0 and most >= least_tokens]
+        least = max(least_tokens, 1)
+        found = [domain for domain, most in longest.items() if shares.get(domain, 0) > 0 and most >= least]
         if not found:
             raise ContractError(
                 f"no {split} documents to pack",
-                expected=f"documents of at least {least_tokens} tokens in a domain of {dict(shares)}",
+                expected=f"documents of at least {least} tokens in a domain of {dict(shares)}",
                 found=f"longest documents of {longest}",
                 action="add longer documents, or ask for shorter ones" if longest else "run the tokens stage again",
             )
-        names = [f"{split}-{domain}" for domain in found]
-        schedule = _Schedule([shares[name.split("-", 1)[1]] for name in names], seed)
-        streams = [_Stream(self._shards[name], seed, number, least_tokens) for number, name in enumerate(names)]
+        schedule = _Schedule([shares[domain] for domain in found], seed)
+        streams = [
+            _Stream(self._shards[f"{split}-{domain}"], seed, number, least) for number, domain in enumerate(found)
+        ]
         taken = schedule.counts_before(start_row)
         row = start_row
         while True:

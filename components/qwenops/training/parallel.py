@@ -161,8 +161,10 @@ def longest_wait() -> float:
     if kind != "cpu":
         # Else a worker's own queue would count as waiting for the others.
         torch.cuda.synchronize()
-    began = time.perf_counter()
-    dist.barrier()
+    began, meeting = time.perf_counter(), torch.zeros((), device=kind)
+    dist.all_reduce(meeting)
+    # On a GPU a collective has only been launched by then; asking for its result waits for it.
+    meeting.item()
     waited = torch.tensor(time.perf_counter() - began, dtype=torch.float64, device=kind)
     dist.all_reduce(waited, dist.ReduceOp.MAX)
     return float(waited)
