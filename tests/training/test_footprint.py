@@ -139,9 +139,10 @@ def _training_alone(*arguments):
         (MEDIUM, 8, 512, {}),
         (MEDIUM, 8, 512, {"recompute": "layers"}),
         (MEDIUM, 8, 512, {"optimizer": "muon"}),
+        (MEDIUM, 8, 512, {"optimizer": "muon", "recompute": "layers"}),
         (WIDE, 2, 512, {}),
     ],
-    ids=["small fp32", "medium fp32", "medium", "medium recomputed", "medium muon", "wide"],
+    ids=["small fp32", "medium fp32", "medium", "medium recomputed", "medium muon", "medium recomputed muon", "wide"],
 )
 def test_planned_peak_is_within_a_tenth_of_what_training_adds_to_a_process(size, rows, length, changes):
     config = TrainingConfig(batch_tokens=rows * length, **changes)

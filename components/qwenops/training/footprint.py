@@ -19,8 +19,9 @@ from qwenops.training.config import TrainingConfig
 # data sheets, whose larger figures are for sparse matrices.
 PEAKS = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA A100-SXM4-80GB": 312e12}
 _FLOAT, _CHUNK = 4, 1024
-# Resident beyond the tensors at six shapes and settings of 180 to 1,400 MB of tensors: 115 to 151 MB.
-_HEAP = 140_000_000
+# Resident beyond the tensors at seven shapes and settings of 170 to 1,400 MB of tensors: 115 to 178 MB. With this, the
+# peak planned for each is within a tenth of the measured one.
+_HEAP = 150_000_000
 
 
 @dataclass(frozen=True)
