@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import time
 
 import pytest
@@ -12,6 +13,8 @@ from qwenops.platform import stage_server
 
 def _serve(address):
     stage_server.PRELOAD = ()
+    # Ray, started by an earlier test of this process, has left a handler that shuts Ray down, for ever in a fork.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     stage_server.serve(address, _answer)
 
 
