@@ -194,6 +194,7 @@ class TokenShards:
         self.path = Path(path)
         self.index = read_index(self.path)
         self._shards = {name: self._open(name, facts) for name, facts in self.index.shards.items()}
+        self._chosen: dict[tuple[str, int], _Chosen] = {}
 
     @property
     def weights(self) -> dict[str, float]:
@@ -258,10 +259,11 @@ class TokenShards:
             ContractError: no document of the split can be taken.
         """
         shares = self.index.weights if weights is None else weights
-        longest = {domain: int(lengths.max(initial=0)) for domain, lengths in self.lengths(split).items()}
         least = max(least_tokens, 1)
-        found = [domain for domain, most in longest.items() if shares.get(domain, 0) > 0 and most >= least]
+        weighed = [name.split("-", 1)[1] for name in self._names(split) if shares.get(name.split("-", 1)[1], 0) > 0]
+        found = [domain for domain in weighed if self._choose(f"{split}-{domain}", least).total]
         if not found:
+            longest = {domain: int(lengths.max(initial=0)) for domain, lengths in self.lengths(split).items()}
             raise ContractError(
                 f"no {split} documents to pack",
                 expected=f"documents of at least {least} tokens in a domain of {dict(shares)}",
@@ -270,7 +272,7 @@ class TokenShards:
             )
         schedule = _Schedule([shares[domain] for domain in found], seed)
         streams = [
-            _Stream(self._shards[f"{split}-{domain}"], seed, number, least) for number, domain in enumerate(found)
+            _Stream(self._choose(f"{split}-{domain}", least), seed, number) for number, domain in enumerate(found)
         ]
         taken = schedule.counts_before(start_row)
         row = start_row
@@ -293,6 +295,16 @@ class TokenShards:
                 raise ContractError(
                     f"shard {name} changed", expected=facts.sha256, found=found, action="run the tokens stage again"
                 )
+
+    def _choose(self, name: str, least_tokens: int) -> "_Chosen":
+        """Found once, since a step of many rows may read as many streams of one shard."""
+        key = name, least_tokens
+        if key not in self._chosen:
+            shard = self._shards[name]
+            lengths = np.diff(shard.starts)
+            places = np.flatnonzero(lengths >= least_tokens)
+            self._chosen[key] = _Chosen(shard, places, lengths[places], int(lengths[places].sum()))
+        return self._chosen[key]
 
     def _names(self, split: str) -> list[str]:
         return [name for name in sorted(self._shards) if name.split("-", 1)[0] == split]
@@ -335,6 +347,16 @@ class _Shard:
         return self.ids[self.starts[number] : self.starts[number + 1]]
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """The documents of a shard that have some length: their places and tokens, int64 [n], and the tokens of all."""
+
+    shard: _Shard
+    places: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    total: int
+
+
 class _Schedule:
     """Domain of each row: the golden-ratio sequence through the cumulated weights."""
 
@@ -357,14 +379,10 @@ class _Schedule:
 
 
 class _Stream:
-    """One domain's documents of at least some length, end to end for ever, in a new order every epoch."""
+    """One domain's chosen documents end to end for ever, in a new order every epoch."""
 
-    def __init__(self, shard: _Shard, seed: int, number: int, least_tokens: int) -> None:
-        self._shard, self._seed, self._number = shard, seed, number
-        lengths = np.diff(shard.starts)
-        self._chosen = np.flatnonzero(lengths >= least_tokens)
-        self._lengths = lengths[self._chosen]
-        self._total = int(self._lengths.sum())
+    def __init__(self, chosen: _Chosen, seed: int, number: int) -> None:
+        self._chosen, self._seed, self._number = chosen, seed, number
         self._epoch = -1
         self._order = self._ends = np.zeros(0, dtype=np.int64)
 
@@ -373,11 +391,11 @@ class _Stream:
         pieces: list[Ids] = []
         places: list[NDArray[np.int64]] = []
         while length > 0:
-            epoch, offset = divmod(position, self._total)
+            epoch, offset = divmod(position, self._chosen.total)
             self._shuffle(epoch)
             turn = int(np.searchsorted(self._ends, offset, side="right"))
-            place = int(self._chosen[self._order[turn]])
-            document = self._shard.document(place)
+            place = int(self._chosen.places[self._order[turn]])
+            document = self._chosen.shard.document(place)
             begin = offset - (int(self._ends[turn]) - len(document))
             piece = document[begin : begin + length]
             pieces.append(piece)
@@ -389,6 +407,6 @@ class _Stream:
     def _shuffle(self, epoch: int) -> None:
         if epoch != self._epoch:
             rng = np.random.default_rng([self._seed, self._number, epoch])
-            self._order = rng.permutation(len(self._chosen))
-            self._ends = np.cumsum(self._lengths[self._order])
+            self._order = rng.permutation(len(self._chosen.places))
+            self._ends = np.cumsum(self._chosen.lengths[self._order])
             self._epoch = epoch

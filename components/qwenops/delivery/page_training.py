@@ -62,11 +62,12 @@ def _loss_chart(facts: RunFacts, node: str) -> str:
     """The stage's losses; those of the text's domains, which are many and noisy, in a chart of their own."""
     curves = {name: points for name, points in facts.curves(node).items() if name.split(".", 1)[0] == "loss"}
     domains = curves.keys() - _OF_A_WHOLE_STEP if node in _ON_DOMAINS else set()
-    parts = ({n: p for n, p in sorted(curves.items()) if (n in domains) == by_domain} for by_domain in (False, True))
-    titles = (_TITLES[node], f"{_TITLES[node]}, by domain")
+    charts = {_TITLES[node]: curves.keys() - domains, f"{_TITLES[node]}, by domain": domains}
     return "".join(
-        line_chart(title, curve_series(part, ("loss",)), "step", "loss, nats per token")
-        for title, part in zip(titles, parts, strict=True)
+        line_chart(
+            title, curve_series({n: curves[n] for n in sorted(names)}, ("loss",)), "step", "loss, nats per token"
+        )
+        for title, names in charts.items()
     )
 
 
