@@ -1,6 +1,7 @@
 """Run `fit` for pretrain and extend: thread count, progress, curves, a state to resume from."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from transformers import PreTrainedModel
 
 from qwenops.model.architecture import size_of
 from qwenops.platform.stage import Stage
+from qwenops.pretraining.phases import Phase
 from qwenops.pretraining.rows import RowSource
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitHooks, FitResult, StepReport, fit
@@ -16,13 +18,19 @@ from qwenops.training.parallel import is_distributed, is_sharded, place, token_w
 from qwenops.training.speed import Speedometer
 from qwenops.training.threads import training_threads
 
+_TRIED_LENGTH, _TRIED_TOKENS = 1024, 2048
+
 
 def settle_threads(model: nn.Module, source: RowSource, config: TrainingConfig, stage: Stage) -> int:
-    """Set and return the CPU threads of a worker that trains alone: before it measures anything with fewer."""
+    """Set and return the CPU threads of a worker that trains alone: before it measures anything with fewer.
+
+    They are chosen on a few short rows: one pass of a long context takes as long as a step of it does.
+    """
     if is_distributed():
         return torch.get_num_threads()
-    batches, last = source.batches(), source.steps - 1
-    return training_threads(stage.scratch / "threads", model, language_modelling, batches, config, step=last)
+    length = min(max(phase.length for phase in source.phases), _TRIED_LENGTH)
+    tried = replace(source, phases=(Phase(length=length, steps=1),), batch_tokens=_TRIED_TOKENS)
+    return training_threads(stage.scratch / "threads", model, language_modelling, tried.batches(), config)
 
 
 def train(

@@ -45,7 +45,7 @@ def choose_threads(work: Callable[[], object], candidates: Sequence[int] | None 
 
 
 def training_threads(
-    file: Path, model: nn.Module, objective: Objective, batches: Batches, config: TrainingConfig, step: int = 0
+    file: Path, model: nn.Module, objective: Objective, batches: Batches, config: TrainingConfig
 ) -> int:
     """`choose_threads` by what one forward and backward pass of `fit` takes; the gradients are dropped.
 
@@ -55,7 +55,6 @@ def training_threads(
         objective: As for `fit`.
         batches: As for `fit`.
         config: As for `fit`.
-        step: Step whose batch is taken.
 
     Returns:
         The count that is set; on a GPU, whose work threads only hand over, the one that was set before.
@@ -72,7 +71,7 @@ def training_threads(
         if config.recompute != "none":
             recompute_layers(model, config.recompute)
         with autocast(model, config.precision):
-            loss, _ = objective(model, pieces_of(next(batches(step)), config)[0])
+            loss, _ = objective(model, pieces_of(next(batches(0)), config)[0])
         loss.backward()
         model.zero_grad(set_to_none=True)
 
