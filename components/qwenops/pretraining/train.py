@@ -18,19 +18,19 @@ from qwenops.training.parallel import is_distributed, is_sharded, place, token_w
 from qwenops.training.speed import Speedometer
 from qwenops.training.threads import training_threads
 
-_TRIED_LENGTH, _TRIED_TOKENS = 1024, 2048
+_TRIED_LENGTH = 1024
 
 
 def settle_threads(model: nn.Module, source: RowSource, config: TrainingConfig, stage: Stage) -> int:
     """Set and return the CPU threads of a worker that trains alone: before it measures anything with fewer.
 
-    They are chosen on a few short rows: one pass of a long context takes as long as a step of it does.
+    They are chosen on short rows: one pass of a long context takes as long as a step of it does.
     """
     if is_distributed():
         return torch.get_num_threads()
     length = min(max(phase.length for phase in source.phases), _TRIED_LENGTH)
-    tried = replace(source, phases=(Phase(length=length, steps=1),), batch_tokens=_TRIED_TOKENS)
-    return training_threads(stage.scratch / "threads", model, language_modelling, tried.batches(), config)
+    short = replace(source, phases=(Phase(length=length, steps=1),))
+    return training_threads(stage.scratch / "threads", model, language_modelling, short.batches(), config)
 
 
 def train(

@@ -21,6 +21,8 @@ from qwenops.training.recompute import recompute_layers
 
 # A count is tried this often, or until it has taken so long that one more try would tell nothing new.
 _REPEATS, _ENOUGH_SECONDS = 3, 2.0
+# Whole rows up to so many tokens tell as much as a micro-batch does; of pairs, which come cut, a piece is taken whole.
+_TRIED_TOKENS = 2048
 
 
 def choose_threads(work: Callable[[], object], candidates: Sequence[int] | None = None) -> int:
@@ -47,7 +49,7 @@ def choose_threads(work: Callable[[], object], candidates: Sequence[int] | None 
 def training_threads(
     file: Path, model: nn.Module, objective: Objective, batches: Batches, config: TrainingConfig
 ) -> int:
-    """`choose_threads` by what one forward and backward pass of `fit` takes; the gradients are dropped.
+    """`choose_threads` by a small forward and backward pass as `fit` makes it; the gradients are dropped.
 
     Args:
         file: Remembers the count: a later call with the same file sets it again and measures nothing.
@@ -66,12 +68,15 @@ def training_threads(
         torch.set_num_threads(count)
         return count
 
+    least = min(config.micro_batch_tokens or _TRIED_TOKENS, _TRIED_TOKENS)
+    tried = config.model_copy(update={"micro_batch_tokens": least})
+
     def work() -> None:
         # As `fit` does it, or the pass would need memory that training does not.
         if config.recompute != "none":
             recompute_layers(model, config.recompute)
         with autocast(model, config.precision):
-            loss, _ = objective(model, pieces_of(next(batches(0)), config)[0])
+            loss, _ = objective(model, pieces_of(next(batches(0)), tried)[0])
         loss.backward()
         model.zero_grad(set_to_none=True)
 
