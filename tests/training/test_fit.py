@@ -40,6 +40,14 @@ def test_fit_on_learnable_rows_lowers_the_held_out_loss(optimizer):
     assert result.final_loss < result.first_loss
 
 
+@pytest.mark.parametrize(("steps", "window"), [(1, 1), (5, 2), (12, 6), (20, 8)])
+def test_first_and_final_loss_share_no_step_of_a_short_loop(steps, window):
+    config = CONFIG.model_copy(update={"steps": steps})
+    result = fit(tiny_model(), language_modelling, number_batches, config)
+    assert result.first_loss == pytest.approx(sum(result.curve[:window]) / window)
+    assert result.final_loss == pytest.approx(sum(result.curve[-window:]) / window)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_fit_interrupted_and_run_again_ends_with_bitwise_the_same_weights(tmp_path, optimizer):
     config = CONFIG.model_copy(update={"optimizer": optimizer})

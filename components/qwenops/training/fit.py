@@ -5,6 +5,7 @@ divergence, and a state to resume from that gives bitwise the weights of an unin
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,8 +97,8 @@ class FitResult:
         tokens: Tokens trained.
         seconds: Wall time of this process's part of the loop.
         tokens_per_second: Rate of this process's part.
-        first_loss: Mean of the first steps' losses (at most 8).
-        final_loss: Mean of the last steps' losses (at most 8).
+        first_loss: Mean of the first steps' losses (8, or half of those there are).
+        final_loss: Mean of the last steps' losses (as many).
         curve: Loss of every step; not a number where a step was skipped.
         skipped: Steps that were skipped.
         rollbacks: Times the weights went back to a checkpoint.
@@ -203,13 +204,15 @@ def _run(
                 checkpoints.wait()
             notice.heeded()
     seconds = time.perf_counter() - began
+    learned = [loss for loss in state.losses if math.isfinite(loss)]
+    window = min(WINDOW, max(len(learned) // 2, 1))
     return FitResult(
         steps=state.step,
         tokens=state.tokens,
         seconds=seconds,
         tokens_per_second=(state.tokens - tokens_before) / max(seconds, 1e-9),
-        first_loss=mean(state.losses[:WINDOW]),
-        final_loss=mean(state.losses[-WINDOW:]),
+        first_loss=mean(learned[:window]),
+        final_loss=mean(learned[-window:]),
         curve=tuple(state.losses),
         skipped=tuple(state.skipped),
         rollbacks=state.rollbacks,
