@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -43,7 +42,7 @@ def run(config: MultilingualConfig, *, base: Path, chat: Path, tokens: Path, sta
         tokens: Token shards with held-out text by language.
         stage: Where to report to.
     """
-    losses = {name: _losses(config, path, tokens) for name, path in (("base", base), ("chat", chat))}
+    losses = _losses(config, {"base": base, "chat": chat}, TokenShards(tokens), stage)
     _write_json(stage.out / LOSSES, {n: {k: v.as_plain() for k, v in own.items()} for n, own in losses.items()})
     same = _check_responses(config, chat, stage)
     figures = _examine(config, {"base": base, "chat": chat}, stage)
@@ -55,20 +54,30 @@ def run(config: MultilingualConfig, *, base: Path, chat: Path, tokens: Path, sta
     stage.records = sum(loss.tokens for loss in losses["chat"].values())
 
 
-def _losses(config: MultilingualConfig, path: Path, tokens: Path) -> dict[str, LanguageLoss]:
-    shards = TokenShards(tokens)
-    model, tokenizer = load_scorer(path), load_tokenizer(path)
-    measure = partial(
-        language_loss,
-        model,
-        tokenizer,
-        end_of_text=shards.end_of_text,
-        context_tokens=read_facts(path).context_length_tokens,
-        token_budget=config.tokens_per_language,
-        batch_tokens=config.batch_tokens,
-    )
-    found = {language: measure(documents) for language, (documents, _) in shards.heldout_by_language().items()}
-    return {language: loss for language, loss in found.items() if loss is not None}
+def _losses(
+    config: MultilingualConfig, models: Mapping[str, Path], shards: TokenShards, stage: Stage
+) -> dict[str, dict[str, LanguageLoss]]:
+    """Loss of every model on held-out text of every language that has enough of it."""
+    languages = shards.heldout_by_language()
+    losses: dict[str, dict[str, LanguageLoss]] = {}
+    with stage.progress(len(models) * len(languages), "languages") as progress:
+        for name, path in models.items():
+            model, tokenizer = load_scorer(path), load_tokenizer(path)
+            losses[name] = {}
+            for language, (documents, _) in languages.items():
+                loss = language_loss(
+                    model,
+                    tokenizer,
+                    documents,
+                    end_of_text=shards.end_of_text,
+                    context_tokens=read_facts(path).context_length_tokens,
+                    token_budget=config.tokens_per_language,
+                    batch_tokens=config.batch_tokens,
+                )
+                if loss is not None:
+                    losses[name][language] = loss
+                progress.advance(1, f"{name} {language}")
+    return losses
 
 
 def _check_responses(config: MultilingualConfig, chat: Path, stage: Stage) -> dict[str, float]:
