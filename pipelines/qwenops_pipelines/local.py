@@ -334,5 +334,6 @@ def _say_goodbye(record: dict[str, Any], out: Path) -> None:
     print(f"succeeded in {record['seconds']:.0f} s ({record['overhead_seconds']:.0f} s of it between stages)")
     print(f"report: {out / 'report.html'}\nrecord: {out / 'run.json'}")
     if record["model"]["path"]:
-        verdict = "passed" if record["model"]["gate"]["passed"] else "did not pass"
+        gate = record["model"]["gate"]
+        verdict = "\n        ".join(("passed" if gate["passed"] else "did not pass", *gate["reasons"]))
         print(f"gate:   {verdict}\nchat:   qwenops chat {out}")

@@ -76,6 +76,9 @@ def test_second_run_recomputes_nothing(smoke_run):
     after = record_of(smoke_run)
     assert {stage["status"] for stage in after["stages"].values()} == {"skipped"}
     assert after["model"] == before["model"]
+    gate = after["model"]["gate"]
+    assert ("gate:   passed" in result.stdout) == gate["passed"]
+    assert all(reason in result.stdout for reason in gate["reasons"])
     assert (smoke_run / "report.html").stat().st_size > 0
 
 
