@@ -68,8 +68,8 @@ def training_threads(
         torch.set_num_threads(count)
         return count
 
-    least = min(config.micro_batch_tokens or _TRIED_TOKENS, _TRIED_TOKENS)
-    tried = config.model_copy(update={"micro_batch_tokens": least})
+    most = min(config.micro_batch_tokens or _TRIED_TOKENS, _TRIED_TOKENS)
+    tried = config.model_copy(update={"micro_batch_tokens": most})
 
     def work() -> None:
         # As `fit` does it, or the pass would need memory that training does not.

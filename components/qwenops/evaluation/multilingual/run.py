@@ -62,7 +62,7 @@ def _losses(
     losses: dict[str, dict[str, LanguageLoss]] = {}
     with stage.progress(len(models) * len(languages), "languages") as progress:
         for name, path in models.items():
-            model, tokenizer = load_scorer(path), load_tokenizer(path)
+            model, tokenizer, facts = load_scorer(path), load_tokenizer(path), read_facts(path)
             losses[name] = {}
             for language, (documents, _) in languages.items():
                 loss = language_loss(
@@ -70,7 +70,7 @@ def _losses(
                     tokenizer,
                     documents,
                     end_of_text=shards.end_of_text,
-                    context_tokens=read_facts(path).context_length_tokens,
+                    context_tokens=facts.context_length_tokens,
                     token_budget=config.tokens_per_language,
                     batch_tokens=config.batch_tokens,
                 )
