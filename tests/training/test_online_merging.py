@@ -47,7 +47,7 @@ def test_merging_with_no_weight_and_all_kept_is_adamw_bit_for_bit():
 def test_dare_with_no_weight_leaves_exactly_the_masked_entries():
     model, plain = two_layers(), two_layers()
     before = copy.deepcopy(model)
-    train(model, merging(model, keep=0.5, weight_decay=0.0), steps=1)
+    train(model, merging(model, keep=0.5, rescale="no", weight_decay=0.0), steps=1)
     train(plain, merging(plain, weight_decay=0.0), steps=1)
     kept = [a != b for a, b in zip(model.parameters(), before.parameters(), strict=True)]
     for mask, after, full, start in zip(kept, model.parameters(), plain.parameters(), before.parameters(), strict=True):
@@ -122,7 +122,7 @@ def test_merging_every_third_step_with_no_weight_is_adamw_after_three_steps():
 def test_merging_every_third_step_masks_the_accumulated_update_once():
     model = two_layers()
     before = copy.deepcopy(model)
-    optimizer = merging(model, merge_every=3, keep=0.5, weight_decay=0.0)
+    optimizer = merging(model, merge_every=3, keep=0.5, rescale="no", weight_decay=0.0)
     train(model, optimizer, steps=2)
     assert all((a != b).all() for a, b in zip(model.parameters(), before.parameters(), strict=True))
     train(model, optimizer, steps=1)

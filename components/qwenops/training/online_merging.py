@@ -3,9 +3,13 @@
 Aligning with rewards costs abilities that pre-training and SFT gave (the alignment tax). Lu et al. 2024
 (arXiv 2405.17931), the method of the Qwen2 report (section 4.3), adds to every step a small part of
 `tau = theta_sft - theta_base`: `theta <- theta + F(delta) (+) F(tau)`, where F keeps a sparse part and (+) is a
-weighted merge. This module follows the paper's equations; where the published code differs (dropout that
-rescales the survivors, a mask of tau drawn once, signs taken before weighting, parameters skipped between
-merges) the paper wins.
+weighted merge.
+
+The released values (p = 0.01, alpha = 1e-7, rate 1e-6) were found with the released code, whose OnDARE divides what it
+keeps by p, so that its steps go on average as far as AdamW's; the paper's equation 4 does not, and with the same values
+goes p times as far. `rescale` says which, and "yes" is the default because the values belong to it. OnTIES keeps the
+largest entries as they are, in both. Where else the two differ (a mask of tau drawn once, tau clamped to 1, signs
+taken before weighting, decay after the step, parameters skipped between merges) the paper wins.
 """
 
 import math
@@ -64,7 +68,7 @@ class OnlineMergingOptimizer(torch.optim.Optimizer):
         merge: "dare" keeps a random part (OnDARE), "ties" the largest entries and resolves signs (OnTIES).
         merge_weight: alpha, the weight of tau; the update weighs 1 - alpha.
         keep: p, the share of entries that F keeps.
-        rescale: "yes" divides kept entries by p (the paper found it unstable).
+        rescale: Whether OnDARE divides kept entries by p: "yes" as the released code, "no" as the paper's equation 4.
         merge_every: K of step-K merging; plain Adam steps between merges.
         seed: Seeds the masks, with the step and the parameter's place.
 
@@ -84,7 +88,7 @@ class OnlineMergingOptimizer(torch.optim.Optimizer):
         merge: Merge = "dare",
         merge_weight: float = 1e-7,
         keep: float = 0.01,
-        rescale: Literal["yes", "no"] = "no",
+        rescale: Literal["yes", "no"] = "yes",
         merge_every: int = 1,
         seed: int = 0,
     ) -> None:

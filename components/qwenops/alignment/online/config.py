@@ -26,7 +26,8 @@ class MergingConfig(Config):
     weight: float = Field(1e-7, ge=0, le=1, description="alpha, weight of SFT minus base; house choice: as released.")
     keep: float = Field(0.01, gt=0, le=1, description="p, share of entries kept; house choice: as released.")
     rescale: Literal["yes", "no"] = Field(
-        "no", description="Divide kept entries by p; house choice: the paper found it unstable."
+        "yes",
+        description="OnDARE divides kept entries by p and so goes AdamW's way; house choice: as released.",
     )
     every_steps: int = Field(1, ge=1, description="K of step-K merging; house choice: one keeps most reward.")
 
