@@ -12,6 +12,7 @@ from tests.dags.artifacts import BY_NAME, TEXT, publish
 from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import OPENED, RunContext
+from qwenops.platform.kfp_artifacts import address_of
 from qwenops.platform.stage import Events, Slice, stage_fingerprint
 from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical, decode
@@ -105,16 +106,16 @@ def test_run_to_start_from_is_found_by_folder_id_or_name(store, tmp_path):
         find_earlier(("tokens",), resolve(TEXT), RunContext.from_environment(), "monday")
 
 
-def test_taken_up_artifact_says_what_it_is(store):
+def test_taken_up_artifact_says_what_it_is_and_where(store, tmp_path):
     path = publish(store, "tokens")
-    artifact = dsl.Dataset(name="tokens", uri="minio://x", metadata={})
-    take_up(canonical({"tokens": str(path)}), {"tokens": artifact})
-    assert artifact.uri == str(path)
+    artifact = dsl.Dataset(name="tokens", uri=str(tmp_path / "tokens"), metadata={})
+    take_up(canonical({"places": {"tokens": str(path)}}), {"tokens": artifact})
+    assert address_of(artifact.path) == str(path)
     assert artifact.metadata["digest"] == read_manifest(path).digest
 
 
 @pytest.mark.parametrize(("passed", "choice", "error"), [(False, "fail", ContractError), (True, "x", RecipeError)])
-def test_gate_ends_a_run_only_when_asked(tmp_path, passed, choice, error):
+def test_gate_ends_a_run_only_when_asked(store, tmp_path, passed, choice, error):
     (tmp_path / "register.json").write_text(json.dumps({"passed": passed, "reasons": ["pass rate fell"]}))
     heed(str(tmp_path), "report")
     if passed:
@@ -179,12 +180,20 @@ def test_wholly_cached_run_succeeds_and_closes_its_mlflow_run(store, monkeypatch
     made = {}
     for node in PIPELINES["data"].nodes:
         made[node.name] = publish(store, node.name, made)
-    record, _ = end(store, "SUCCEEDED")
+    record, _ = end(store, "COMPLETE")
     assert record["status"] == "succeeded"
     assert {stage["status"] for stage in record["stages"].values()} == {"skipped"}
     run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(RunContext.from_environment().parent_run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["kfp.pipeline_run_id"] == "run-1"
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "COMPLETE"])
+def test_run_that_lacks_a_stage_is_a_failed_one_whatever_kubeflow_has_noticed(store, state):
+    """A step whose pod was killed has told Kubeflow's metadata nothing."""
+    begin(TEXT, "night", "data", "")
+    publish(store, "collect")
+    assert end(store, state)[0]["status"] == "failed"
 
 
 def test_stages_beside_each_other_count_once_as_work(store):
@@ -194,5 +203,5 @@ def test_stages_beside_each_other_count_once_as_work(store):
     spans = {"collect": (0, 10), "ingest": (5, 12)}
     for name, (start, stop) in spans.items():
         Events(events, name).write(status="succeeded", run_started=opened + start, run_finished=opened + stop)
-    record, _ = end(store, "SUCCEEDED")
+    record, _ = end(store, "COMPLETE")
     assert record["seconds"] - record["overhead_seconds"] == pytest.approx(12, abs=0.01)

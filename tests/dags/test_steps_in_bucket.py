@@ -76,7 +76,7 @@ def test_wholly_cached_run_is_recorded_with_addresses_and_can_be_started_from(bu
     for node in PIPELINES["data"].nodes:
         made[node.name], addresses[node.name] = upload(node.name, made)
     monkeypatch.setenv("QWENOPS_CACHE", str(tmp_path / "empty"))
-    record, _ = end(tmp_path / "pod", "SUCCEEDED")
+    record, _ = end(tmp_path / "pod", "COMPLETE")
     assert record["status"] == "succeeded"
     assert {name: stage["outputs"]["output"]["path"] for name, stage in record["stages"].items()} == addresses
     assert json.loads((tmp_path / "empty" / "runs" / "run-1" / "run.json").read_text()) == record

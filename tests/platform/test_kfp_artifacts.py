@@ -1,6 +1,7 @@
 """What the Kubeflow UI is given to show, from artifacts of a whole fabricated run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from tests.delivery.fabricated import fabricate
 
 from qwenops.contracts.manifest import read_manifest
 from qwenops.contracts.metrics import find_metric
+from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
-from qwenops.platform.kfp_artifacts import CONFUSION, fill
+from qwenops.platform.kfp_artifacts import CONFUSION, address_of, fill, headline
 
 KINDS = {"metrics": dsl.Metrics, "summary": dsl.Markdown, "page": dsl.HTML, "classes": dsl.ClassificationMetrics}
 
@@ -22,22 +24,40 @@ def artifacts(tmp_path_factory):
 
 def shown(path, folder, *kinds):
     """KFP artifacts of `kinds` and the typed output, filled for the artifact at `path`."""
-    given = {"output": dsl.Model(name="output", uri="minio://bucket/x", metadata={})}
+    given = {"output": dsl.Model(name="output", uri=str(folder / "output"), metadata={})}
     given |= {kind: KINDS[kind](name=kind, uri=str(folder / kind), metadata={}) for kind in kinds}
     context = RunContext(store="s", events="e", cache="c", parent_run_id="parent")
     fill(path, read_manifest(path), context, **given)
     return given
 
 
-def test_output_points_at_the_artifact_and_says_what_made_it(artifacts, tmp_path, monkeypatch):
+def test_output_says_where_the_artifact_lies_and_what_made_it(artifacts, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     output = shown(artifacts["dedup"], tmp_path)["output"]
     manifest = read_manifest(artifacts["dedup"])
-    assert output.uri == str(artifacts["dedup"])
+    assert output.uri == str(tmp_path / "output")
+    assert address_of(output.path) == output.metadata["address"] == str(artifacts["dedup"])
+    assert json.loads(Path(output.path).read_text()) == output.metadata
     wanted = {"digest", "records", "counts", "code_version", "fingerprint", "mlflow_run_id"}
     assert wanted <= set(output.metadata)
     assert output.metadata["mlflow_run_id"] == "parent"
     assert json.loads(output.metadata["counts"]) == dict(manifest.counts)
+
+
+def test_artifact_is_found_by_folder_address_or_file_and_else_refused(artifacts, tmp_path):
+    folder = artifacts["dedup"]
+    assert address_of(folder) == str(folder)
+    assert address_of("s3://bucket/dedup/01") == "s3://bucket/dedup/01"
+    (tmp_path / "other").write_text("a model's weights")
+    for place in (tmp_path / "nothing", tmp_path / "other"):
+        with pytest.raises(ContractError, match="no artifact at"):
+            address_of(place)
+
+
+def test_figure_that_json_cannot_hold_is_left_out(artifacts, tmp_path):
+    manifest = read_manifest(artifacts["dedup"])
+    odd = replace(manifest, metrics={"loss.final": float("nan"), "loss.start": 2.0})
+    assert set(headline(odd)) == {"loss.start", "seconds", "records"}
 
 
 def test_every_stage_shows_a_few_listed_figures_and_a_summary(artifacts, tmp_path):

@@ -2,9 +2,13 @@
 
 Everything is drawn from the published artifact (its manifest and the files that stages write under fixed names), so
 a reused stage shows the same as the run that made it, and no stage draws anything itself.
+
+The typed output keeps the URI that Kubeflow gave it: its launcher takes no other, and copies what lies there. So the
+artifact itself stays in the store, and a file of a few hundred bytes at the output's path says where.
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,10 +18,14 @@ from typing import Any
 
 from qwenops.contracts.manifest import Manifest
 from qwenops.contracts.metrics import find_metric
+from qwenops.errors import ContractError
+from qwenops.platform import storage
 from qwenops.platform.charts import Series, heat_map, line_chart, number
 from qwenops.platform.context import RunContext
 from qwenops.platform.page_style import STYLE
 
+FORM = "address-1"
+"""Names what a step's typed output holds. Part of every cache key: what another form left is not taken up."""
 REPORT, SUMMARY, GATES, CURVES, CONFUSION = "report.html", "summary.md", "gate/*.html", "curves.jsonl", "confusion.json"
 # The comparison of runs in the UI aligns a handful of figures; all of them stand in the summary and in MLflow.
 _MOST_METRICS = 12
@@ -45,16 +53,17 @@ def fill(
         path: The published folder.
         manifest: Its manifest.
         context: Where this runs; names the MLflow run.
-        address: The output's `uri`; empty for the folder.
-        output: The typed artifact; its metadata says what it is and what made it.
+        address: Where the artifact lies; empty for the folder.
+        output: The typed artifact; its file and its metadata say where it lies, what it is and what made it.
         metrics: `dsl.Metrics`: at most twelve figures of the stage, its seconds and its records.
         summary: `dsl.Markdown`: counts, warnings, all figures, and the stage's own `summary.md`.
         page: `dsl.HTML`: heat maps, curves and the pages of the gates, or the run's report.
         classes: `dsl.ClassificationMetrics`: the confusion matrix of `confusion.json`.
     """
     if output is not None:
-        output.uri = address or str(path)
-        output.metadata.update(metadata(manifest, context))
+        facts = {"address": address or str(path), **metadata(manifest, context)}
+        Path(output.path).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        output.metadata.update(facts)
     if metrics is not None:
         for name, value in headline(manifest).items():
             metrics.log_metric(name, value)
@@ -65,6 +74,26 @@ def fill(
     if classes is not None:
         matrix = json.loads((path / CONFUSION).read_text(encoding="utf-8"))
         classes.log_confusion_matrix(matrix["categories"], matrix["counts"])
+
+
+def address_of(place: str | Path) -> str:
+    """Where the artifact lies that `place` stands for: a folder or an `s3://` address itself, or a step's output file.
+
+    Raises:
+        ContractError: there is nothing at `place`, or a file that no step wrote.
+    """
+    path = Path(place)
+    if storage.is_remote(place) or path.is_dir():
+        return str(place)
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ContractError(
+            f"no artifact at {place}",
+            expected="a folder, an s3:// address, or the file in which a step says where its artifact lies",
+            found=f"{type(error).__name__}: {error}",
+            action="run the step that makes it again; on Kubeflow without its cache",
+        ) from None
 
 
 def metadata(manifest: Manifest, context: RunContext) -> dict[str, Any]:
@@ -84,7 +113,9 @@ def metadata(manifest: Manifest, context: RunContext) -> dict[str, Any]:
 def headline(manifest: Manifest) -> dict[str, float]:
     """The figures with the shortest names first: `loss.final` before `niah.dca.8x.accuracy`."""
     ordered = sorted(manifest.metrics, key=lambda name: (name.count("."), name))
-    chosen = {name: float(manifest.metrics[name]) for name in ordered[:_MOST_METRICS]}
+    # JSON has no word for the others, and Kubeflow's launcher would refuse the whole step for one.
+    finite = [name for name in ordered if math.isfinite(manifest.metrics[name])]
+    chosen = {name: float(manifest.metrics[name]) for name in finite[:_MOST_METRICS]}
     return {**chosen, "seconds": round(manifest.seconds, 3), "records": float(manifest.records)}
 
 

@@ -154,22 +154,23 @@ def execute(
     Args:
         stage: Dotted place below `qwenops`, for example "data.dedup".
         slice_text: Canonical JSON of a `Slice`.
-        inputs: Input name to the folder of a published artifact.
-        output: A KFP artifact, or None; gets the published folder as its `uri`.
+        inputs: Input name to a published artifact: its folder, its address, or the file of the step that made it.
+        output: A KFP artifact, or None; its file will say where the artifact lies.
         shown: Further KFP artifacts of the task, filled by `kfp_artifacts.fill`.
 
     Raises:
         QwenOpsError: of the family that says whose fault it was; also recorded among the run's events.
     """
     context = RunContext.from_environment()
-    task = Task(stage, decode(Slice, slice_text), _localized(inputs, context))
+    places = {name: kfp_artifacts.address_of(place) for name, place in inputs.items()}
+    task = Task(stage, decode(Slice, slice_text), _localized(places, context))
     events = Events(Path(context.events), task.slice.node)
     events.write(status="running", started=time.time())
     published = find_published(task, context)
     if published:
         events.write(status="skipped", finished=time.time(), artifact=published.address)
     else:
-        message = {"stage": stage, "slice": slice_text, "inputs": {name: str(place) for name, place in inputs.items()}}
+        message = {"stage": stage, "slice": slice_text, "inputs": places}
         # Launchers stand on this module.
         published = importlib.import_module("qwenops.platform.launchers").pick(context).launch(message, context)
     kfp_artifacts.fill(published.path, published.manifest, context, address=published.address, output=output, **shown)

@@ -1,17 +1,20 @@
 """The first step of a run: one slice per stage, the artifacts to start from, the run in MLflow.
 
 What Kubeflow's cache cannot know travels in each slice's `cache_key`: the stage's code, the store the artifacts lie
-in, and whether an artifact of the stage was deleted from it (a hit would then hand out nothing). On one machine
-`qwenops run` has opened the MLflow run and the stages check the store themselves, so only the slices are made.
+in, how a step's output names its artifact, and whether an artifact of the stage was deleted from the store (a hit would
+then hand out nothing). On one machine `qwenops run` has opened the MLflow run and the stages check the store
+themselves, so only the slices are made.
 """
 
 import importlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from qwenops.platform import storage
 from qwenops.platform.context import OPENED, RunContext
+from qwenops.platform.kfp_artifacts import FORM
 from qwenops.platform.stage import Events, code_version
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.schema import Recipe, resolve
@@ -38,17 +41,19 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
     context = RunContext.from_environment()
     needed = find_pipeline(pipeline).earlier
     found = find_earlier(needed, slices, context, start_from) if needed else {}
+    earlier: dict[str, Any] = {"places": found}
     if context.run_id:
         _open(decode(Recipe, recipe_text), run_name, context)
         for name, place in found.items():
             Events(Path(context.events), name).write(status="skipped", finished=time.time(), artifact=place)
-        store = storage.store_id(context.store)
+        store = f"{storage.store_id(context.store)} {FORM}"
+        earlier["cache_key"] = store
         for node in NODES:
             # A word that no other run has, where an artifact was published and is no longer there.
             lost = f" again in {context.run_id}" if storage.has_lost(f"{context.store}/{node.name}") else ""
             key = f"{code_version(node.stage)} {store}{lost}"
             slices[node.name] = canonical(json.loads(slices[node.name]) | {"cache_key": key})
-    return slices | {"earlier": canonical(found)}
+    return slices | {"earlier": canonical(earlier)}
 
 
 def _open(recipe: Recipe, run_name: str, context: RunContext) -> None:

@@ -112,7 +112,7 @@ def heed_gate(verdict: dsl.Input[dsl.Artifact], failed_gate: str):
     """
     from qwenops_pipelines.steps.gate import heed
 
-    heed(verdict.uri, failed_gate)
+    heed(verdict.path, failed_gate)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -53,10 +53,10 @@ def take_up(earlier: str, outputs: Mapping[str, Any]) -> None:
     """Let KFP artifacts stand for the artifacts that `find_earlier` found.
 
     Args:
-        earlier: JSON text: node name to folder or address.
+        earlier: JSON text: under "places" node name to folder or address.
         outputs: Node name to the KFP artifact of this step.
     """
-    context, places = RunContext.from_environment(), json.loads(earlier)
+    context, places = RunContext.from_environment(), json.loads(earlier)["places"]
     for node, output in outputs.items():
         path = storage.localized(places[node], context)
         kfp_artifacts.fill(path, read_manifest(path), context, address=places[node], output=output)

@@ -22,7 +22,9 @@ from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.pipelines import Pipeline, find_pipeline
 from qwenops_pipelines.record import Clock, artifact_folders, build_record, close_tracking, publish_record, read_events
 
-_SUCCEEDED = "SUCCEEDED"
+# ML Metadata's names: Kubeflow's driver hands on the state that it has of everything before. A step that was taken from
+# the cache does not move it, so of a run whose last steps were, it says RUNNING: the run's own record judges then.
+_FAILED = ("FAILED", "CANCELED")
 
 
 def finish(
@@ -53,7 +55,7 @@ def finish(
         return {}
     artifacts = _note_cached(chosen, resolve(recipe_text), context)
     record = build_record(recipe, run_name, chosen.nodes, context, _clock(context), artifacts)
-    if str(status.state) != _SUCCEEDED:
+    if str(status.state) in _FAILED:
         record |= {"status": "failed"}
     folder = storage.runs_folder(context) / (context.run_id or run_name)
     folder.mkdir(parents=True, exist_ok=True)

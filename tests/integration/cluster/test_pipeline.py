@@ -31,10 +31,10 @@ def pipeline(cluster, namespace, placement, chart, real):
 
 
 def test_pipeline_runs_its_stages_as_rayjobs_and_reuses_them(cluster, namespace, real, pipeline):
-    assert pipeline.run("first") == "SUCCEEDED", pipeline.states
+    assert pipeline.run("first") == "COMPLETE", pipeline.states
     assert states(real, "first") == {"collect": "succeeded", "ingest": "succeeded"}
     assert cluster.kube(namespace).jobs("") == []
-    assert pipeline.run("second") == "SUCCEEDED", pipeline.states
+    assert pipeline.run("second") == "COMPLETE", pipeline.states
     assert states(real, "second") == {"collect": "skipped", "ingest": "skipped"}
 
 

@@ -26,9 +26,9 @@ def dpo(
     from qwenops.platform.stage import execute
 
     inputs = {
-        "checkpoint": checkpoint.uri,
-        "ranked": ranked.uri,
-        "synthesized": synthesized.uri,
-        "demonstrations": demonstrations.uri,
+        "checkpoint": checkpoint.path,
+        "ranked": ranked.path,
+        "synthesized": synthesized.path,
+        "demonstrations": demonstrations.path,
     }
     execute("alignment.dpo", config, inputs, output, metrics=metrics, summary=summary, page=page)

@@ -28,10 +28,10 @@ def online(
     from qwenops.platform.stage import execute
 
     inputs = {
-        "checkpoint": checkpoint.uri,
-        "base": base.uri,
-        "sft": sft.uri,
-        "reward": reward.uri,
-        "demonstrations": demonstrations.uri,
+        "checkpoint": checkpoint.path,
+        "base": base.path,
+        "sft": sft.path,
+        "reward": reward.path,
+        "demonstrations": demonstrations.path,
     }
     execute("alignment.online", config, inputs, output, metrics=metrics, summary=summary, page=page)

@@ -24,5 +24,5 @@ def reward(
     """
     from qwenops.platform.stage import execute
 
-    inputs = {"checkpoint": checkpoint.uri, "ranked": ranked.uri, "synthesized": synthesized.uri}
+    inputs = {"checkpoint": checkpoint.path, "ranked": ranked.path, "synthesized": synthesized.path}
     execute("alignment.reward", config, inputs, output, metrics=metrics, summary=summary, page=page)

@@ -26,7 +26,7 @@ def sft_seed(
     execute(
         "alignment.sft",
         config,
-        {"checkpoint": checkpoint.uri, "demonstrations": demonstrations.uri},
+        {"checkpoint": checkpoint.path, "demonstrations": demonstrations.path},
         output,
         metrics=metrics,
         summary=summary,
@@ -55,9 +55,9 @@ def sft(
     from qwenops.platform.stage import execute
 
     inputs = {
-        "checkpoint": checkpoint.uri,
-        "demonstrations": demonstrations.uri,
-        "ranked": ranked.uri,
-        "synthesized": synthesized.uri,
+        "checkpoint": checkpoint.path,
+        "demonstrations": demonstrations.path,
+        "ranked": ranked.path,
+        "synthesized": synthesized.path,
     }
     execute("alignment.sft", config, inputs, output, metrics=metrics, summary=summary, page=page)

@@ -20,4 +20,4 @@ def decontaminate(
     """
     from qwenops.platform.stage import execute
 
-    execute("data.decontaminate", config, {"documents": documents.uri}, output, metrics=metrics, summary=summary)
+    execute("data.decontaminate", config, {"documents": documents.path}, output, metrics=metrics, summary=summary)

@@ -21,4 +21,4 @@ def dedup(
     """
     from qwenops.platform.stage import execute
 
-    execute("data.dedup", config, {"documents": documents.uri}, output, metrics=metrics, summary=summary, page=page)
+    execute("data.dedup", config, {"documents": documents.path}, output, metrics=metrics, summary=summary, page=page)

@@ -20,4 +20,4 @@ def ingest(
     """
     from qwenops.platform.stage import execute
 
-    execute("data.ingest", config, {"pages": pages.uri}, output, metrics=metrics, summary=summary)
+    execute("data.ingest", config, {"pages": pages.path}, output, metrics=metrics, summary=summary)

@@ -24,7 +24,7 @@ def mixture(
     execute(
         "data.mixture",
         config,
-        {"documents": documents.uri, "tokenizer": tokenizer.uri},
+        {"documents": documents.path, "tokenizer": tokenizer.path},
         output,
         metrics=metrics,
         summary=summary,

@@ -20,4 +20,4 @@ def quality(
     """
     from qwenops.platform.stage import execute
 
-    execute("data.quality", config, {"documents": documents.uri}, output, metrics=metrics, summary=summary)
+    execute("data.quality", config, {"documents": documents.path}, output, metrics=metrics, summary=summary)

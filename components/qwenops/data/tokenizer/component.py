@@ -20,4 +20,4 @@ def tokenizer(
     """
     from qwenops.platform.stage import execute
 
-    execute("data.tokenizer", config, {"documents": documents.uri}, output, metrics=metrics, summary=summary)
+    execute("data.tokenizer", config, {"documents": documents.path}, output, metrics=metrics, summary=summary)

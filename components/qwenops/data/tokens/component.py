@@ -23,5 +23,5 @@ def tokens(
     """
     from qwenops.platform.stage import execute
 
-    inputs = {"documents": documents.uri, "tokenizer": tokenizer.uri, "mixture": mixture.uri}
+    inputs = {"documents": documents.path, "tokenizer": tokenizer.path, "mixture": mixture.path}
     execute("data.tokens", config, inputs, output, metrics=metrics, summary=summary, page=page)

@@ -32,5 +32,5 @@ def export(
     """
     from qwenops.platform.stage import execute
 
-    inputs = {"checkpoint": checkpoint.uri, "tokenizer": tokenizer.uri, "tokens": tokens.uri}
+    inputs = {"checkpoint": checkpoint.path, "tokenizer": tokenizer.path, "tokens": tokens.path}
     execute("delivery.export", config, inputs, output, metrics=metrics, summary=summary)

@@ -47,15 +47,15 @@ def register(
     from qwenops.platform.stage import execute
 
     inputs = {
-        "model": model.uri,
-        "upcycle": upcycle.uri,
-        "reward": reward.uri,
-        "dpo": dpo.uri,
-        "online": online.uri,
-        "benchmarks": benchmarks.uri,
-        "long_context": long_context.uri,
-        "safety": safety.uri,
-        "multilingual": multilingual.uri,
-        "contamination": contamination.uri,
+        "model": model.path,
+        "upcycle": upcycle.path,
+        "reward": reward.path,
+        "dpo": dpo.path,
+        "online": online.path,
+        "benchmarks": benchmarks.path,
+        "long_context": long_context.path,
+        "safety": safety.path,
+        "multilingual": multilingual.path,
+        "contamination": contamination.path,
     }
     execute("delivery.register", config, inputs, output, metrics=metrics, summary=summary)

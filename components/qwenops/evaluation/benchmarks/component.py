@@ -26,7 +26,7 @@ def benchmarks(
     execute(
         "evaluation.benchmarks",
         config,
-        {"base": base.uri, "moe": moe.uri, "chat": chat.uri},
+        {"base": base.path, "moe": moe.path, "chat": chat.path},
         output,
         metrics=metrics,
         summary=summary,

@@ -23,11 +23,11 @@ def contamination(
     """
     from qwenops.platform.stage import execute
 
-    inputs = {"documents": documents.uri, "demonstrations": demonstrations.uri, "synthesized": synthesized.uri}
+    inputs = {"documents": documents.path, "demonstrations": demonstrations.path, "synthesized": synthesized.path}
     execute(
         "evaluation.contamination",
         config,
-        {**inputs, "benchmarks": benchmarks.uri},
+        {**inputs, "benchmarks": benchmarks.path},
         output,
         metrics=metrics,
         summary=summary,

@@ -34,7 +34,7 @@ def long_context(
     execute(
         "evaluation.long_context",
         config,
-        {"checkpoint": checkpoint.uri, "tokens": tokens.uri},
+        {"checkpoint": checkpoint.path, "tokens": tokens.path},
         output,
         metrics=metrics,
         summary=summary,

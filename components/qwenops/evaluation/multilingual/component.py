@@ -25,7 +25,7 @@ def multilingual(
     execute(
         "evaluation.multilingual",
         config,
-        {"base": base.uri, "chat": chat.uri, "tokens": tokens.uri},
+        {"base": base.path, "chat": chat.path, "tokens": tokens.path},
         output,
         metrics=metrics,
         summary=summary,

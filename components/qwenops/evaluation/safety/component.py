@@ -26,7 +26,7 @@ def safety(
     execute(
         "evaluation.safety",
         config,
-        {"before": before.uri, "after": after.uri},
+        {"before": before.path, "after": after.path},
         output,
         metrics=metrics,
         summary=summary,

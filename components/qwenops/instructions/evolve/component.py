@@ -21,4 +21,6 @@ def evolve(
     """
     from qwenops.platform.stage import execute
 
-    execute("instructions.evolve", config, {"instructions": instructions.uri}, output, metrics=metrics, summary=summary)
+    execute(
+        "instructions.evolve", config, {"instructions": instructions.path}, output, metrics=metrics, summary=summary
+    )

@@ -21,4 +21,4 @@ def ontology(
     """
     from qwenops.platform.stage import execute
 
-    execute("instructions.ontology", config, {"documents": documents.uri}, output, metrics=metrics, summary=summary)
+    execute("instructions.ontology", config, {"documents": documents.path}, output, metrics=metrics, summary=summary)

@@ -25,7 +25,7 @@ def rank(
     execute(
         "instructions.rank",
         config,
-        {"instructions": instructions.uri, "checkpoint": checkpoint.uri},
+        {"instructions": instructions.path, "checkpoint": checkpoint.path},
         output,
         metrics=metrics,
         summary=summary,

@@ -20,4 +20,6 @@ def select(
     """
     from qwenops.platform.stage import execute
 
-    execute("instructions.select", config, {"instructions": instructions.uri}, output, metrics=metrics, summary=summary)
+    execute(
+        "instructions.select", config, {"instructions": instructions.path}, output, metrics=metrics, summary=summary
+    )

@@ -23,5 +23,5 @@ def synthesize(
     """
     from qwenops.platform.stage import execute
 
-    inputs = {"instructions": instructions.uri, "checkpoint": checkpoint.uri, "documents": documents.uri}
+    inputs = {"instructions": instructions.path, "checkpoint": checkpoint.path, "documents": documents.path}
     execute("instructions.synthesize", config, inputs, output, metrics=metrics, summary=summary, page=page)

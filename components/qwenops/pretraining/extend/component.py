@@ -27,7 +27,7 @@ def extend(
     execute(
         "pretraining.extend",
         config,
-        {"tokens": tokens.uri, "tokenizer": tokenizer.uri, "checkpoint": checkpoint.uri},
+        {"tokens": tokens.path, "tokenizer": tokenizer.path, "checkpoint": checkpoint.path},
         output,
         metrics=metrics,
         summary=summary,

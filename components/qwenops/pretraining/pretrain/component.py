@@ -26,7 +26,7 @@ def pretrain(
     execute(
         "pretraining.pretrain",
         config,
-        {"tokens": tokens.uri, "tokenizer": tokenizer.uri},
+        {"tokens": tokens.path, "tokenizer": tokenizer.path},
         output,
         metrics=metrics,
         summary=summary,

@@ -33,5 +33,5 @@ def upcycle(
     """
     from qwenops.platform.stage import execute
 
-    inputs = {"tokens": tokens.uri, "tokenizer": tokenizer.uri, "checkpoint": checkpoint.uri}
+    inputs = {"tokens": tokens.path, "tokenizer": tokenizer.path, "checkpoint": checkpoint.path}
     execute("pretraining.upcycle", config, inputs, output, metrics=metrics, summary=summary, page=page)
