@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.training.counting import tiny_model
@@ -67,13 +69,12 @@ def test_pair_batch_holds_chosen_above_rejected_with_their_references():
     assert chosen.tolist() == [-1.0, -3.0]
     assert rejected.tolist() == [-2.0, -4.0]
     assert batch["input_ids"].shape == (4, 5)
-    assert batch["loss_weight"] == 2.0
 
 
 def test_micro_batches_keep_every_pair_and_bound_the_tokens():
     pairs = [pair(length) for length in (4000, 10, 4000, 10, 20)]
     batches = micro_batches(pairs, 0, 16_384)
-    assert sum(batch["loss_weight"] for batch in batches) == 5
+    assert sum(len(batch["reference"]) for batch in batches) == 10
     assert all(batch["input_ids"].numel() <= 16_384 for batch in batches)
     assert len(batches) < 5
     assert [len(batch["input_ids"]) for batch in micro_batches(pairs, 0, 8_000)] == [6, 2, 2]
@@ -88,12 +89,13 @@ def test_passes_of_few_tokens_leave_pairs_whole_and_the_gradient_as_it_was(micro
 
     def gradients(config):
         model, seen = tiny_model(), []
+        dpo = dpo_objective(0.1, 0.0)
 
-        def objective(model, batch):
+        def means(model, batch):
             seen.append(batch["input_ids"].shape)
-            return dpo_objective(0.1, 0.0)(model, batch)
+            return dpo.means(model, batch)
 
-        fit(model, objective, lambda _: pair_stream(pairs, 4, 0, config.pair_tokens, seed=1), config)
+        fit(model, replace(dpo, means=means), lambda _: pair_stream(pairs, 4, 0, config.pair_tokens, seed=1), config)
         return seen, [parameter.grad for parameter in model.parameters()]
 
     seen, found = gradients(config)

@@ -30,9 +30,10 @@ from qwenops.model.rope import rotate, rotation_table
 from qwenops.model.sizes import SIZES, Size
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batch, FitHooks, fit
+from qwenops.training.fit import FitHooks, fit
 from qwenops.training.footprint import PEAKS, flops_per_token
 from qwenops.training.objective import language_modelling
+from qwenops.training.terms import Batch
 
 _THETA, _TRAINED_TOKENS = 1e6, 32_768
 

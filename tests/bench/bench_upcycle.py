@@ -25,10 +25,11 @@ from qwenops.pretraining.held_out import text_rows
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.pretraining.upcycle.continued import balanced_language_modelling, spread_batches
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, Objective, StepReport, fit
+from qwenops.training.fit import FitHooks, StepReport, fit
 from qwenops.training.footprint import flops_per_token
 from qwenops.training.objective import language_modelling, mean_loss
 from qwenops.training.parallel import place
+from qwenops.training.terms import Objective
 from qwenops_pipelines.recipes.tiny import UPCYCLE
 
 Curve = list[tuple[float, float]]

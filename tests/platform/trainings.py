@@ -14,9 +14,10 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.ray_train import launch
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batch, FitHooks, fit
+from qwenops.training.fit import FitHooks, fit
 from qwenops.training.objective import language_modelling
 from qwenops.training.parallel import place
+from qwenops.training.terms import Batch
 
 CONFIG = TrainingConfig(
     steps=40, batch_tokens=64, learning_rate=1e-2, warmup_steps=2, checkpoint_every_steps=6, keep_checkpoints=40

@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from qwenops.training.batching import text_batch
-from qwenops.training.fit import Batch
+from qwenops.training.terms import Batch
 
 VOCABULARY = 64
 

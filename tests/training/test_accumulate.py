@@ -42,7 +42,7 @@ def test_split_keeps_every_row_and_target_once():
     pieces = split_rows(batch, 32)
     assert [len(piece["input_ids"]) for piece in pieces] == [2, 2, 1]
     assert torch.equal(torch.cat([piece["labels"] for piece in pieces]), batch["labels"])
-    assert sum(piece["loss_weight"] for piece in pieces) == batch["loss_weight"]
+    assert sum(piece["num_tokens"] for piece in pieces) == batch["num_tokens"]
 
 
 def test_batch_that_cannot_be_split_is_refused():

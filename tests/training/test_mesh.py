@@ -17,6 +17,7 @@ from qwenops.training.fit import FitHooks, fit
 from qwenops.training.mesh import check_mesh
 from qwenops.training.objective import language_modelling, mean_loss
 from qwenops.training.parallel import row_place, shard, whole_state
+from qwenops.training.terms import count_targets
 
 CONFIG = TrainingConfig(
     steps=3,
@@ -187,7 +188,7 @@ def test_stretches_of_a_row_hold_every_target_once():
     parts = [own_stretch(batch, rank, 4) for rank in range(4)]
     assert torch.equal(torch.cat([part["labels"] for part in parts], dim=1), batch["labels"])
     assert torch.equal(torch.cat([part["position_ids"] for part in parts], dim=1)[0], torch.arange(16))
-    assert sum(part["loss_weight"] for part in parts) == batch["loss_weight"]
+    assert sum(count_targets(part) for part in parts) == count_targets(batch)
 
 
 def test_padded_rows_are_not_divided_along_their_length():

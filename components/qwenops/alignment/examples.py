@@ -19,7 +19,8 @@ from qwenops.contracts.preference import Preference
 from qwenops.generation.chat import render
 from qwenops.model.checkpoints import END_OF_TEXT, IM_END
 from qwenops.training.batching import Example, pad_batch
-from qwenops.training.fit import Batch
+from qwenops.training.parallel import own_rows
+from qwenops.training.terms import Batch
 
 # A row may be padded to this many times its length and a few tokens: beyond it another forward pass is cheaper.
 _MOST_PADDING, _FREE_PADDING = 1.25, 8
@@ -97,12 +98,12 @@ def pair_batch(pairs: Sequence[Pair], pad_id: int) -> Batch:
     """Pairs as one padded batch: the chosen sides in the upper half of the rows, the rejected in the lower.
 
     Returns:
-        What `pad_batch` returns for 2 x pairs rows, `reference` float [2 x pairs], and `loss_weight` = pairs.
+        What `pad_batch` returns for 2 x pairs rows, and `reference` float [2 x pairs].
     """
     sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     batch = pad_batch(sides, pad_id)
     references = [pair.reference[0] for pair in pairs] + [pair.reference[1] for pair in pairs]
-    return batch | {"reference": torch.tensor(references), "loss_weight": float(len(pairs))}
+    return batch | {"reference": torch.tensor(references)}
 
 
 def micro_batches(pairs: Sequence[Pair], pad_id: int, most_tokens: int) -> list[Batch]:
@@ -127,11 +128,11 @@ def pair_stream(
     start_step: int = 0,
     shares: np.ndarray | None = None,
 ) -> Iterator[list[Batch]]:
-    """Endless steps of pairs; the pairs of a step depend on (pairs, seed, step) only.
+    """Endless steps of pairs; the pairs of a step depend on (pairs, seed, step) only, and each worker has its part.
 
     Args:
         pairs: At least one.
-        pairs_per_step: Pairs of one step.
+        pairs_per_step: Pairs of one step, of all workers.
         pad_id: Fills the rows.
         most_tokens: Of one forward pass, see `TrainingConfig.pair_tokens`.
         seed: Seeds the order.
@@ -140,11 +141,11 @@ def pair_stream(
     """
     for step in range(start_step, 2**62):
         if shares is not None:
-            chosen = np.random.default_rng((seed, step)).choice(len(pairs), pairs_per_step, p=shares)
+            chosen = np.random.default_rng((seed, step)).choice(len(pairs), pairs_per_step, p=shares).tolist()
         else:
             first = step * pairs_per_step
             chosen = [_of_epoch(index, len(pairs), seed) for index in range(first, first + pairs_per_step)]
-        yield micro_batches([pairs[index] for index in chosen], pad_id, most_tokens)
+        yield micro_batches([pairs[index] for index in own_rows(chosen)], pad_id, most_tokens)
 
 
 def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:

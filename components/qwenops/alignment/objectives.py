@@ -1,6 +1,6 @@
 """Training objectives of alignment: DPO with an optional likelihood term, the reward pair loss, the reference pass."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,45 +8,72 @@ from torch import Tensor, nn
 
 from qwenops.alignment.examples import Pair, split_sides
 from qwenops.training.batching import Example, pad_batch
-from qwenops.training.fit import Batch, Objective
-from qwenops.training.loss import IGNORED, dpo_loss, hidden_states, output_weight, reward_pair_loss, token_log_probs
+from qwenops.training.loss import dpo_loss, hidden_states, output_weight, reward_pair_loss, token_log_probs
+from qwenops.training.terms import IGNORED, Batch, Counts, Figures, Objective
 
 _ROWS = 128
 
 
 def dpo_objective(beta: float, nll_weight: float) -> Objective:
-    """DPO plus `nll_weight` times the chosen responses' mean negative log-likelihood, for `pair_batch` batches."""
+    """DPO plus `nll_weight` times the chosen responses' mean negative log-likelihood, for `pair_batch` batches.
 
-    def objective(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    Two terms: DPO's is a mean over pairs, the likelihood's one over the tokens of the chosen responses.
+    """
+
+    def means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
         sums, counts = response_log_probs(model, batch)
         chosen, rejected = split_sides(sums)
         losses, chosen_reward, rejected_reward = dpo_loss(chosen, rejected, *split_sides(batch["reference"]), beta)
-        nll = -chosen.sum() / split_sides(counts)[0].sum()
+        tokens = split_sides(counts)[0].sum()
+        nll = -chosen.sum() / tokens
         margin = chosen_reward - rejected_reward
-        facts = {
-            "margin": float(margin.mean()),
-            "accuracy": float((margin > 0).float().mean()),
-            "chosen_reward": float(chosen_reward.mean()),
-            "rejected_reward": float(rejected_reward.mean()),
-            "nll": float(nll.detach()),
+        by_pair = {
+            "margin": margin,
+            "accuracy": (margin > 0).float(),
+            "chosen_reward": chosen_reward,
+            "rejected_reward": rejected_reward,
         }
-        return losses.mean() + nll_weight * nll, facts
+        figures = {name: (float(values.sum()), float(len(values))) for name, values in by_pair.items()}
+        figures["nll"] = (-float(chosen.sum().detach()), float(tokens))
+        return {"pairs": losses.mean(), "chosen": nll_weight * nll}, figures
 
-    return objective
+    return Objective(lambda batch: {"pairs": _pairs(batch), "chosen": _chosen_tokens(batch)}, means)
 
 
-def chosen_objective(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """Likelihood of the chosen responses of a pair batch alone: what DPO's control trains on."""
+def _chosen_means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+    """Likelihood of the chosen responses of a pair batch alone."""
     rows = len(batch["input_ids"]) // 2
     upper = {key: batch[key][:rows] for key in ("input_ids", "labels", "attention_mask")}
     sums, counts = response_log_probs(model, upper)
-    return -sums.sum() / counts.sum(), {}
+    return {"chosen": -sums.sum() / counts.sum()}, {}
 
 
-def reward_objective(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def _reward_means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
     """Pair loss of a `RewardModel` on a pair batch."""
     chosen, rejected = split_sides(model(batch["input_ids"], batch["attention_mask"]))
-    return reward_pair_loss(chosen, rejected).mean(), {"accuracy": float((chosen > rejected).float().mean())}
+    right = float((chosen > rejected).sum())
+    return {"pairs": reward_pair_loss(chosen, rejected).mean()}, {"accuracy": (right, float(len(chosen)))}
+
+
+def _pairs(batch: Batch) -> float:
+    return len(batch["input_ids"]) / 2
+
+
+def _chosen_tokens(batch: Batch) -> float:
+    return float((split_sides(batch["labels"])[0] != IGNORED).sum())
+
+
+def _count_chosen(batch: Batch) -> Counts:
+    return {"chosen": _chosen_tokens(batch)}
+
+
+def _count_pairs(batch: Batch) -> Counts:
+    return {"pairs": _pairs(batch)}
+
+
+# What DPO's control trains on.
+chosen_objective = Objective(_count_chosen, _chosen_means)
+reward_objective = Objective(_count_pairs, _reward_means)
 
 
 def response_log_probs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

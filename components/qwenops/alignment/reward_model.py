@@ -20,8 +20,8 @@ from qwenops.contracts.conversation import Message
 from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model
 from qwenops.training.batching import pad_batch
-from qwenops.training.fit import Batch
 from qwenops.training.loss import hidden_states
+from qwenops.training.terms import Batch
 
 HEAD, FACTS = "reward_head.safetensors", "reward.json"
 

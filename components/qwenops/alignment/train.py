@@ -1,8 +1,8 @@
 """Run an alignment stage's work on Ray Train's workers, and `fit` in it: progress, curves, threads, resuming."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,11 +10,10 @@ from torch import nn
 from qwenops.platform.ray_train import launch
 from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batches, FitHooks, FitResult, Objective, StepReport, fit
+from qwenops.training.fit import Batches, FitHooks, FitResult, StepReport, fit
 from qwenops.training.parallel import place
+from qwenops.training.terms import Objective
 from qwenops.training.threads import training_threads
-
-Item = TypeVar("Item")
 
 
 def on_workers(stage: Stage, work: Callable[..., None], *, most_workers: int | None = None, **arguments: Any) -> None:
@@ -36,17 +35,6 @@ def on_workers(stage: Stage, work: Callable[..., None], *, most_workers: int | N
     report = launch(_work, job, context, stage.node, stage.scratch / "ray")
     stage.metrics, stage.counts = report["metrics"], report["counts"]
     stage.records, stage.warnings = report["records"], report["warnings"]
-
-
-def own_share(items: Sequence[Item]) -> list[Item]:
-    """The items this worker trains on: every n-th, of n workers."""
-    here = place()
-    return list(items[here.rank :: here.world_size])
-
-
-def per_worker(count: int) -> int:
-    """This worker's part of `count` rows or pairs of a step, at least one."""
-    return max(1, count // place().world_size)
 
 
 def train(

@@ -17,9 +17,9 @@ from qwenops.platform.stage import Stage
 from qwenops.pretraining.rows import filler_tokens
 from qwenops.tasks.needles import NeedleRows, needle_rows
 from qwenops.training.batching import text_batch
-from qwenops.training.fit import Batch
 from qwenops.training.objective import OnTokens, mean_loss
 from qwenops.training.parallel import place
+from qwenops.training.terms import Batch
 
 # Held-out rows never depend on the run's seed: two runs are compared on the same text.
 HELD_OUT_SEED = 20_240_715

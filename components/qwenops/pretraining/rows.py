@@ -17,7 +17,8 @@ from qwenops.contracts.tokens import PackedRow, TokenShards
 from qwenops.pretraining.phases import Phase, Practice
 from qwenops.tasks.needles import needle_rows, repeated_rows
 from qwenops.training.batching import text_batch
-from qwenops.training.fit import Batch, Batches
+from qwenops.training.fit import Batches
+from qwenops.training.terms import Batch
 
 _FILLER_TOKENS = 1 << 20
 _FILLER_ROW = 4096

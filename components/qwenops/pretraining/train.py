@@ -14,7 +14,7 @@ from qwenops.pretraining.rows import RowSource
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitHooks, FitResult, StepReport, fit
 from qwenops.training.objective import language_modelling, text_objective
-from qwenops.training.parallel import is_distributed, is_sharded, place, token_workers, whole_state
+from qwenops.training.parallel import is_distributed, is_sharded, place, whole_state
 from qwenops.training.speed import Speedometer
 from qwenops.training.threads import training_threads
 
@@ -48,7 +48,7 @@ def train(
             progress.resume_at(tokens)
 
         def on_step(report: StepReport) -> None:
-            progress.advance(report.tokens * token_workers(), f"loss {report.loss:.3f}")
+            progress.advance(report.tokens, f"loss {report.loss:.3f}")
             stage.curve("loss", report.step, report.loss)
             stage.curve("learning_rate", report.step, report.learning_rate)
             stage.curve("gradient_norm", report.step, report.gradient_norm)

@@ -6,14 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from qwenops.errors import RecipeError
-from qwenops.training.loss import IGNORED
 
 
 def split_rows(batch: dict[str, Any], most_tokens: int) -> Sequence[dict[str, Any]]:
     """Cut a batch of rows with labels into batches of at most `most_tokens` tokens each, at least one row.
 
-    `loss_weight` of a piece is that of its own targets, so the pieces add up to the whole; `num_tokens` stays with the
-    first piece, since only its sum is used.
+    `num_tokens` stays with the first piece, since only its sum is used.
 
     Raises:
         RecipeError: the batch is no batch of rows with labels.
@@ -32,8 +30,6 @@ def split_rows(batch: dict[str, Any], most_tokens: int) -> Sequence[dict[str, An
     pieces = [_cut(batch, slice(first, first + rows), count) for first in range(0, count, rows)]
     for index, piece in enumerate(pieces):
         piece["num_tokens"] = batch["num_tokens"] if index == 0 else 0
-        targets = piece["labels"] != IGNORED
-        piece["loss_weight"] = float(piece["weights"][targets].sum() if "weights" in piece else targets.sum())
     return pieces
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwenops.training.fit import Batch
-from qwenops.training.loss import IGNORED
+from qwenops.training.parallel import own_rows
+from qwenops.training.terms import IGNORED, Batch
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,12 @@ def text_batch(rows: np.ndarray, weights: np.ndarray | None = None, documents: S
         documents: Names of the documents in the rows, for the message when a step breaks.
 
     Returns:
-        input_ids and labels int64 [rows, length], `weights` and `documents` where given, `num_tokens`, `loss_weight`.
+        input_ids and labels int64 [rows, length], `weights` and `documents` where given, `num_tokens`.
     """
     ids = torch.from_numpy(rows.astype(np.int64))
     batch: Batch = {"input_ids": ids[:, :-1], "labels": ids[:, 1:], "num_tokens": ids[:, 1:].numel()}
-    batch["loss_weight"] = float(batch["num_tokens"])
     if weights is not None:
         batch["weights"] = torch.from_numpy(weights.astype(np.float32))
-        batch["loss_weight"] = float(weights.sum())
     if documents is not None:
         batch["documents"] = documents
     return batch
@@ -61,7 +59,7 @@ def pad_batch(examples: Sequence[Example], pad_id: int) -> Batch:
 
     Returns:
         input_ids, labels (shifted, `IGNORED` on padding and prompt) and attention_mask, int64 [rows, longest];
-        `num_tokens` counts real tokens, `loss_weight` the targets.
+        `num_tokens` counts real tokens.
     """
     longest = max(len(example.tokens) for example in examples)
     input_ids = torch.full((len(examples), longest), pad_id, dtype=torch.int64)
@@ -70,8 +68,12 @@ def pad_batch(examples: Sequence[Example], pad_id: int) -> Batch:
     for row, example in enumerate(examples):
         _place(example, input_ids[row], aligned[row], 0)
         mask[row, : len(example.tokens)] = 1
-    batch: Batch = {"input_ids": input_ids, "labels": shift_labels(aligned), "attention_mask": mask}
-    return _counted(batch, int(mask.sum()))
+    return {
+        "input_ids": input_ids,
+        "labels": shift_labels(aligned),
+        "attention_mask": mask,
+        "num_tokens": int(mask.sum()),
+    }
 
 
 def pack_batch(rows: Sequence[Sequence[Example]], length: int, pad_id: int) -> Batch:
@@ -84,7 +86,7 @@ def pack_batch(rows: Sequence[Sequence[Example]], length: int, pad_id: int) -> B
 
     Returns:
         input_ids, labels (shifted) and position_ids (restarting), int64 [rows, length]; `num_tokens` counts real
-        tokens, `loss_weight` the targets. No attention mask: the restarts carry the borders.
+        tokens. No attention mask: the restarts carry the borders.
     """
     input_ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)
     aligned = torch.full_like(input_ids, IGNORED)
@@ -100,8 +102,12 @@ def pack_batch(rows: Sequence[Sequence[Example]], length: int, pad_id: int) -> B
             start += size
         positions[row, start:] = torch.arange(length - start)
         real += start
-    batch: Batch = {"input_ids": input_ids, "labels": shift_labels(aligned), "position_ids": positions}
-    return _counted(batch, real)
+    return {
+        "input_ids": input_ids,
+        "labels": shift_labels(aligned),
+        "position_ids": positions,
+        "num_tokens": real,
+    }
 
 
 def plan_packing(examples: Iterable[Example], length: int) -> list[list[Example]]:
@@ -126,7 +132,8 @@ def packed_epochs(
 ) -> Iterator[Batch]:
     """Endless packed batches: every epoch holds every row once, in an order drawn from (seed, epoch).
 
-    The batch of a step depends on (examples, seed, step) only, so a resumed loop continues at `start_step`.
+    The rows of a step depend on (examples, seed, step) only, so a resumed loop continues at `start_step`; of several
+    workers each takes its part of them.
     """
     rows = plan_packing(examples, length)
     if not rows:
@@ -134,7 +141,7 @@ def packed_epochs(
     for step in range(start_step, 2**62):
         first = step * rows_per_batch
         chosen = [_row_of_stream(index, len(rows), seed) for index in range(first, first + rows_per_batch)]
-        yield pack_batch([rows[index] for index in chosen], length, pad_id)
+        yield pack_batch([rows[index] for index in own_rows(chosen)], length, pad_id)
 
 
 def _row_of_stream(index: int, count: int, seed: int) -> int:
@@ -148,9 +155,3 @@ def _place(example: Example, ids: Tensor, aligned: Tensor, start: int) -> int:
     ids[start : start + size] = tokens
     aligned[start : start + size] = torch.where(torch.tensor(example.learn, dtype=torch.bool), tokens, IGNORED)
     return size
-
-
-def _counted(batch: Batch, real_tokens: int) -> Batch:
-    batch["num_tokens"] = real_tokens
-    batch["loss_weight"] = float((batch["labels"] != IGNORED).sum())
-    return batch

@@ -45,7 +45,7 @@ class LoopState:
 
     Attributes:
         step: Steps finished, skipped ones included.
-        tokens: Tokens trained by this worker.
+        tokens: Tokens trained, by all workers.
         losses: Loss of every finished step, nats per token; not a number where the step was skipped.
         norms: Gradient norms of the last steps that were not skipped, for the guard.
         skipped: Steps that were skipped.
@@ -88,7 +88,7 @@ class Checkpoints:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
         _barrier()
-        own = {"random": random_state(), "tokens": state.tokens}
+        own = {"random": random_state()}
         torch.save(own, part / f"rank-{place().rank}.pt")
         facts = {"world_size": place().world_size, "state": asdict(state)}
         content = _content(model, optimizer)
@@ -170,14 +170,10 @@ def _load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rand
         optim_state_dict=content["optimizer"],
     )
     state = LoopState(**facts["state"])
-    if facts["world_size"] == here.world_size:
+    # With another number of workers the same rows are shared out anew, and random states cannot be the same.
+    if random and facts["world_size"] == here.world_size:
         own = torch.load(folder / f"rank-{here.rank}.pt", map_location="cpu", weights_only=True)
-        state.tokens = own["tokens"]
-        if random:
-            restore_random_state(own["random"])
-    else:
-        # Another number of workers: the same rows are shared out anew, and random states cannot be the same.
-        state.tokens = state.tokens * facts["world_size"] // here.world_size
+        restore_random_state(own["random"])
     return state
 
 

@@ -20,7 +20,6 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from qwenops.errors import RecipeError
 
 _NAME = "context_parallel"
-_IGNORED = -100
 
 
 def divide_context(model: Any, mesh: DeviceMesh) -> None:
@@ -46,7 +45,7 @@ def divide_context(model: Any, mesh: DeviceMesh) -> None:
 
 
 def own_stretch(batch: dict[str, Any], rank: int, parts: int) -> dict[str, Any]:
-    """This worker's stretch of every row of a batch; its `loss_weight` is that of its own targets.
+    """This worker's stretch of every row of a batch.
 
     Raises:
         RecipeError: the rows are padded, or their length is not divided evenly.
@@ -67,8 +66,6 @@ def own_stretch(batch: dict[str, Any], rank: int, parts: int) -> dict[str, Any]:
         key: value[:, own] if isinstance(value, Tensor) and value.shape[:2] == (rows, length) else value
         for key, value in whole.items()
     }
-    targets = part["labels"] != _IGNORED
-    part["loss_weight"] = float(part["weights"][targets].sum() if "weights" in part else targets.sum())
     part["num_tokens"] = batch["num_tokens"] // parts
     return part
 

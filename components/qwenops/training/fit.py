@@ -7,7 +7,7 @@ divergence, and a state to resume from that gives bitwise the weights of an unin
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from qwenops.training.optimizer import build_optimizer
 from qwenops.training.parallel import (
     clip_gradients,
     context_workers,
-    global_sum,
+    global_sums,
     longest_wait,
     own_part,
     place,
@@ -35,12 +35,10 @@ from qwenops.training.parallel import (
 from qwenops.training.precision import autocast
 from qwenops.training.recompute import recompute_layers
 from qwenops.training.schedule import learning_rate
+from qwenops.training.terms import Batch, Counts, Objective
 
 _LOG = logging.getLogger(__name__)
 
-Batch = dict[str, Any]
-Figures = Mapping[str, float | tuple[float, float]]
-Objective = Callable[[nn.Module, Batch], tuple[Tensor, Figures]]
 Batches = Callable[[int], Iterator[Batch | Sequence[Batch]]]
 
 
@@ -50,12 +48,11 @@ class StepReport:
 
     Attributes:
         step: 0-based.
-        tokens: Tokens of this step, of this worker's batch.
-        loss: Nats per token, averaged over the micro-batches.
+        tokens: Tokens of this step, of all workers.
+        loss: The objective's loss of the whole step; nats per target for text.
         learning_rate: Rate of this step.
         gradient_norm: Global norm before clipping.
-        facts: What the objective reported: numbers averaged over the micro-batches by their share of the loss, pairs
-            (sum, count) divided.
+        facts: What the objective reported, over the whole step.
         seconds: Wall time, its batch and the checkpoint before it included.
         waited_seconds: Longest time that a worker, its batch at hand, waited for the slowest to begin the step.
         fault: Why the step was skipped; empty for a step that changed the weights.
@@ -130,10 +127,9 @@ def fit(
 
     Args:
         model: On the device it trains on, fp32 weights.
-        objective: Maps (model, batch) to a scalar loss and a dict of figures to log; runs under autocast.
+        objective: What to minimise; runs under autocast.
         batches: `batches(step)` yields the batches from that step on, always the same ones. A batch is a dict of
-            CPU tensors with an int `num_tokens`, or a sequence of such dicts to accumulate over. Micro-batches
-            count by `loss_weight` when they have one and by `num_tokens` otherwise.
+            CPU tensors with an int `num_tokens`, or a sequence of such dicts to accumulate over.
         config: Steps, rates, optimiser, precision.
         optimizer: Replaces the one `config` describes; its rates still follow the schedule.
         hooks: Where each step is reported to.
@@ -252,32 +248,34 @@ def _train_step(
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
     optimizer.zero_grad(set_to_none=True)
-    local_loss, facts, sums = 0.0, dict[str, float](), dict[str, tuple[float, float]]()
-    weights = [float(batch.get("loss_weight", batch["num_tokens"])) for batch in micro]
-    total_weight = global_sum(sum(weights))
+    local_loss, sums = 0.0, dict[str, tuple[float, float]]()
     device = next(model.parameters()).device
-    for batch, weight in zip(micro, weights, strict=True):
-        share = weight / total_weight
+    for batch, shares in zip(micro, _shares(objective, micro), strict=True):
         with autocast(model, config.precision):
-            loss, figures = objective(model, _to(batch, device))
-        (loss * share).backward()
-        local_loss += float(loss.detach()) * share
-        for name, value in figures.items():
-            if isinstance(value, tuple):
-                so_far = sums.get(name, (0.0, 0.0))
-                sums[name] = (so_far[0] + value[0], so_far[1] + value[1])
-            else:
-                facts[name] = facts.get(name, 0.0) + value * share
-    facts |= {name: total / count for name, (total, count) in sums.items() if count}
+            loss, figures = objective(model, _to(batch, device), shares)
+        loss.backward()
+        local_loss += float(loss.detach())
+        for name, (total, count) in figures.items():
+            so_far = sums.get(name, (0.0, 0.0))
+            sums[name] = (so_far[0] + total, so_far[1] + count)
     sum_gradients(model)
-    loss_sum = global_sum(local_loss)
+    own = [local_loss, sum(int(batch["num_tokens"]) for batch in micro)]
+    loss_sum, tokens, *flat = global_sums([*own, *(number for pair in sums.values() for number in pair)])
+    facts = {name: total / count for name, total, count in zip(sums, flat[::2], flat[1::2], strict=True) if count}
     norm = clip_gradients(model, config.clip_norm)
     fault = find_fault(config, state, loss_sum, norm)
     if not fault:
         optimizer.step()
-    tokens = sum(int(batch["num_tokens"]) for batch in micro)
     seconds = time.perf_counter() - began
-    return StepReport(state.step, tokens, loss_sum, rate, norm, facts, seconds, waited, fault), local_loss
+    return StepReport(state.step, round(tokens), loss_sum, rate, norm, facts, seconds, waited, fault), local_loss
+
+
+def _shares(objective: Objective, micro: Sequence[Batch]) -> list[Counts]:
+    """What part of each term of the step, over all workers, every micro-batch of this worker holds."""
+    counts = [objective.counts(batch) for batch in micro]
+    names = list(counts[0])
+    totals = dict(zip(names, global_sums([sum(own[name] for own in counts) for name in names]), strict=True))
+    return [{name: own[name] / totals[name] if own[name] else 0.0 for name in names} for own in counts]
 
 
 def _account(state: LoopState, report: StepReport, hooks: FitHooks) -> None:

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from qwenops.model.documents import borders
 from qwenops.training.parallel import whole
+from qwenops.training.terms import IGNORED
 
-IGNORED = -100
 _CHUNK_TOKENS = 1024
 
 

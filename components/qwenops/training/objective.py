@@ -1,34 +1,41 @@
 """The language-modelling objective and its evaluation, shared by pre-training, extension, upcycling and SFT."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batch, Figures, Objective
-from qwenops.training.loss import IGNORED, chunked_cross_entropy, cross_entropy_by_token, hidden_states, output_weight
+from qwenops.training.loss import chunked_cross_entropy, cross_entropy_by_token, hidden_states, output_weight
+from qwenops.training.terms import IGNORED, Batch, Counts, Figures, Objective, count_targets
 
 OnTokens = Callable[[int], None]
 
 
 def text_objective(config: TrainingConfig) -> Objective:
     """The language-modelling objective with the z-loss that `config` asks for."""
-    return partial(language_modelling, z_loss=config.z_loss) if config.z_loss else language_modelling
+    return Objective(_targets, partial(_text_means, z_loss=config.z_loss)) if config.z_loss else language_modelling
 
 
-def language_modelling(model: nn.Module, batch: Batch, z_loss: float = 0.0) -> tuple[Tensor, Figures]:
+def _targets(batch: Batch) -> Counts:
+    return {"text": count_targets(batch)}
+
+
+def _text_means(model: nn.Module, batch: Batch, z_loss: float = 0.0) -> tuple[Mapping[str, Tensor], Figures]:
     """Weighted next-token loss of a batch with input_ids, labels and, where it has them, weights, masks, positions.
 
     A batch may say where its rows come from: `domains`, int64 [rows], numbers into `domain_names`. The figures then
-    hold `loss.<name>` as the pair (sum over the domain's targets, their count), unweighted.
+    hold `loss.<name>`, the loss of the domain's targets, unweighted.
     """
     hidden = hidden_states(model, batch["input_ids"], batch.get("attention_mask"), batch.get("position_ids"))
     loss, by_token = cross_entropy_by_token(
         hidden, output_weight(model), batch["labels"], batch.get("weights"), z_loss=z_loss
     )
-    return loss, _by_domain(batch, by_token) if "domains" in batch else {}
+    return {"text": loss}, _by_domain(batch, by_token) if "domains" in batch else {}
+
+
+language_modelling = Objective(_targets, _text_means)
 
 
 @torch.no_grad()
@@ -78,4 +85,4 @@ def _by_domain(batch: Batch, by_token: Tensor) -> Figures:
     domain = batch["domains"][:, None].expand_as(targets)[targets]
     sums = torch.bincount(domain, by_token, minlength=len(batch["domain_names"])).tolist()
     counts = torch.bincount(domain, minlength=len(batch["domain_names"])).tolist()
-    return {f"loss.{name}": (sums[i], counts[i]) for i, name in enumerate(batch["domain_names"]) if counts[i]}
+    return {f"loss.{name}": (sums[i], counts[i]) for i, name in enumerate(batch["domain_names"])}

@@ -1,13 +1,14 @@
 """Training on several workers, applied from outside the model.
 
-Every worker reads its own rows (`row_place`). A worker's loss counts by its share of all targets, so that the update
-equals the one a single process would make of the whole batch. Weights are either whole on every worker (the gradients
-are then summed here) or sharded with FSDP2 (`shard`), which sums and scatters them itself.
+Every worker reads its own rows (`row_place`). Each term of its loss counts by its share of the step (`terms.py`), so
+that the update equals the one a single process would make of the whole batch. Weights are either whole on every worker
+(the gradients are then summed here) or sharded with FSDP2 (`shard`), which sums and scatters them itself.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Partial
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from qwenops.errors import RecipeError
 from qwenops.recipe.mesh import ParallelConfig
 from qwenops.training.context_parallel import divide_context, own_stretch
 from qwenops.training.expert_parallel import divide_experts
@@ -40,6 +42,7 @@ _TENSOR_PLAN = {
 # The mesh of this process, as there is one default process group; None while every worker has rows of its own.
 _layout: Layout | None = None
 _ALL_SHARDED = ParallelConfig()
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,23 @@ def row_place() -> Place:
         return here
     rows = _layout.rows["rows"]
     return Place(rows.get_local_rank(), rows.size(), here.kind)
+
+
+def own_rows(rows: Sequence[Item]) -> list[Item]:
+    """This worker's rows (or pairs) of a step whose rows all workers know: every n-th, of n workers.
+
+    Raises:
+        RecipeError: a worker would have none.
+    """
+    here = row_place()
+    if len(rows) < here.world_size:
+        raise RecipeError(
+            "a step has fewer rows than there are workers",
+            expected=f"at least {here.world_size} rows or pairs in a step, one for each worker",
+            found=len(rows),
+            action="use fewer workers, or more rows or pairs per step",
+        )
+    return list(rows[here.rank :: here.world_size])
 
 
 def shard(model: Any, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) -> None:
@@ -107,11 +127,6 @@ def shard(model: Any, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) 
         divide_context(model, _layout.rows["context"])
 
 
-def token_workers() -> int:
-    """Workers whose own tokens add up to those of a step: all, those that compute the same tokens counted once."""
-    return place().world_size // _num_equal()
-
-
 def context_workers() -> int:
     """Workers that share each row along its length."""
     return _layout.parallel.context if _layout else 1
@@ -144,13 +159,13 @@ def whole_state(model: nn.Module) -> dict[str, Any]:
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
-def global_sum(value: float) -> float:
-    """Sum of a number over all workers, those that compute the same part of a row counted once."""
+def global_sums(values: Sequence[float]) -> list[float]:
+    """Sums of as many numbers over all workers, those that compute the same part of a row counted once."""
     if not is_distributed():
-        return value
-    total = torch.tensor(value, dtype=torch.float64, device=place().kind)
-    dist.all_reduce(total)
-    return float(total) / _num_equal()
+        return list(values)
+    totals = torch.tensor(values, dtype=torch.float64, device=place().kind)
+    dist.all_reduce(totals)
+    return [total / _num_equal() for total in totals.tolist()]
 
 
 def longest_wait() -> float:

@@ -11,7 +11,7 @@ import torch
 from qwenops.model.sizes import Size
 from qwenops.training.fit import FitResult, StepReport
 from qwenops.training.footprint import PEAKS, flops_per_token
-from qwenops.training.parallel import place, token_workers
+from qwenops.training.parallel import place
 
 
 class Speedometer:
@@ -30,7 +30,7 @@ class Speedometer:
     def step(self, report: StepReport, length: int) -> dict[str, float]:
         """Figures of one step, whose rows have `length` tokens, over all workers."""
         workers = place().world_size
-        rate = report.tokens * token_workers() / report.seconds
+        rate = report.tokens / report.seconds
         figures = {"tokens_per_second": rate}
         if self._peak:
             for name, head in (("mfu", True), ("mfu.without_embeddings", False)):
@@ -47,4 +47,4 @@ class Speedometer:
         measured = self._steps[1:] or self._steps
         names = measured[0].keys() if measured else ()
         medians = {name: statistics.median(figures[name] for figures in measured) for name in names}
-        return medians | {"tokens_per_second": result.tokens_per_second * token_workers()}
+        return medians | {"tokens_per_second": result.tokens_per_second}

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batches, Objective, pieces_of
+from qwenops.training.fit import Batches, pieces_of
 from qwenops.training.precision import autocast
 from qwenops.training.recompute import recompute_layers
+from qwenops.training.terms import Objective
 
 # A count is tried this often, or until it has taken so long that one more try would tell nothing new.
 _REPEATS, _ENOUGH_SECONDS = 3, 2.0

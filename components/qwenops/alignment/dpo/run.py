@@ -12,7 +12,7 @@ from qwenops.alignment.dpo.config import DpoConfig
 from qwenops.alignment.examples import Pair, encode_pairs, pad_id_of, pair_stream
 from qwenops.alignment.objectives import chosen_objective, dpo_objective, with_reference
 from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate
-from qwenops.alignment.train import on_workers, own_share, per_worker, train
+from qwenops.alignment.train import on_workers, train
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.conversation import Conversation, read_conversations
 from qwenops.contracts.preference import Preference, read_preferences
@@ -20,8 +20,9 @@ from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitResult, Objective
+from qwenops.training.fit import FitResult
 from qwenops.training.parallel import place
+from qwenops.training.terms import Objective
 
 
 def run(
@@ -116,12 +117,7 @@ def _train(
         model,
         objective,
         lambda start: pair_stream(
-            own_share(pairs),
-            per_worker(config.pairs_per_step),
-            pad_id_of(tokenizer),
-            loop.pair_tokens,
-            stage.seed,
-            start,
+            pairs, config.pairs_per_step, pad_id_of(tokenizer), loop.pair_tokens, stage.seed, start
         ),
         loop,
     )

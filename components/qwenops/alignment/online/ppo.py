@@ -4,7 +4,7 @@ Every response token is rewarded by the negative KL penalty, the last one by the
 likelihood term on demonstrations, when configured, holds what SFT taught (the "pre-training gradient").
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qwenops.alignment.examples import encode_conversation
-from qwenops.alignment.online.config import OnlineConfig
+from qwenops.alignment.online.config import OnlineConfig, PpoConfig
 from qwenops.alignment.online.rollouts import Rollout
 from qwenops.alignment.reward_model import RewardModel
 from qwenops.contracts.conversation import Conversation
+from qwenops.training.accumulate import split_rows
 from qwenops.training.advantages import RunningMean, generalized_advantages, masked_mean, token_rewards
 from qwenops.training.batching import Example, pad_batch
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batch, fit
+from qwenops.training.fit import fit
 from qwenops.training.loss import (
-    IGNORED,
     chunked_cross_entropy,
     hidden_states,
     output_weight,
@@ -29,6 +29,7 @@ from qwenops.training.loss import (
     ppo_value_loss,
     token_log_probs,
 )
+from qwenops.training.terms import IGNORED, Batch, Counts, Figures, Objective, count_targets
 
 _NEVER = 1e30
 
@@ -69,7 +70,7 @@ class PpoLearner:
         self._models = ActorCritic(policy, value)
         self._config, self._ppo, self._pad_id = config, config.ppo, pad_id
         self._demonstrations = demonstrations
-        self._mean, self.steps = RunningMean(), 0
+        self._mean, self._head = RunningMean(), value.head.weight
         ratio = self._ppo.value_learning_rate / self._ppo.policy_learning_rate
         settings = config.training
         self._optimizer = torch.optim.AdamW(
@@ -83,14 +84,20 @@ class PpoLearner:
             weight_decay=settings.weight_decay,
         )
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps so far, over all episodes; a step's forward passes and a skipped step do not count."""
+        state = self._optimizer.state.get(self._head)
+        return int(state["step"]) if state else 0
+
     def learn(self, rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
         """See `Learner.learn`."""
         batches = self._batches(rollouts) * self._ppo.passes
         loop = self._loop(len(batches))
         result = fit(
             self._models,
-            self._objective,
-            lambda start: iter(self._with_text(batches, seed)[start:]),
+            ppo_objective(self._ppo, lambda: self._warms_up),
+            lambda _: self._cut(batches, seed),
             loop,
             optimizer=self._optimizer,
             seed=seed,
@@ -104,7 +111,6 @@ class PpoLearner:
             "models": self._models.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "rate": self.rate_scale,
-            "steps": self.steps,
             "mean": (self._mean.total, self._mean.count),
         }
 
@@ -112,7 +118,7 @@ class PpoLearner:
         """See `Learner.restore`."""
         self._models.load_state_dict(state["models"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.rate_scale, self.steps = state["rate"], state["steps"]
+        self.rate_scale = state["rate"]
         self._mean = RunningMean(*state["mean"])
 
     def _loop(self, steps: int) -> TrainingConfig:
@@ -154,32 +160,54 @@ class PpoLearner:
         )
         return batch | {"old": old, "old_values": values, "advantages": advantages, "returns": returns}
 
-    def _with_text(self, batches: Sequence[Batch], seed: int) -> list[Batch]:
-        if not self._ppo.pretraining_coefficient or not self._demonstrations:
-            return list(batches)
-        stream = _rows(self._demonstrations, self._ppo.pretraining_rows, seed, self._pad_id)
-        return [batch | {f"text_{k}": v for k, v in next(stream).items()} for batch in batches]
+    @property
+    def _warms_up(self) -> bool:
+        return self.steps < self._ppo.value_warmup_steps
 
-    def _objective(self, models: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Value loss, and after the warm-up the policy's loss and the likelihood term too."""
+    def _cut(self, batches: Sequence[Batch], seed: int) -> Iterator[list[Batch]]:
+        """The micro-batches of every step, made when the step begins: text joins once the policy learns."""
+        most = self._config.training.micro_batch_tokens
+        has_text = self._ppo.pretraining_coefficient and self._demonstrations
+        text = _rows(self._demonstrations, self._ppo.pretraining_rows, seed, self._pad_id) if has_text else None
+        for batch in batches:
+            parts = [batch] if text is None or self._warms_up else [batch, next(text)]
+            yield [piece for part in parts for piece in (split_rows(part, most) if most else [part])]
+
+
+def ppo_objective(config: PpoConfig, warms_up: Callable[[], bool]) -> Objective:
+    """The clipped losses of an `ActorCritic` on rollouts, and the likelihood of text.
+
+    A batch holds rollouts (`old`, `old_values`, `advantages` and `returns` beside the tokens) or text. The losses of
+    value and policy are means over response tokens, the likelihood over the text's targets.
+
+    Args:
+        config: Clips and the weight of the likelihood.
+        warms_up: Whether the value model learns alone, as it is before a step.
+    """
+
+    def means(models: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+        policy = models.policy
+        hidden = None if warms_up() else hidden_states(policy, batch["input_ids"], batch["attention_mask"])
+        if "advantages" not in batch:
+            likelihood = chunked_cross_entropy(hidden, output_weight(policy), batch["labels"])
+            return {"text": config.pretraining_coefficient * likelihood}, {}
         mask = (batch["labels"] != IGNORED).float()
-        values = self._models.values(batch)
-        losses = ppo_value_loss(values, batch["old_values"], batch["returns"], self._ppo.value_clip)
-        loss = masked_mean(losses, mask)
-        facts = {"value_loss": float(loss.detach())}
-        self.steps += 1
-        if self.steps <= self._ppo.value_warmup_steps:
-            return loss, facts
-        hidden = hidden_states(self.policy, batch["input_ids"], batch["attention_mask"])
-        log_probs = token_log_probs(hidden, output_weight(self.policy), batch["labels"])
-        losses = ppo_policy_loss(log_probs, batch["old"], batch["advantages"], self._ppo.policy_clip)
-        surrogate = masked_mean(losses, mask)
-        loss = loss + surrogate
-        if "text_labels" in batch:
-            text = hidden_states(self.policy, batch["text_input_ids"], batch["text_attention_mask"])
-            likelihood = chunked_cross_entropy(text, output_weight(self.policy), batch["text_labels"])
-            loss = loss + self._ppo.pretraining_coefficient * likelihood
-        return loss, facts | {"policy_loss": float(surrogate.detach())}
+        losses = ppo_value_loss(models.values(batch), batch["old_values"], batch["returns"], config.value_clip)
+        found = {"value": masked_mean(losses, mask)}
+        if hidden is not None:
+            log_probs = token_log_probs(hidden, output_weight(policy), batch["labels"])
+            losses = ppo_policy_loss(log_probs, batch["old"], batch["advantages"], config.policy_clip)
+            found["policy"] = masked_mean(losses, mask)
+        count = float(mask.sum())
+        return found, {f"{name}_loss": (float(mean.detach()) * count, count) for name, mean in found.items()}
+
+    return Objective(_count_tokens, means)
+
+
+def _count_tokens(batch: Batch) -> Counts:
+    count = count_targets(batch)
+    responses, text = (count, 0.0) if "advantages" in batch else (0.0, count)
+    return {"value": responses, "policy": responses, "text": text}
 
 
 def tokenize_demonstrations(tokenizer: Any, rows: Sequence[Conversation], max_length_tokens: int) -> list[Example]:

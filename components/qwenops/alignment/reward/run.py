@@ -14,7 +14,7 @@ from qwenops.alignment.objectives import reward_objective
 from qwenops.alignment.reward.config import RewardConfig
 from qwenops.alignment.reward.data import balanced_shares, read_pairs, share_by_tag, tags_of, tags_of_prompts
 from qwenops.alignment.reward_model import RewardModel, RewardScale, raw_rewards, save_reward_head
-from qwenops.alignment.train import on_workers, own_share, per_worker, train
+from qwenops.alignment.train import on_workers, train
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.preference import Preference
 from qwenops.errors import ContractError
@@ -103,7 +103,6 @@ def _train_phase(
     config: RewardConfig,
 ) -> int:
     """Train on `wanted` pairs drawn from `pairs`; returns the tokens trained."""
-    pairs, tags = own_share(pairs), own_share(tags)
     shares = balanced_shares(tags, config.tag_cap_share, config.most_repeats) if config.balance == "tags" else None
     even = np.full(len(pairs), 1 / len(pairs))
     drawn = {"raw": share_by_tag(tags, even), "drawn": share_by_tag(tags, even if shares is None else shares)}
@@ -115,13 +114,7 @@ def _train_phase(
         model,
         reward_objective,
         lambda start: pair_stream(
-            pairs,
-            per_worker(config.pairs_per_step),
-            pad_id_of(tokenizer),
-            loop.pair_tokens,
-            stage.seed,
-            start,
-            shares,
+            pairs, config.pairs_per_step, pad_id_of(tokenizer), loop.pair_tokens, stage.seed, start, shares
         ),
         loop,
     )

@@ -9,7 +9,6 @@ from transformers import PreTrainedTokenizerBase
 
 from qwenops.alignment.examples import encode_conversation, pad_id_of
 from qwenops.alignment.sft.config import SftConfig
-from qwenops.alignment.train import own_share, per_worker
 from qwenops.contracts.conversation import Conversation, read_conversations
 from qwenops.errors import ContractError
 from qwenops.training.batching import Example, packed_epochs, plan_packing
@@ -91,9 +90,9 @@ def batches_of(
 ) -> Batches:
     """Packed batches from any step on."""
     return lambda start: packed_epochs(
-        own_share(examples),
+        examples,
         length=config.max_length_tokens,
-        rows_per_batch=per_worker(rows_per_batch(config)),
+        rows_per_batch=rows_per_batch(config),
         pad_id=pad_id_of(tokenizer),
         seed=seed,
         start_step=start,

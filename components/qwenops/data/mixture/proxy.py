@@ -13,8 +13,9 @@ from qwenops.data.mixture.config import MixtureConfig
 from qwenops.model.architecture import model_config
 from qwenops.model.sizes import Size
 from qwenops.training.batching import text_batch
-from qwenops.training.fit import Batch, fit
+from qwenops.training.fit import fit
 from qwenops.training.objective import language_modelling, mean_loss
+from qwenops.training.terms import Batch
 
 _ROW_MULTIPLE = 128
 _MEASURED_BATCH = 16

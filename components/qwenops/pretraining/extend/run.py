@@ -22,7 +22,7 @@ from qwenops.pretraining.summary import write_summary
 from qwenops.pretraining.train import settle_threads, train, unsharded
 from qwenops.tasks.needles import NeedleRows, evaluate_needles
 from qwenops.training.objective import loss_by_position, mean_loss
-from qwenops.training.parallel import place, row_place, shard, token_workers
+from qwenops.training.parallel import place, row_place, shard
 
 _STRETCHES = 32
 
@@ -110,7 +110,7 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
     in_corpus = long_share(shards, long_tokens)
     metrics["long_share.corpus"] = in_corpus
     metrics["long_share.trained"] = config.long_share + (1 - config.long_share) * in_corpus
-    seen = trained.tokens * token_workers()
+    seen = trained.tokens
     finished = unsharded(model)
     if device.rank == 0:
         for name, losses in positions.items():

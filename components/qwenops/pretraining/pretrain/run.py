@@ -24,7 +24,7 @@ from qwenops.pretraining.summary import write_summary
 from qwenops.pretraining.train import settle_threads, train, unsharded
 from qwenops.tasks.needles import evaluate_needles
 from qwenops.training.objective import mean_loss
-from qwenops.training.parallel import place, row_place, shard, token_workers
+from qwenops.training.parallel import place, row_place, shard
 
 
 def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, stage: Stage) -> None:
@@ -84,7 +84,7 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
             score = evaluate_needles(model, needles, on_tokens=on_tokens)
             metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
             by_depth = score.by_depth
-    seen = trained.tokens * token_workers()
+    seen = trained.tokens
     finished = unsharded(model)
     if device.rank == 0:
         # Rows shorter than what the initial weights were trained at do not shorten what the model reads.

@@ -1,6 +1,6 @@
 """Continued training of one model on text, and its held-out loss before and after."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,11 @@ from qwenops.platform.progress import Progress
 from qwenops.platform.stage import Stage
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batch, Batches, FitHooks, FitResult, Objective, StepReport, fit
+from qwenops.training.fit import Batches, FitHooks, FitResult, StepReport, fit
 from qwenops.training.objective import mean_loss
-from qwenops.training.parallel import Place, token_workers
+from qwenops.training.parallel import Place
 from qwenops.training.speed import Speedometer
+from qwenops.training.terms import Batch, Counts, Figures, Objective
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,24 @@ class Outcome:
 
 
 def balanced_language_modelling(log: RouterLog, coefficient: float, text: Objective) -> Objective:
-    """The objective `text` plus the load-balancing loss of the routers that `log` watches."""
+    """The objective `text` plus the load-balancing loss of the routers that `log` watches.
 
-    def objective(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        loss, _ = text(model, batch)
-        balance = log.balance_loss()
-        return loss + coefficient * balance, {"text": float(loss.detach()), "balance": float(balance.detach())}
+    The text's gradient does not depend on how a step is cut. The balancing loss multiplies two means over the tokens of
+    one forward pass on one worker, so it asks for balance within each pass; the step's is the mean over its passes by
+    their tokens, and other cuts give another gradient of this term.
+    """
 
-    return objective
+    def counts(batch: Batch) -> Counts:
+        return {**text.counts(batch), "balance": float(batch["input_ids"].numel())}
+
+    def means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+        found, _ = text.means(model, batch)
+        balance, held = log.balance_loss(), counts(batch)
+        plain = {**found, "balance": balance}
+        figures = {name: (float(mean.detach()) * held[name], held[name]) for name, mean in plain.items()}
+        return {**found, "balance": coefficient * balance}, figures
+
+    return Objective(counts, means)
 
 
 def spread_batches(shards: TokenShards, length: int, config: TrainingConfig, seed: int, place: Place) -> Batches:
@@ -80,7 +91,7 @@ def continue_training(
         stage.curve(f"loss.{name}", report.step, loss)
         for figure, value in speed.step(report, length).items():
             stage.curve(f"{figure}.{name}", report.step, value)
-        progress.advance(report.tokens * token_workers(), f"{name} loss {loss:.3f}")
+        progress.advance(report.tokens, f"{name} loss {loss:.3f}")
 
     def on_heldout(tokens: int) -> None:
         if place.rank == 0:

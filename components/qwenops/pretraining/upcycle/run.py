@@ -25,7 +25,7 @@ from qwenops.pretraining.upcycle.continued import (
     spread_batches,
 )
 from qwenops.training.objective import language_modelling, mean_loss, text_objective
-from qwenops.training.parallel import place, row_place, shard, token_workers
+from qwenops.training.parallel import place, row_place, shard
 from qwenops.training.threads import training_threads
 
 
@@ -96,7 +96,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             )
     finished = unsharded(moe)
     if device.rank == 0:
-        seen = facts.tokens_seen + mixture.fit.tokens * token_workers()
+        seen = facts.tokens_seen + mixture.fit.tokens
         save_checkpoint(
             finished, tokenizer, stage.out, facts.context_length_tokens, seen, parent=job["checkpoint"].name
         )
