@@ -55,7 +55,7 @@ def _compile(options: argparse.Namespace) -> int:
 
 def _submit(options: argparse.Namespace) -> int:
     submit = importlib.import_module("qwenops_pipelines.submit")
-    target, package, parameters = _submission(options, submit)
+    target, package, parameters = _submission(options)
     name = options.run_name or package.version
     client, run_id = submit.submit(target, package, parameters | {"run_name": name}, name)
     print(f"started {name}: {submit.link(target.host, run_id)}")
@@ -64,18 +64,19 @@ def _submit(options: argparse.Namespace) -> int:
 
 def _schedule(options: argparse.Namespace) -> int:
     submit = importlib.import_module("qwenops_pipelines.submit")
-    target, package, parameters = _submission(options, submit)
+    target, package, parameters = _submission(options)
     name = options.run_name or package.name
     recurring_run, what = submit.schedule(target, package, parameters | {"run_name": name}, name, options.cron)
     print(f"{what} the recurring run {name} ({recurring_run}); it follows the newest version of {package.name}")
     return 0
 
 
-def _submission(options: argparse.Namespace, submit: Any) -> tuple[Any, Any, dict[str, str]]:
+def _submission(options: argparse.Namespace) -> tuple[Any, Any, dict[str, str]]:
     """Target, package and form of `submit` and `schedule`."""
+    versions = importlib.import_module("qwenops_pipelines.versions")
     host = options.host or os.environ.get("KF_PIPELINES_ENDPOINT", "")
-    target = submit.Target(host, options.namespace, options.experiment, options.service_account)
-    package = submit.read_package(options.pipeline, options.commit)
+    target = versions.Target(host, options.namespace, options.experiment, options.service_account)
+    package = versions.read_package(options.pipeline, options.commit)
     parameters: dict[str, str] = {}
     if options.recipe or options.overrides:
         source = options.recipe or package.form["recipe_text"]

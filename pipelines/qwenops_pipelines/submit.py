@@ -1,84 +1,29 @@
-"""`qwenops submit` and `qwenops schedule`: a compiled pipeline to a version, a run, a recurring run, its outcome.
+"""`qwenops submit` and `qwenops schedule`: a compiled pipeline to a run, a recurring run, its outcome.
 
-A version is named `<recipe>@<commit or code version>` and uploaded once; a recurring run names no version, so it
-follows the newest one. Recurring runs cannot be changed: one that differs is created anew, then the old one deleted.
+A recurring run names no version, so it follows the newest one. Recurring runs cannot be changed: one that differs is
+created anew, then the old one deleted.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import kfp_server_api
-import yaml
 
-import qwenops
 from qwenops.errors import PlatformError, RecipeError, StageError
 from qwenops_pipelines.kubeflow import connect, quiet, translated
+from qwenops_pipelines.versions import EXPERIMENT, Package, Target, made_or_found, upload
 
 # The client's own annotations call every field of every object optional.
 _API: Any = kfp_server_api
 
 GATE_FAILED = 6
 """Exit status of `qwenops submit --wait` when the evaluation gate did not pass."""
-EXPERIMENT = "qwenops"
 _POLL_SECONDS = 10.0
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 _GATE_STEP = "heed-gate"
 _PAGE = 100
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where to: address, namespace, experiment, account of the steps; empty takes the default of each."""
-
-    host: str = ""
-    namespace: str = ""
-    experiment: str = EXPERIMENT
-    service_account: str = ""
-
-
-@dataclass(frozen=True)
-class Package:
-    """A compiled pipeline: its file, SHA-256, name, version name and the form's parameters with their defaults."""
-
-    path: Path
-    digest: str
-    name: str
-    version: str
-    form: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-def read_package(path: Path, commit: str = "") -> Package:
-    """Read what a compiled file says about itself.
-
-    Args:
-        path: YAML that `qwenops compile` wrote.
-        commit: Commit that the version is named by; empty names it by the code version and the file's digest.
-
-    Raises:
-        RecipeError: the file is no compiled pipeline.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        spec = next(iter(yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
-        name = spec["pipelineInfo"]["name"]
-        fields = spec["root"]["inputDefinitions"]["parameters"]
-        form = {key: facts.get("defaultValue", "") for key, facts in fields.items()}
-        recipe = json.loads(form["recipe_text"])["name"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, StopIteration) as error:
-        raise RecipeError(
-            f"{path} is no compiled pipeline",
-            expected="a file that `qwenops compile` wrote",
-            found=f"{type(error).__name__}: {error}",
-            action="compile it again",
-        ) from None
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    version = commit or f"{qwenops.__version__}+{digest[:10]}"
-    return Package(path, digest, name, f"{recipe}@{version}", form)
 
 
 def submit(target: Target, package: Package, parameters: Mapping[str, str], run_name: str) -> tuple[Any, str]:
@@ -142,39 +87,6 @@ def schedule(target: Target, package: Package, parameters: Mapping[str, str], na
         for run in old:
             client.delete_recurring_run(run.recurring_run_id)
     return made.recurring_run_id, "replaced" if old else "created"
-
-
-def upload(client: Any, target: Target, package: Package) -> tuple[str, str]:
-    """Return the ids of the pipeline and of the package's version, uploading what is not there."""
-    pipeline_id = find_pipeline_id(client, target, package.name)
-    if pipeline_id is None:
-        namespace = {"namespace": target.namespace} if target.namespace else {}
-        pipeline_id = client.upload_pipeline(str(package.path), package.name, **namespace).pipeline_id
-    # The same commit may be compiled for another placement: the second file of a name gets its digest behind it.
-    for name in (package.version, f"{package.version}.{package.digest[:6]}"):
-        there = client.list_pipeline_versions(pipeline_id, filter=_called(name)).pipeline_versions or []
-        if not there:
-            made = client.upload_pipeline_version(
-                str(package.path), name, pipeline_id=pipeline_id, description=package.digest
-            )
-            return pipeline_id, made.pipeline_version_id
-        if there[0].description == package.digest:
-            return pipeline_id, there[0].pipeline_version_id
-    raise PlatformError(
-        f"the version {package.version} holds another pipeline",
-        expected="a version that was uploaded from this file",
-        found="two other files under its names",
-        action="delete them in the UI, or give another --commit",
-    )
-
-
-def find_pipeline_id(client: Any, target: Target, name: str) -> str | None:
-    """Return the id of the namespace's pipeline `name`; None when there is none.
-
-    The client's own look-up names no namespace: where there are many users it sees the shared pipelines alone.
-    """
-    found = client.list_pipelines(filter=_called(name), namespace=target.namespace or None).pipelines
-    return found[0].pipeline_id if found else None
 
 
 def wait(client: Any, host: str, run_id: str, timeout_seconds: float, summary: Path | None = None) -> int:
@@ -255,19 +167,18 @@ def _markdown(run: Any, steps: Mapping[str, str], host: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _called(name: str) -> str:
-    """A filter of lists for what is called `name`."""
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
-
-
 def _experiment(client: Any, target: Target) -> str:
     """Id of the experiment; only the default one is created when it is missing."""
+    namespace = target.namespace or None
     if target.experiment == EXPERIMENT:
-        return client.create_experiment(EXPERIMENT, namespace=target.namespace or None).experiment_id
-    try:
-        return client.get_experiment(
-            experiment_name=target.experiment, namespace=target.namespace or None
+        return made_or_found(
+            lambda: client.create_experiment(EXPERIMENT, namespace=namespace),
+            lambda: client.get_experiment(experiment_name=EXPERIMENT, namespace=namespace),
         ).experiment_id
+    try:
+        # The client's filter is unquoted twice by the server.
+        named = target.experiment.replace("%", "%25").replace("+", "%2B")
+        return client.get_experiment(experiment_name=named, namespace=namespace).experiment_id
     except ValueError as error:
         raise PlatformError(
             "unknown experiment",

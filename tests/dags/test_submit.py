@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import load_recipe
+from qwenops_pipelines.versions import read_package
 
 CRON = "0 0 3 * * 1"
 
@@ -38,6 +40,15 @@ def backend(monkeypatch, tmp_path):
         yield held
 
 
+def names_of(backend):
+    return [item["name"] for item in backend.versions.values()]
+
+
+def add_pipeline(backend, package, text):
+    backend.pipelines["p"] = {"pipeline_id": "p", "name": package.name, "display_name": package.name, "namespace": ""}
+    backend.add_version("p", package.name, text)
+
+
 def qwenops(*arguments):
     """Exit status of the command line, run in this process."""
     with pytest.raises(SystemExit) as end:
@@ -51,7 +62,8 @@ def test_submit_uploads_a_version_named_by_commit_and_waits(backend, package, tm
     options += ("--service-account", "qwenops-pipeline")
     assert qwenops("submit", package, *options) == 0
     assert [item["display_name"] for item in backend.pipelines.values()] == ["qwenops-smoke-evaluation"]
-    assert [item["display_name"] for item in backend.versions.values()] == ["smoke@abc123"]
+    # The first is the one that Kubeflow makes with a pipeline.
+    assert names_of(backend) == ["qwenops-smoke-evaluation", "smoke@abc123"]
     (run,) = backend.runs.values()
     assert run["runtime_config"]["parameters"] == {"run_name": "smoke@abc123"}
     assert run["service_account"] == "qwenops-pipeline"
@@ -66,8 +78,45 @@ def test_submitting_the_same_file_again_uploads_nothing(backend, package, namesp
     backend.namespace = namespace
     for _ in range(2):
         assert qwenops("submit", package, "--host", backend.address, "--namespace", namespace) == 0
-    assert len(backend.versions) == len(backend.pipelines) == len(backend.experiments) == 1
-    assert len(backend.runs) == 2
+    assert len(backend.pipelines) == len(backend.experiments) == 1
+    assert len(names_of(backend)) == len(backend.runs) == 2
+
+
+def test_name_holds_nothing_that_the_server_reads_as_something_else(backend, package):
+    for commit in ("", "1.2+local build"):
+        for _ in range(2):
+            assert qwenops("submit", package, "--host", backend.address, "--commit", commit) == 0
+    named = names_of(backend)[1:]
+    assert named[1] == "smoke@1.2-local-build"
+    assert len(named) == 2
+    assert all(re.fullmatch(r"[\w.@-]+", name) for name in named)
+
+
+@pytest.mark.parametrize("command", [("submit",), ("schedule", "--cron", CRON)])
+@pytest.mark.parametrize("what", ["experiment", "pipeline", "version", "renamed"])
+def test_what_another_client_made_first_is_used(backend, package, command, what):
+    """A CronJob's second pod, or a person at the same moment; and a version whose shown name was changed in the UI."""
+    word, *options = command
+    known = read_package(package)
+    text = package.read_text()
+    backend.experiments["e"] = {"experiment_id": "e", "display_name": "qwenops"}
+    if what == "experiment":
+        backend.experiments.clear()
+        backend.meanwhile = lambda *_: backend.experiments.update(
+            e={"experiment_id": "e", "display_name": "qwenops", "namespace": None}
+        )
+    elif what == "pipeline":
+        backend.meanwhile = lambda *_: add_pipeline(backend, known, text)
+    else:
+        add_pipeline(backend, known, text)
+        if what == "renamed":
+            backend.add_version("p", known.version, text, known.digest)["display_name"] = "our best"
+        else:
+            backend.meanwhile = lambda *_: backend.add_version("p", known.version, text, known.digest)
+    assert qwenops(word, package, "--host", backend.address, *options) == 0
+    assert len(backend.pipelines) == len(backend.experiments) == 1
+    assert sum(version["name"] == known.version for version in backend.versions.values()) == 1
+    assert len(backend.runs) + len(backend.recurring) == 1
 
 
 def test_same_commit_at_another_placement_is_another_version(backend, package, tmp_path):
@@ -75,7 +124,7 @@ def test_same_commit_at_another_placement_is_another_version(backend, package, t
     other.write_text(package.read_text().replace("NVIDIA-H200", "NVIDIA-H100"))
     for path in (package, other, package, other):
         assert qwenops("submit", path, "--host", backend.address, "--commit", "abc123") == 0
-    names = [item["display_name"] for item in backend.versions.values()]
+    names = names_of(backend)[1:]
     assert len(names) == 2
     assert all(name.startswith("smoke@abc123") for name in names)
 
@@ -142,6 +191,12 @@ def test_unknown_places_are_named(backend, package, capsys, options, words):
     error = capsys.readouterr().err
     assert all(word in error for word in words)
     assert "Traceback" not in error
+
+
+def test_experiment_is_found_whatever_its_name_holds(backend, package):
+    name = "C++ at 50% + more"
+    backend.experiments["e"] = {"experiment_id": "e", "display_name": name}
+    assert qwenops("submit", package, "--host", backend.address, "--experiment", name) == 0
 
 
 def test_unreachable_host_is_one_clear_error(backend, package, capsys):

@@ -21,7 +21,8 @@ from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.pipelines import find_pipeline
 from qwenops_pipelines.kubeflow import connect, quiet
 from qwenops_pipelines.recipes import load_recipe
-from qwenops_pipelines.submit import EXPERIMENT, Target, find_pipeline_id, read_package, submit, wait
+from qwenops_pipelines.submit import submit, wait
+from qwenops_pipelines.versions import EXPERIMENT, Target, find_pipeline_id, read_package
 
 HOST = os.environ.get("QWENOPS_TEST_KFP", "")
 NAMESPACE = os.environ.get("QWENOPS_TEST_KFP_NAMESPACE", "kubeflow")
