@@ -8,13 +8,13 @@ from qwenops.data.decontaminate.config import DecontaminateConfig
 from qwenops.data.decontaminate.planted import disguise, planted_removed
 from qwenops.data.decontaminate.run import run
 from qwenops.tasks.evalsets import load
-from qwenops.tasks.overlap import OverlapIndex, words
+from qwenops.tasks.overlap import Leak, OverlapIndex, words
 
 FILLER = "The harbour was quiet that morning and the boats lay still in the grey light of the early day. "
 
 
 def gold_items(folder):
-    items = [("continuation", item.id, item.text) for item in load("continuation", folder)]
+    items = [Leak("continuation", item.id, item.text) for item in load("continuation", folder)]
     return [item for item in items if len(words(item[2])) >= 13]
 
 

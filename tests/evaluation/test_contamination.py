@@ -11,6 +11,7 @@ from qwenops.contracts.document import documents_from_rows, write_part
 from qwenops.evaluation.contamination.analysis import Sightings, analyse, build_index
 from qwenops.evaluation.contamination.config import ContaminationConfig
 from qwenops.evaluation.contamination.run import run
+from qwenops.tasks.overlap import Leak
 
 WORDS = [f"word{n}" for n in range(40)]
 
@@ -25,7 +26,7 @@ def sentence(start: int, length: int) -> str:
 
 @pytest.mark.parametrize(("shared", "found"), [(12, False), (13, True), (20, True)])
 def test_thirteen_shared_words_contaminate_and_twelve_do_not(shared: int, found: bool):
-    index = build_index([("quiz", "quiz/0", sentence(0, 20))], 13)
+    index = build_index([Leak("quiz", "quiz/0", sentence(0, 20))], 13)
     sightings = Sightings()
     assert sightings.search(index, "documents", ["other text before, " + sentence(0, shared) + " and after"]) == 1
     assert bool(sightings.places) == found
@@ -33,7 +34,7 @@ def test_thirteen_shared_words_contaminate_and_twelve_do_not(shared: int, found:
 
 def test_punctuation_and_case_do_not_hide_an_item():
     sightings = Sightings()
-    index = build_index([("quiz", "quiz/0", sentence(0, 15))], 13)
+    index = build_index([Leak("quiz", "quiz/0", sentence(0, 15))], 13)
     sightings.search(index, "documents", [", ".join(WORDS[:15]).upper() + "!"])
     assert ("quiz", "quiz/0") in sightings.places
 

@@ -7,7 +7,7 @@ import pytest
 
 from qwenops.errors import ContractError, PlatformError, RecipeError
 from qwenops.tasks.evalset_readers import last_boxed
-from qwenops.tasks.evalsets import choose_items, fetch_human_eval, item_texts, load, load_available
+from qwenops.tasks.evalsets import choose_items, fetch_human_eval, leaks_of, load, load_available
 from qwenops.tasks.own_sets import continuation_items, verifiable_items
 from qwenops.tasks.verifiable import split_of
 
@@ -157,10 +157,21 @@ def test_verifiable_items_are_prompts_no_model_was_trained_on():
     assert all(split_of(item.prompt) == "heldout" for item in items)
 
 
-def test_item_texts_leave_the_template_out(tmp_path: Path):
-    ((name, text),) = item_texts(load("mmlu", write_official(tmp_path, "mmlu")))
-    assert name == "mmlu/law/0"
-    assert "Answer:" not in text and "The following" not in text
+def test_leaks_leave_the_template_out_and_hold_every_part_by_which_an_item_goes_round(tmp_path: Path):
+    items = {name: load(name, write_official(tmp_path, name)) for name in ("mmlu", "gsm8k", "humaneval")}
+    found = {(leak.item, leak.part, leak.text) for leak in leaks_of(items)}
+    assert found == {
+        ("gsm8k/0", "whole", "2+2?\n2+2=4\n#### 1,004"),
+        ("gsm8k/0", "question", "2+2?"),
+        ("gsm8k/0", "answer", "2+2=4\n#### 1,004"),
+        ("gsm8k/0", "answer", "2+2=<<2+2=4>>4\n#### 1,004"),
+        ("humaneval/0", "whole", "def one():\n    return 1\n"),
+        ("humaneval/0", "question", "def one():\n"),
+        ("humaneval/0", "answer", "    return 1\n"),
+        ("mmlu/law/0", "whole", "Who judges?\nA cook\nA judge\nA cat\nA tree"),
+        ("mmlu/law/0", "whole", "Who judges?\nA. A cook\nB. A judge\nC. A cat\nD. A tree"),
+        ("mmlu/law/0", "question", "Who judges?"),
+    }
 
 
 @pytest.mark.parametrize(

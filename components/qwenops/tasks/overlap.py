@@ -8,16 +8,18 @@ says "remove symbols and punctuation, tokenise" and no more, so the tokenisation
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import regex
 import xxhash
 from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq
+
+from qwenops.tasks.evalitem import Part
 
 Rule = Literal["subsequence", "ngram"]
 Hashes = NDArray[np.uint64]
@@ -30,6 +32,22 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
+class Leak(NamedTuple):
+    """A text by which an evaluation item leaks.
+
+    Attributes:
+        task: Evaluation set.
+        item: Id of the item in its set.
+        text: The words to look for.
+        part: Which part of the item they are.
+    """
+
+    task: str
+    item: str
+    text: str
+    part: Part = "whole"
+
+
 @dataclass(frozen=True)
 class Match:
     """An evaluation item that a text contains.
@@ -37,12 +55,14 @@ class Match:
     Attributes:
         task: Evaluation set.
         item: Id of the item in its set.
+        part: The part of the item that is found.
         common: Length of the longest common subsequence, in words.
         share: `common` over the shorter of the two, 0 to 1.
     """
 
     task: str
     item: str
+    part: Part
     common: int
     share: float
 
@@ -83,22 +103,23 @@ class OverlapIndex:
 
     The rule "subsequence" is the report's (section 5.2.6): a shared run of `length` words makes a candidate, and the
     longest common subsequence must reach `length` words and `min_share` of the shorter text. The rule "ngram" is
-    Qwen1's: any shared run counts. In a long document chance subsequences add up, so the subsequence is taken in
-    a window of twice the item's length around the shared run (house choice). Items shorter than `length` words
-    can never be found by either rule; `short_items="contain"` finds them when a text contains all of their words in a
-    row.
+    Qwen1's: any shared run counts. The report does not say what its "test sequence" is; here each part of an item is
+    one (house choice), since a question that leaks without its solution stays below `min_share` of both together. In a
+    long document chance subsequences add up, so the subsequence is taken in a window of twice the part's length
+    around the shared run (house choice). Parts shorter than `length` words can never be found by either rule;
+    `short_items="contain"` finds questions and whole items when a text contains all of their words in a row.
 
     Args:
-        items: (task, item id, text).
+        leaks: What to look for.
         length: Words of a candidate run, and least common words.
         min_share: Least share of the shorter text.
         rule: Which rule decides.
-        short_items: What happens to items shorter than `length`.
+        short_items: What happens to questions and whole items shorter than `length`.
     """
 
     def __init__(
         self,
-        items: Iterable[tuple[str, str, str]],
+        leaks: Iterable[Leak],
         *,
         length: int = 13,
         min_share: float = 0.6,
@@ -106,37 +127,56 @@ class OverlapIndex:
         short_items: Literal["ignore", "contain"] = "ignore",
     ) -> None:
         self._length, self._min_share, self._rule = length, min_share, rule
-        self._items = [(task, item, words(text)) for task, item, text in items]
+        self._leaks: list[tuple[Leak, list[str]]] = []
         grams: dict[int, list[tuple[Hashes, int]]] = {}
-        for number, (_, _, tokens) in enumerate(self._items):
+        for leak in leaks:
+            tokens = words(leak.text)
             run = min(length, len(tokens))
-            if run == length or (run and short_items == "contain"):
-                grams.setdefault(run, []).append((gram_hashes(tokens, run), number))
+            if run == length or (run and short_items == "contain" and leak.part != "answer"):
+                grams.setdefault(run, []).append((gram_hashes(tokens, run), len(self._leaks)))
+                self._leaks.append((leak, tokens))
         self._tables = {run: _sorted_table(entries) for run, entries in grams.items()}
 
     def matches(self, text: str) -> list[Match]:
-        """The items that `text` contains, best match of each, ordered by task and item."""
+        """The items that `text` contains, the best match of each, ordered by task and item."""
         tokens = words(text)
-        best: dict[int, Match] = {}
+        best: dict[tuple[str, str], Match] = {}
         for run, (keys, numbers) in self._tables.items():
-            grams = gram_hashes(tokens, run)
-            first = np.searchsorted(keys, grams, side="left")
-            last = np.searchsorted(keys, grams, side="right")
-            for place in np.flatnonzero(last > first):
-                for number in set(numbers[first[place] : last[place]].tolist()):
-                    match = self._judge(tokens, int(place), number, run)
-                    if match and (number not in best or match.common > best[number].common):
-                        best[number] = match
-        return sorted(best.values(), key=lambda match: (match.task, match.item))
+            for number, middle in _shared_runs(gram_hashes(tokens, run), keys, numbers):
+                match = self._judge(tokens, middle + run // 2, number, run)
+                if match and _strength(match) > _strength(best.get((match.task, match.item))):
+                    best[match.task, match.item] = match
+        return [best[name] for name in sorted(best)]
 
-    def _judge(self, tokens: list[str], place: int, number: int, run: int) -> Match | None:
-        task, item, wanted = self._items[number]
-        window = tokens[max(0, place + run // 2 - len(wanted)) : place + run // 2 + len(wanted)]
+    def _judge(self, tokens: list[str], middle: int, number: int, run: int) -> Match | None:
+        leak, wanted = self._leaks[number]
+        window = tokens[max(0, middle - len(wanted)) : middle + len(wanted)]
         common = LCSseq.similarity(window, wanted)
         share = common / min(len(tokens), len(wanted))
-        if self._rule == "ngram" or run < self._length:
-            return Match(task, item, common, share)
-        return Match(task, item, common, share) if common >= self._length and share >= self._min_share else None
+        if self._rule == "subsequence" and run == self._length and (common < run or share < self._min_share):
+            return None
+        return Match(leak.task, leak.item, leak.part, common, share)
+
+
+def _strength(match: Match | None) -> tuple[int, float]:
+    return (match.common, match.share) if match else (0, 0.0)
+
+
+def _shared_runs(grams: Hashes, keys: Hashes, numbers: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """(number of a leak, place of the middle gram) of every stretch of grams that a text and a leak share."""
+    first = np.searchsorted(keys, grams, side="left")
+    counts = np.searchsorted(keys, grams, side="right") - first
+    places = np.repeat(np.arange(len(grams)), counts)
+    if not len(places):
+        return
+    within = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+    owners = numbers[np.repeat(first, counts) + within]
+    order = np.lexsort((places, owners))
+    places, owners = places[order], owners[order]
+    # A leak that repeats a gram has one place twice, so steps of 0 and 1 stay in a stretch.
+    starts = np.flatnonzero(np.append(True, (np.diff(owners) != 0) | (np.diff(places) > 1)))
+    ends = np.append(starts[1:], len(places)) - 1
+    yield from zip(owners[starts].tolist(), ((places[starts] + places[ends]) // 2).tolist(), strict=True)
 
 
 def _sorted_table(entries: list[tuple[Hashes, int]]) -> tuple[Hashes, NDArray[np.int64]]:

@@ -1,46 +1,20 @@
 """Settings of decontamination."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from qwenops.recipe.config import Config
+from qwenops.tasks.config import OverlapConfig
 
 
-class DecontaminateConfig(Config):
-    """Which evaluation sets to clean the documents of, and by which rule."""
+class DecontaminateConfig(OverlapConfig):
+    """Which evaluation sets to clean the documents of, and by which rule; instructions follow it unless told else."""
 
-    sets: tuple[str, ...] = Field(
-        (
-            "mmlu",
-            "ceval",
-            "cmmlu",
-            "mmmlu",
-            "gsm8k",
-            "mgsm",
-            "math",
-            "humaneval",
-            "mbpp",
-            "bbh",
-            "ifeval",
-            "continuation",
-        ),
-        min_length=1,
-        description="Evaluation sets; one whose files are not there is left out with a warning, §5.2.6.",
-    )
-    folder: str = Field(
-        "", description="Folder with one sub-folder of official files per set; house choice: the one of `benchmarks`."
-    )
-    rule: Literal["subsequence", "ngram"] = Field(
-        "subsequence", description="subsequence: shared n-gram and longest common subsequence, §5.2.6; ngram: Qwen1's."
-    )
-    ngram_words: int = Field(13, ge=2, description="Words of a shared run, and least common words, §5.2.6.")
-    min_share: float = Field(
-        0.6, gt=0, le=1, description="Least share of the shorter text in the common subsequence, §5.2.6."
-    )
-    short_items: Literal["ignore", "contain"] = Field(
-        "ignore", description="Items shorter than the run: not found, or found verbatim; house choice: as the rule is."
-    )
     planted_items: int = Field(
-        200, ge=1, description="Items hidden in passages to measure removal; house choice: a standard error below 1 %."
+        200,
+        ge=1,
+        description="Questions, answers and items hidden in passages to measure removal; house choice: a standard error"
+        " below 1 %.",
     )
+
+    def rule_of_rows(self) -> OverlapConfig:
+        """The same sets and rule, for the stages that make instructions, demonstrations and preferences."""
+        return OverlapConfig(**{name: getattr(self, name) for name in OverlapConfig.model_fields})

@@ -7,40 +7,40 @@ and after. The passages are looked at beside the corpus and never written.
 import random
 from collections.abc import Sequence
 
-from qwenops.tasks.overlap import OverlapIndex, words
+from qwenops.tasks.overlap import Leak, OverlapIndex, words
 
 _PASSAGE_CHARACTERS = 1500
 
 
 def planted_removed(
     index: OverlapIndex,
-    items: Sequence[tuple[str, str, str]],
+    leaks: Sequence[Leak],
     passages: Sequence[str],
     count: int,
     least_words: int,
     seed: int,
 ) -> tuple[int, int]:
-    """Hide up to `count` items in passages.
+    """Hide up to `count` leaks (questions, answers, whole items) in passages.
 
     Args:
         index: What decontamination uses.
-        items: (task, item id, text).
+        leaks: What may leak.
         passages: Texts to hide them in; may be empty.
-        count: Most items to plant.
-        least_words: Items with fewer words are beyond the rule and not planted.
+        count: Most leaks to plant.
+        least_words: Leaks with fewer words are beyond the rule and not planted.
         seed: Seeds the choice.
 
     Returns:
-        Planted items, and how many of them were found.
+        Planted leaks, and how many of them were found as their item.
     """
     rng = random.Random(seed)
-    able = [item for item in items if len(words(item[2])) >= least_words]
+    able = [leak for leak in leaks if len(words(leak.text)) >= least_words]
     chosen = rng.sample(able, min(count, len(able)))
     found = 0
-    for task, name, text in chosen:
+    for leak in chosen:
         before, after = (rng.choice(passages)[:_PASSAGE_CHARACTERS] if passages else "" for _ in range(2))
-        matches = index.matches(f"{before}\n{disguise(text, rng)}\n{after}")
-        found += any((match.task, match.item) == (task, name) for match in matches)
+        matches = index.matches(f"{before}\n{disguise(leak.text, rng)}\n{after}")
+        found += any((match.task, match.item) == (leak.task, leak.item) for match in matches)
     return len(chosen), found
 
 

@@ -3,8 +3,10 @@
 import hashlib
 import json
 from collections import Counter
+from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,8 +18,9 @@ from qwenops.data.removal import REMOVED_SCHEMA, remove_documents
 from qwenops.errors import StageError
 from qwenops.platform.ray_data import PartResult, map_parts
 from qwenops.platform.stage import Stage
-from qwenops.tasks.evalsets import load_available
-from qwenops.tasks.overlap import OverlapIndex
+from qwenops.tasks.decontamination import open_index, reason_of
+from qwenops.tasks.evalsets import leaks_of, load_available
+from qwenops.tasks.overlap import Leak, OverlapIndex
 
 _REMOVED_BAR = 0.99
 _PASSAGES = 500
@@ -26,12 +29,11 @@ _MATCHES = pa.schema(
         pa.field("id", pa.string()),
         pa.field("task", pa.string()),
         pa.field("item", pa.string()),
+        pa.field("part", pa.string()),
         pa.field("common", pa.int64()),
         pa.field("share", pa.float64()),
     ]
 )
-
-Item = tuple[str, str, str]
 
 
 def run(config: DecontaminateConfig, *, documents: Path, stage: Stage) -> None:
@@ -40,61 +42,52 @@ def run(config: DecontaminateConfig, *, documents: Path, stage: Stage) -> None:
     Raises:
         StageError: planted items were not found.
     """
-    items = _items(config, stage)
-    _measure(config, items, documents, stage)
+    leaks = _leaks(config, stage)
+    _measure(config, leaks, documents, stage)
     parts = part_paths(documents)
-    text = json.dumps(items)
-    index = stage.scratch / f"items-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    text = json.dumps(leaks)
+    index = stage.scratch / f"leaks-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     index.write_text(text, encoding="utf-8")
-    function = partial(_matches_of_part, config=config, items=index)
+    function = partial(_matches_of_part, config=config, leaks=index)
     with stage.progress(len(parts), "parts") as progress:
         map_parts(stage.context, parts, function, stage.scratch / "matches", progress=progress, columns=["id", "text"])
     found = pa.concat_tables(pq.read_table(path) for path in part_paths(stage.scratch / "matches", "matches"))
     found = found.sort_by([(name, "ascending") for name in ("id", "task", "item")])
     pq.write_table(found, stage.out / "matches.parquet")
     remove_documents(stage, documents, stage.scratch / "matches" / "removed")
-    _report(stage, items, found)
+    _report(stage, leaks, found)
 
 
-def _items(config: DecontaminateConfig, stage: Stage) -> list[Item]:
+def _leaks(config: DecontaminateConfig, stage: Stage) -> list[Leak]:
     available = load_available(config.sets, config.folder, stage.context.cache_folder("evalsets"))
     for sentence in available.missing.values():
         stage.warn(f"documents are not cleaned of {sentence}")
-    return [(task, item.id, item.text) for task, found in sorted(available.items.items()) for item in found]
-
-
-def _index(config: DecontaminateConfig, items: list[Item]) -> OverlapIndex:
-    return OverlapIndex(
-        items, length=config.ngram_words, min_share=config.min_share, rule=config.rule, short_items=config.short_items
-    )
+    return leaks_of(available.items)
 
 
 @lru_cache(maxsize=1)
-def _opened(config: DecontaminateConfig, items: Path) -> OverlapIndex:
-    """The index of a file of items; made once per worker, not once per part."""
-    return _index(config, [(task, name, text) for task, name, text in json.loads(items.read_text(encoding="utf-8"))])
+def _opened(config: DecontaminateConfig, leaks: Path) -> OverlapIndex:
+    """The index of a file of leaks; made once per worker, not once per part."""
+    return open_index(config, (Leak(*row) for row in json.loads(leaks.read_text(encoding="utf-8"))))
 
 
-def _matches_of_part(table: pa.Table, config: DecontaminateConfig, items: Path) -> PartResult:
-    index = _opened(config, items)
-    rows = [
-        {"id": name, "task": match.task, "item": match.item, "common": match.common, "share": match.share}
-        for name, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True)
-        for match in index.matches(text)
-    ]
-    first: dict[str, str] = {}
-    for row in rows:  # a text's matches are ordered by task
-        first.setdefault(row["id"], f"contains_{row['task']}")
-    removed = pa.table([list(first), list(first.values())], schema=REMOVED_SCHEMA)
-    return PartResult({"matches": pa.Table.from_pylist(rows, schema=_MATCHES), "removed": removed})
+def _matches_of_part(table: pa.Table, config: DecontaminateConfig, leaks: Path) -> PartResult:
+    index = _opened(config, leaks)
+    rows: list[dict[str, Any]] = []
+    removed: dict[str, str] = {}
+    for name, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
+        matches = index.matches(text)
+        rows += [{"id": name, **asdict(match)} for match in matches]
+        removed |= {name: reason_of(matches)} if matches else {}
+    reasons = pa.table([list(removed), list(removed.values())], schema=REMOVED_SCHEMA)
+    return PartResult({"matches": pa.Table.from_pylist(rows, schema=_MATCHES), "removed": reasons})
 
 
-def _measure(config: DecontaminateConfig, items: list[Item], documents: Path, stage: Stage) -> None:
+def _measure(config: DecontaminateConfig, leaks: list[Leak], documents: Path, stage: Stage) -> None:
     ids = read_documents(documents, ["id"]).sort_by("id")["id"].slice(0, _PASSAGES)
     passages = texts_of(documents, ids.to_pylist())
-    planted, found = planted_removed(
-        _index(config, items), items, passages, config.planted_items, config.ngram_words, stage.seed
-    )
+    index = open_index(config, leaks)
+    planted, found = planted_removed(index, leaks, passages, config.planted_items, config.ngram_words, stage.seed)
     if not planted:
         stage.warn("no evaluation item is long enough to be planted, so removal was not measured")
         return
@@ -108,9 +101,9 @@ def _measure(config: DecontaminateConfig, items: list[Item], documents: Path, st
         )
 
 
-def _report(stage: Stage, items: list[Item], found: pa.Table) -> None:
+def _report(stage: Stage, leaks: list[Leak], found: pa.Table) -> None:
     rows = found.to_pylist()
-    sizes = Counter(task for task, _, _ in items)
+    sizes = Counter(task for task, _ in {(leak.task, leak.item) for leak in leaks})
     facts = {
         task: {
             "items": size,

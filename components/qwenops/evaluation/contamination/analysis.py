@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qwenops.evaluation.statistics import wilson
-from qwenops.tasks.overlap import OverlapIndex
+from qwenops.tasks.overlap import Leak, OverlapIndex
 
 
 @dataclass
@@ -30,8 +30,8 @@ class Sightings:
         return count
 
 
-def build_index(items: Iterable[tuple[str, str, str]], gram_words: int) -> OverlapIndex:
-    """Index of (task, item id, text) that finds any shared run of `gram_words` words."""
+def build_index(items: Iterable[Leak], gram_words: int) -> OverlapIndex:
+    """Index of whole items that finds any shared run of `gram_words` words: what shares one with a part shares it."""
     return OverlapIndex(items, length=gram_words, rule="ngram")
 
 

@@ -10,6 +10,7 @@ from qwenops.contracts.document import iter_documents
 from qwenops.evaluation.contamination.analysis import Sightings, analyse, build_index
 from qwenops.evaluation.contamination.config import ContaminationConfig
 from qwenops.platform.stage import Stage
+from qwenops.tasks.overlap import Leak
 
 REPORT = "contamination.json"
 _PROGRESS_EVERY = 500
@@ -36,7 +37,7 @@ def run(
     """
     rows = [row for _, row in read_json_lines(benchmarks / "items.jsonl")]
     items = {(row["task"], row["id"]): row["text"] for row in rows}
-    index = build_index(((task, item, text) for (task, item), text in items.items()), config.gram_words)
+    index = build_index((Leak(task, item, text) for (task, item), text in items.items()), config.gram_words)
     sightings = Sightings()
     read: dict[str, int] = {}
     total = sum(1 for _ in iter_documents(documents, ["split"]))

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from qwenops.generation.config import EngineConfig
 from qwenops.recipe.config import Config
+from qwenops.tasks.config import OverlapConfig
 
 
 class EvolveConfig(Config):
@@ -43,4 +44,9 @@ class EvolveConfig(Config):
     )
     heldout_evolved: int = Field(
         default=100, ge=0, description="Held-out harder tasks. house choice: shows whether difficulty was learned."
+    )
+    decontamination: OverlapConfig | None = Field(
+        default=None,
+        description="Evaluation sets that rows are cleaned of, §5.2.6; null: those of `decontaminate`. house choice:"
+        " one rule for documents and instructions.",
     )

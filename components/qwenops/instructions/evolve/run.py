@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversations, write_conversations
 from qwenops.generation.opening import open_engine
+from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.evolve.config import EvolveConfig
 from qwenops.instructions.evolve.evolver import evolve_answered, evolve_task, find_flaw, llm_children
 from qwenops.platform.secrets import read_secret
@@ -28,6 +29,8 @@ def run(config: EvolveConfig, *, instructions: Path, stage: Stage) -> None:
         _evolve([row for row in heldout if row.verifier], config, rng, stage.seed, rules_only=True), rows, config
     )
     heldout += hard_heldout[: config.heldout_evolved]
+    cleaner = Cleaner(config.decontamination, stage)
+    children = cleaner.conversations(children)
     demonstrations, prompts = _part([*shuffled, *children], config, rng)
     write_conversations(stage.out, [*demonstrations, *heldout])
     write_conversations(stage.out, prompts, PROMPTS)
@@ -41,7 +44,8 @@ def run(config: EvolveConfig, *, instructions: Path, stage: Stage) -> None:
     if config.evolver == "rules":
         stage.warn("instructions were evolved by rules, not by a language model")
     kept = len(demonstrations) + len(prompts) + len(heldout)
-    refused = dict(dropped + dropped_heldout)
+    refused = dict(dropped + dropped_heldout + cleaner.dropped)
+    cleaner.report()
     surplus = max(len(hard_heldout) - config.heldout_evolved, 0)
     stage.count(read=kept + sum(refused.values()) + surplus, kept=kept, dropped={**refused, "not_needed": surplus})
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from qwenops.generation.config import EngineConfig
 from qwenops.recipe.config import Config
+from qwenops.tasks.config import OverlapConfig
 
 
 class Edit(Config):
@@ -65,4 +66,9 @@ class OntologyConfig(Config):
     )
     edits: tuple[Edit, ...] = Field(
         default=(), description="Decisions of people about the exported table, applied last. §4.1.1."
+    )
+    decontamination: OverlapConfig | None = Field(
+        default=None,
+        description="Evaluation sets that rows are cleaned of, §5.2.6; null: those of `decontaminate`. house choice:"
+        " one rule for documents and instructions.",
     )

@@ -10,6 +10,7 @@ import pyarrow.parquet as parquet
 
 from qwenops.contracts.conversation import Conversation, write_conversations
 from qwenops.generation.opening import open_engine
+from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.ontology.config import OntologyConfig
 from qwenops.instructions.ontology.instructions import (
     document_instructions,
@@ -33,9 +34,11 @@ def run(config: OntologyConfig, *, documents: Path, stage: Stage) -> None:
         *(safety_instructions() if config.safety_prompts == "include" else ()),
     ]
     unique = list({row.id: row for row in rows}.values())
+    cleaner = Cleaner(config.decontamination, stage)
+    clean = cleaner.conversations(unique)
     tagger = _open_tagger(config)
-    ontology = build_ontology(tagger.tag(unique), config)
-    tagged = [replace(row, tags=tags) for row, tags in zip(unique, ontology.rows, strict=True)]
+    ontology = build_ontology(tagger.tag(clean), config)
+    tagged = [replace(row, tags=tags) for row, tags in zip(clean, ontology.rows, strict=True)]
     write_conversations(stage.out, tagged)
     _write_ontology(ontology, tagger.name, tagged, stage.out)
     for step, number in ontology.steps.items():
@@ -44,7 +47,9 @@ def run(config: OntologyConfig, *, documents: Path, stage: Stage) -> None:
         stage.metric(f"rows.{source}", sum(row.source == source for row in tagged))
     if config.tagger == "lexical":
         stage.warn("tags come from the lexical stand-in, not from a language model")
-    stage.count(read=len(rows), kept=len(unique), dropped={"repeated": len(rows) - len(unique)})
+    cleaner.report()
+    dropped = {"repeated": len(rows) - len(unique), **cleaner.dropped}
+    stage.count(read=len(rows), kept=len(clean), dropped=dropped)
 
 
 def _train_documents(documents: Path) -> Iterator[dict[str, Any]]:

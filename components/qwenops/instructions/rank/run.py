@@ -12,6 +12,7 @@ from qwenops.contracts.preference import Preference, write_preferences
 from qwenops.generation.chat import defuse, render
 from qwenops.generation.engine import Engine
 from qwenops.generation.opening import open_engine
+from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.judging import MACHINE_JUDGE, judge, second_judge
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
 from qwenops.instructions.rank.annotation import read_rankings, write_tasks
@@ -45,7 +46,9 @@ def run(config: RankConfig, *, instructions: Path, checkpoint: Path, stage: Stag
     pool = read_conversations(instructions, "train", PROMPTS)
     rows = random.Random(stage.seed).sample(pool, min(config.prompts, len(pool)))
     engine = open_engine(config.engine, checkpoint, read_secret(config.engine.api_key_variable))
-    candidates = [c for c in _draw(rows, config, engine) if len(c.texts) > 1]
+    drawn = [c for c in _draw(rows, config, engine) if len(c.texts) > 1]
+    cleaner = Cleaner(config.decontamination, stage)
+    candidates = cleaner.keep(drawn, lambda c: "\n".join([*(turn["content"] for turn in c.row.prompt), *c.texts]))
     ranked, tau = (
         _rank_by_people(candidates, config, stage) if config.judge == "people" else _rank_by_machine(candidates, config)
     )
@@ -61,10 +64,10 @@ def run(config: RankConfig, *, instructions: Path, checkpoint: Path, stage: Stag
     stage.metric("accepted.ranked", len(demonstrations) / max(len(rows), 1))
     if tau is not None:
         stage.metric("agreement.tau", tau)
-    unusable = len(rows) - len(candidates)
-    stage.count(
-        read=len(rows), kept=len(ranked), dropped={"one_response": unusable, "unranked": len(candidates) - len(ranked)}
-    )
+    cleaner.report()
+    unusable, unranked = len(rows) - len(drawn), len(candidates) - len(ranked)
+    dropped = {"one_response": unusable, **cleaner.dropped, "unranked": unranked}
+    stage.count(read=len(rows), kept=len(ranked), dropped=dropped)
 
 
 def _draw(rows: Sequence[Conversation], config: RankConfig, engine: Engine) -> list[Candidates]:

@@ -7,6 +7,7 @@ from pydantic import Field
 from qwenops.generation.config import EngineConfig
 from qwenops.generation.engine import Sampling
 from qwenops.recipe.config import Config
+from qwenops.tasks.config import OverlapConfig
 
 Strategy = Literal["rejection_sampling", "code_execution", "instruction_following", "repurposing", "constitution"]
 
@@ -70,4 +71,9 @@ class SynthesizeConfig(Config):
     )
     heldout_share: float = Field(
         default=0.15, ge=0, lt=1, description="Instructions whose pairs are held out. house choice: hundreds of pairs."
+    )
+    decontamination: OverlapConfig | None = Field(
+        default=None,
+        description="Evaluation sets that rows are cleaned of, §5.2.6; null: those of `decontaminate`. house choice:"
+        " one rule for documents and instructions.",
     )

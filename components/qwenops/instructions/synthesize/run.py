@@ -15,6 +15,7 @@ from qwenops.contracts.preference import write_preferences
 from qwenops.errors import RecipeError
 from qwenops.generation.engine import Engine
 from qwenops.generation.opening import open_engine
+from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.synthesize import constitution, execution, following, rejection, repurposing
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.made import Made
@@ -135,14 +136,19 @@ def run(config: SynthesizeConfig, *, instructions: Path, checkpoint: Path, docum
         for name in config.strategies:
             made[name] = run_strategy[name]()
             progress.advance(1, name)
-    _write(made, stage)
+    _write(made, config, stage)
     if config.writer == "written":
         stage.warn("programs, checks, briefs and principled answers are the project's own texts, not a model's")
 
 
-def _write(made: dict[str, Made], stage: Stage) -> None:
-    demonstrations = list({row.id: row for part in made.values() for row in part.demonstrations}.values())
-    preferences = list({row.id: row for part in made.values() for row in part.preferences}.values())
+def _write(made: dict[str, Made], config: SynthesizeConfig, stage: Stage) -> None:
+    cleaner = Cleaner(config.decontamination, stage)
+    demonstrations = cleaner.conversations(
+        {row.id: row for part in made.values() for row in part.demonstrations}.values()
+    )
+    leaked = dict(cleaner.dropped)
+    preferences = cleaner.preferences({row.id: row for part in made.values() for row in part.preferences}.values())
+    cleaner.report()
     write_conversations(stage.out, demonstrations)
     write_preferences(stage.out, preferences)
     sample = random.Random(stage.seed).sample(preferences, len(preferences))
@@ -167,7 +173,9 @@ def _write(made: dict[str, Made], stage: Stage) -> None:
     stage.metric("rows.demonstrations", len(demonstrations))
     stage.metric("rows.preferences", len(preferences))
     judged, accepted = sum(p.judged for p in made.values()), sum(p.accepted for p in made.values())
-    stage.count(read=judged, kept=accepted, dropped={"refused": judged - accepted})
+    # A demonstration is an accepted answer; a pair is made of answers that are counted by themselves.
+    kept = accepted - sum(leaked.values())
+    stage.count(read=judged, kept=kept, dropped={"refused": judged - accepted, **leaked})
     stage.records = len(demonstrations) + len(preferences)
 
 

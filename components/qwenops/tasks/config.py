@@ -1,0 +1,45 @@
+"""Configuration of the contamination rule, which documents and instructions share."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from qwenops.recipe.config import Config
+
+
+class OverlapConfig(Config):
+    """Which evaluation sets training data is cleaned of, and by which rule."""
+
+    sets: tuple[str, ...] = Field(
+        (
+            "mmlu",
+            "ceval",
+            "cmmlu",
+            "mmmlu",
+            "gsm8k",
+            "mgsm",
+            "math",
+            "humaneval",
+            "mbpp",
+            "bbh",
+            "ifeval",
+            "continuation",
+        ),
+        min_length=1,
+        description="Evaluation sets; one whose files are not there is left out with a warning, §5.2.6.",
+    )
+    folder: str = Field(
+        "", description="Folder with one sub-folder of official files per set; house choice: the one of `benchmarks`."
+    )
+    rule: Literal["subsequence", "ngram"] = Field(
+        "subsequence", description="subsequence: shared n-gram and longest common subsequence, §5.2.6; ngram: Qwen1's."
+    )
+    ngram_words: int = Field(13, ge=2, description="Words of a shared run, and least common words, §5.2.6.")
+    min_share: float = Field(
+        0.6, gt=0, le=1, description="Least share of the shorter text in the common subsequence, §5.2.6."
+    )
+    short_items: Literal["ignore", "contain"] = Field(
+        "ignore",
+        description="Questions and items shorter than the run: not found, or found verbatim; house choice: as the rule"
+        " is.",
+    )
