@@ -26,16 +26,16 @@ from kfp import local
 from qwenops.contracts.manifest import MANIFEST
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, RecipeError, StageError
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Slice, Task, find_published
 from qwenops.recipe.account import account_text
-from qwenops.recipe.codec import canonical, decode, fingerprint
+from qwenops.recipe.codec import fingerprint
 from qwenops.recipe.mesh import mesh_text
 from qwenops.recipe.placement import Placement
-from qwenops.recipe.schema import Recipe, resolve
+from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.build import build
 from qwenops_pipelines.dags.edges import Node, ancestors
 from qwenops_pipelines.meshes import check_meshes
 from qwenops_pipelines.record import Clock, artifact_folders, build_record, close_tracking, publish_record, read_events
+from qwenops_pipelines.reuse import Stock
 
 _WATCH_SECONDS = 0.5
 _OBJECT_STORE_BYTES = 300 * 2**20
@@ -96,10 +96,14 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         began = time.time()
         for stale in (*Path(context.events).glob("*.json"), *Path(context.logs).glob("*.jsonl")):
             stale.unlink()
-        todo = [node.name for node in nodes if node.name not in reusable(recipe, context, nodes)]
+        # Before anything is looked up: what a hub id stands for is asked as the stages will.
+        os.environ.update(_ENVIRONMENT)
+        stock = Stock(recipe, context, nodes)
+        todo = [node.name for node in nodes if node.name not in stock.found]
         print(
             f"{recipe.name}: {len(nodes)} stages, {len(nodes) - len(todo)} reused, {len(todo)} to run; output in {out}"
         )
+        print(*(f"  {line}\n" for line in stock.lines()), sep="", end="", flush=True)
         with _services(context, recipe, out, needed=bool(todo)) as ready, _console(ready, nodes) as watch:
             failure = _run_dag(recipe, placement, ready, out, until)
         clock = Clock(began, time.time(), watch.peak_resident_bytes)
@@ -113,19 +117,6 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         raise _explain(record, failure)
     _say_goodbye(record, out)
     return 0
-
-
-def reusable(recipe: Recipe, context: RunContext, nodes: tuple[Node, ...]) -> dict[str, Path]:
-    """Nodes whose published artifact, and whose inputs', are intact: node name to folder."""
-    slices = resolve(canonical(recipe))
-    found: dict[str, Path] = {}
-    for node in nodes:
-        if all(source in found for source in node.inputs.values()):
-            inputs = {name: found[source] for name, source in node.inputs.items()}
-            published = find_published(Task(node.stage, decode(Slice, slices[node.name]), inputs), context)
-            if published:
-                found[node.name] = published.path
-    return found
 
 
 @contextlib.contextmanager
@@ -175,7 +166,7 @@ def _context(out: Path, placement: Placement) -> RunContext:
 def _services(context: RunContext, recipe: Recipe, out: Path, *, needed: bool) -> Iterator[RunContext]:
     """Start Ray, the stage server and the MLflow parent run when something is left to compute; stop them at the end."""
     with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(prefix="qwenops-") as scratch:
-        os.environ.update({**_ENVIRONMENT, "HOME": os.environ.get("HOME", scratch)})
+        os.environ.setdefault("HOME", scratch)
         if needed:
             context = replace(context, stage_server=str(Path(scratch) / "stages.sock"))
             address = _start_ray(stack)

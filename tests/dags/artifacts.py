@@ -1,13 +1,18 @@
 """Artifacts as the stages of the smoke recipe publish them, made in no time."""
 
+import tempfile
+from pathlib import Path
+
 from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
-from qwenops.platform.stage import Slice, stage_fingerprint
+from qwenops.platform.identity import Sources
+from qwenops.platform.stage import Slice, causes_of, stage_fingerprint
 from qwenops.platform.storage import MADE
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.edges import NODES
 from qwenops_pipelines.recipes import load_recipe
 
+SOURCES = Sources(Path(tempfile.gettempdir()) / "qwenops-tests")
 BY_NAME = {node.name: node for node in NODES}
 TEXT = canonical(load_recipe("smoke", []))
 
@@ -20,7 +25,7 @@ def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", file
     node, envelope = BY_NAME[name], decode(Slice, resolve(TEXT)[name])
     sources = {key: parents[source] for key, source in node.inputs.items() if parents and source in parents}
     ids = {key: read_manifest(path).artifact_id for key, path in sources.items()}
-    key = stage_fingerprint(node.stage, envelope, ids)
+    key = stage_fingerprint(causes_of(node.stage, envelope, SOURCES), envelope, ids)
     folder = store / name / key[:16]
     while folder.exists():
         folder = folder.with_name(folder.name[:-1] + chr(ord(folder.name[-1]) + 1))

@@ -15,8 +15,9 @@ from tests.dags.conftest import qwenops
 
 from qwenops.recipe.placement import Placement
 from qwenops_pipelines.dags.edges import NODES
-from qwenops_pipelines.local import _context, reusable
+from qwenops_pipelines.local import _context
 from qwenops_pipelines.recipes import load_recipe
+from qwenops_pipelines.reuse import Stock
 
 RUN_SECONDS = 600
 REQUIRED = {
@@ -88,7 +89,7 @@ def test_deleted_output_is_made_again_with_what_depends_on_it(smoke_run, tmp_pat
     shutil.copytree(smoke_run, out, symlinks=True)
     shutil.rmtree(next((out / "stages" / "tokenizer").glob("[!.]*")))
     context = _context(out, Placement(name="t", image="python"))
-    found = set(reusable(load_recipe("smoke", []), context, NODES))
+    found = set(Stock(load_recipe("smoke", []), context, NODES).found)
     assert {"collect", "ingest", "quality", "dedup", "decontaminate", "ontology", "select", "evolve"} == found
     result = qwenops("run", "smoke", "--out", out, "--until", "tokenizer")
     assert result.returncode == 0, result.stderr
@@ -100,7 +101,7 @@ def test_deleted_output_is_made_again_with_what_depends_on_it(smoke_run, tmp_pat
 def test_other_sft_learning_rate_reuses_everything_before_sft(smoke_run):
     recipe = load_recipe("smoke", ["sft.training.learning_rate=0.00123"])
     context = _context(smoke_run, Placement(name="t", image="python"))
-    lost = {node.name for node in NODES} - set(reusable(recipe, context, NODES))
+    lost = {node.name for node in NODES} - set(Stock(recipe, context, NODES).found)
     assert {"sft", "reward", "dpo", "online", "export", "register", "report"} <= lost
     assert not lost & {"tokens", "pretrain", "extend", "upcycle", "sft_seed", "rank", "synthesize", "long_context"}
 

@@ -48,7 +48,7 @@ def test_cache_keys_are_stable_and_change_with_the_store_and_a_lost_artifact(sto
 def test_cache_key_is_no_part_of_the_fingerprint():
     envelope = decode(Slice, resolve(TEXT)["collect"])
     keyed = envelope.model_copy(update={"cache_key": "x"})
-    assert stage_fingerprint("data.collect", keyed, {}) == stage_fingerprint("data.collect", envelope, {})
+    assert stage_fingerprint({}, keyed, {}) == stage_fingerprint({}, envelope, {})
 
 
 def test_one_machine_gets_plain_slices(store, monkeypatch):

@@ -2,7 +2,7 @@
 
 Statistics are computed by the stages' own passes; Great Expectations sees a summary table and a bounded sample,
 so a gate costs tenths of a second whatever the size of the artifact. The suites are data
-(`expectations/<name>.json`): two lists, `summary` and `sample`, of expectations with a severity and a note. A failed
+(`expectations/*.json`): two lists, `summary` and `sample`, of expectations with a severity and a note. A failed
 `critical` expectation raises; `warning` and `info` are reported. Importing Great Expectations takes seconds, so only
 the `run.py` that needs a gate imports this module.
 """
@@ -57,11 +57,11 @@ class GateResult:
     failures: tuple[str, ...]
 
 
-def gate(name: str, summary: pd.DataFrame, sample: pd.DataFrame, out: Path) -> GateResult:
-    """Validate both tables against the suite `name`; write `gate/<name>.json` and `gate/<name>.html` into `out`.
+def gate(suite: str, summary: pd.DataFrame, sample: pd.DataFrame, out: Path) -> GateResult:
+    """Validate both tables against `expectations/<suite>`; write `gate/<name>.json` and `gate/<name>.html` into `out`.
 
     Args:
-        name: Suite to use: `expectations/<name>.json`.
+        suite: File name of the suite, written out by the stage, so that a changed suite concerns its stages alone.
         summary: One row per group (domain, shard, strategy), as the suite's columns say.
         sample: Rows of the artifact; only the first `SAMPLE_ROWS` are looked at, so shuffle before.
         out: The stage's output folder.
@@ -69,7 +69,7 @@ def gate(name: str, summary: pd.DataFrame, sample: pd.DataFrame, out: Path) -> G
     Raises:
         ContractError: a critical expectation failed, or could not be evaluated.
     """
-    suites = load_suite(name)
+    suites, name = load_suite(suite), Path(suite).stem
     tables = {"summary": summary, "sample": sample.head(SAMPLE_ROWS)}
     results = {table: _validate(f"{name}.{table}", suites[table], tables[table]) for table in _TABLES}
     _write(name, results, out / "gate")
@@ -81,17 +81,17 @@ def gate(name: str, summary: pd.DataFrame, sample: pd.DataFrame, out: Path) -> G
     return GateResult(name, evaluated, tuple(_sentence(table, result) for table, result in failed))
 
 
-def load_suite(name: str) -> dict[str, list[dict[str, Any]]]:
-    """Read the suite `name`: table name to its expectations.
+def load_suite(suite: str) -> dict[str, list[dict[str, Any]]]:
+    """Read the suite in the file `suite`: table name to its expectations.
 
     Raises:
         ContractError: there is no such suite.
     """
-    path = _SUITES / f"{name}.json"
+    path = _SUITES / suite
     if not path.is_file():
-        known = ", ".join(sorted(entry.stem for entry in _SUITES.glob("*.json")))
+        known = ", ".join(sorted(entry.name for entry in _SUITES.glob("*.json")))
         raise ContractError(
-            f"no expectation suite {name}", expected=f"one of {known}", found=name, action=f"add {path} beside them"
+            f"no expectation suite {suite}", expected=f"one of {known}", found=suite, action=f"add {path} beside them"
         )
     return json.loads(path.read_text(encoding="utf-8"))
 

@@ -26,7 +26,7 @@ class Manifest:
 
     Attributes:
         node: Name of the DAG node (`sft_seed`), equal to the recipe field.
-        fingerprint: SHA-256 of code, config slice and parents; equal fingerprints mean reusable work.
+        fingerprint: SHA-256 of causes, config slice and parents; equal fingerprints mean reusable work.
         artifact_id: Unique id of this production.
         parents: Input name to that input's `artifact_id`.
         files: Relative path to {"sha256": hex, "bytes": int}.
@@ -36,8 +36,10 @@ class Manifest:
         warnings: Sentences for whoever reads the report.
         seconds: Wall time of the stage's `run`.
         config: The config slice as plain data.
-        code_version: Version and source digest of the code.
+        code_version: Version of the package and digest of the causes.
         created_at: UTC, ISO 8601.
+        inputs: Input name to the address it was read from.
+        causes: What else the output follows from: file of the package, library or thing outside to digest or version.
     """
 
     node: str
@@ -54,6 +56,7 @@ class Manifest:
     code_version: str
     created_at: str
     inputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    causes: Mapping[str, str] = field(default_factory=dict[str, str])
     version: int = MANIFEST_VERSION
 
     @property

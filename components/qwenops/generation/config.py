@@ -1,10 +1,12 @@
 """Which engine generates, and how it is reached."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 
 
 class EngineConfig(Config):
@@ -43,3 +45,8 @@ class EngineConfig(Config):
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="Arithmetic of the in-process engine. house choice: exact on a CPU."
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        if self.model and self.kind != "endpoint":
+            yield Outside("model", self.model)

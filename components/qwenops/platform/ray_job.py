@@ -212,7 +212,7 @@ class RayJobLauncher:
     def _read_back(self, work: Work) -> Published:
         deadline, pause = time.monotonic() + _VISIBLE_SECONDS, 0.05
         while True:
-            published = find_published(work.task, work.context)
+            published = find_published(work.task, work.context, made_now=True)
             if published:
                 return replace(published, reused=False)
             if time.monotonic() > deadline:

@@ -5,6 +5,7 @@ that a reader treats a store that goes away as it treats a disk.
 """
 
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from qwenops.errors import PlatformError
 S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
 _BLOCK_BYTES = 1 << 20
 _DATE_FIELDS = ("LastModified", "last_modified", "updated", "mtime", "created")
+# What stores say of a file's content, the web's last: equal values mean an unchanged file.
+_VERSION_FIELDS = ("ETag", "etag", "md5Hash", "crc32c", "blob_id", "Content-MD5", "Digest", "Last-Modified")
 _LIBRARY_ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),
     ("botocore.exceptions", "ClientError"),
@@ -38,10 +41,12 @@ class RemoteFile:
     Attributes:
         name: Its path below the address; its own name where the address is a file.
         date: Day of its last change as the store says it, ISO 8601; today where the store does not.
+        version: Its size, and what the store says of its content or the time of its last change.
     """
 
     name: str
     date: str
+    version: str
     store: Any
     path: str
 
@@ -105,7 +110,7 @@ def list_files(address: str) -> list[RemoteFile]:
         raise PlatformError(f"nothing at {address}", expected="files", found="none", action="correct the address")
     base = root if len(found) > 1 or root not in found else str(PurePosixPath(root).parent)
     return [
-        RemoteFile(path.removeprefix(base).lstrip("/"), _date(facts), store, path)
+        RemoteFile(path.removeprefix(base).lstrip("/"), _date(facts), _version(facts), store, path)
         for path, facts in sorted(found.items())
     ]
 
@@ -163,3 +168,9 @@ def _date(facts: dict[str, Any]) -> str:
             case float() | int() as seconds:
                 return datetime.fromtimestamp(seconds, UTC).date().isoformat()
     return datetime.now(UTC).date().isoformat()
+
+
+def _version(facts: dict[str, Any]) -> str:
+    content = {name: str(facts[name]) for name in _VERSION_FIELDS if facts.get(name)}
+    dates = {name: str(facts[name]) for name in _DATE_FIELDS if facts.get(name)}
+    return json.dumps({"size": facts.get("size")} | (content or dates), sort_keys=True)

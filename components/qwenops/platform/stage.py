@@ -1,14 +1,14 @@
 """Run one stage: reuse finished work, account for it, publish it by rename.
 
-Both backends call `execute`. It computes the fingerprint of (code, config slice, parents), returns the
-published artifact when one with that fingerprint is intact, and otherwise imports the stage's `run`
+Both backends call `execute`. It computes the fingerprint of (causes, config slice, parents; `platform.identity` says
+what the causes are), returns the published artifact when one with that fingerprint is intact, and otherwise imports the
+stage's `run`
 (only then: a reused stage costs no torch import), calls it in a fresh folder, writes the manifest last and
 publishes the folder by one rename. A killed stage leaves its `scratch` folder, from which training resumes.
 A store may be an `s3://` address: the stage then works on local copies, and `object_store` publishes them.
 """
 
 import contextlib
-import hashlib
 import importlib
 import json
 import logging
@@ -18,22 +18,22 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import qwenops
 from qwenops.contracts.manifest import MANIFEST, Manifest, digest_files, is_intact, read_manifest, write_manifest
 from qwenops.contracts.metrics import check_metric
-from qwenops.errors import ContractError, PlatformError, QwenOpsError, RecipeError, StageError
+from qwenops.errors import ContractError, PlatformError, QwenOpsError, StageError
 from qwenops.platform import kfp_artifacts, logs, storage
 from qwenops.platform.context import RunContext
+from qwenops.platform.identity import Sources, differences, read_config, version_of
 from qwenops.platform.live import LIVE, Live
 from qwenops.platform.observe import observed
 from qwenops.platform.progress import Progress
 from qwenops.platform.secrets import redact
-from qwenops.recipe.codec import canonical, decode, fingerprint
+from qwenops.recipe.codec import decode, fingerprint
 from qwenops.recipe.config import Config
 
 CURVES = "curves.jsonl"
@@ -42,7 +42,7 @@ CURVES = "curves.jsonl"
 class Slice(Config):
     """What `resolve_recipe` hands to one node: its name, the run's seed and the stage's own config.
 
-    `cache_key` makes Kubeflow's cache see what the rest does not say (the code, the store); no fingerprint holds it.
+    `cache_key` makes Kubeflow's cache see what the rest does not say (the causes, the store); no fingerprint holds it.
     """
 
     node: str
@@ -126,11 +126,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class Task:
-    """One node to run: the stage, its slice and the folders of the artifacts it reads."""
+    """One node to run.
+
+    Attributes:
+        stage: Dotted place below `qwenops`, for example "data.dedup".
+        slice: Its slice.
+        inputs: Input name to the folder of the artifact it reads.
+        causes: What its output follows from beside these; see `identity.Sources.causes`.
+        loaded: The same of the code that this process has imported, where that may be older than the files.
+    """
 
     stage: str
     slice: Slice
     inputs: Mapping[str, Path]
+    causes: Mapping[str, str]
+    loaded: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,33 +173,52 @@ def execute(
     """
     context = RunContext.from_environment()
     places = {name: kfp_artifacts.address_of(place) for name, place in inputs.items()}
-    task = Task(stage, decode(Slice, slice_text), _localized(places, context))
+    message = {"stage": stage, "slice": slice_text, "inputs": places}
+    task = read_task(message, context)
     events = Events(Path(context.events), task.slice.node)
     events.write(status="running", started=time.time())
     published = find_published(task, context)
     if published:
         events.write(status="skipped", finished=time.time(), artifact=published.address)
     else:
-        message = {"stage": stage, "slice": slice_text, "inputs": places}
+        message["causes"] = dict(task.causes)
         # Launchers stand on this module.
         published = importlib.import_module("qwenops.platform.launchers").pick(context).launch(message, context)
     kfp_artifacts.fill(published.path, published.manifest, context, address=published.address, output=output, **shown)
     return published
 
 
-def answer(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the stage that a `message` to the stage server names; returns where it lies, or the error."""
+def answer(message: Mapping[str, Any], loaded: Sources) -> dict[str, Any]:
+    """Run the stage that a `message` to the stage server names; returns where it lies, or the error.
+
+    `loaded` is the code as it was when the server started, part of which it has imported.
+    """
     context = RunContext.from_environment()
     try:
-        published = produce(read_task(message, context), context)
+        task = read_task(message, context)
+        published = produce(replace(task, loaded=causes_of(task.stage, task.slice, loaded)), context)
     except QwenOpsError as error:
         return {"error": describe_error(error)}
     return {"path": str(published.path)}
 
 
 def read_task(message: Mapping[str, Any], context: RunContext) -> Task:
-    """The task that a message to a launcher names by `stage`, `slice` and `inputs` (folders or addresses)."""
-    return Task(message["stage"], decode(Slice, message["slice"]), _localized(message["inputs"], context))
+    """The task that a message to a launcher names by `stage`, `slice` and `inputs` (folders or addresses).
+
+    The `causes` are the message's where it has them: who launched the task looks for the artifact they lead to.
+    """
+    stage, envelope = message["stage"], decode(Slice, message["slice"])
+    causes = message.get("causes") or causes_of(stage, envelope, Sources(Path(context.cache)))
+    return Task(stage, envelope, _localized(message["inputs"], context), causes)
+
+
+def causes_of(stage: str, envelope: Slice, sources: Sources) -> dict[str, str]:
+    """What the output of a stage with this slice follows from, beside its config and inputs.
+
+    Raises:
+        RecipeError: the slice holds no config of the stage.
+    """
+    return sources.causes(stage, read_config(stage, envelope.config, envelope.node))
 
 
 def produce(task: Task, context: RunContext, **facts: Any) -> Published:
@@ -209,8 +238,14 @@ def produce(task: Task, context: RunContext, **facts: Any) -> Published:
     return published
 
 
-def find_published(task: Task, context: RunContext) -> Published | None:
-    """The published artifact of this very task, verified file by file, or None."""
+def find_published(task: Task, context: RunContext, *, made_now: bool = False) -> Published | None:
+    """The published artifact of this very task, verified file by file, or None.
+
+    Args:
+        task: The task.
+        context: Names the store.
+        made_now: Also take one during whose making something changed, which no later run takes.
+    """
     key, destination = place(task, context)
     address = storage.address(destination, context)
     if storage.is_remote(address):
@@ -218,33 +253,16 @@ def find_published(task: Task, context: RunContext) -> Published | None:
     if not (destination / MANIFEST).exists():
         return None
     manifest = read_manifest(destination)
-    if manifest.fingerprint == key and is_intact(destination, manifest):
+    known = (key, _unsure(key)) if made_now else (key,)
+    if manifest.fingerprint in known and is_intact(destination, manifest):
         return Published(destination, manifest, reused=True, address=address)
     return None
 
 
-def stage_fingerprint(stage: str, envelope: Slice, parents: Mapping[str, str]) -> str:
-    """Fingerprint of one node: code, slice and the ids of what it reads."""
-    return fingerprint(
-        {
-            "code": code_version(stage),
-            "slice": envelope.model_dump(mode="json", exclude={"cache_key"}),
-            "parents": dict(parents),
-        }
-    )
-
-
-def code_version(stage: str) -> str:
-    """Package version and a digest of the stage's own source, for example "0.1.0+3f9a1c".
-
-    The stage's folder is hashed, so that editing a stage recomputes it; shared ground is covered by the
-    package version.
-    """
-    folder = Path(qwenops.__file__).parent.joinpath(*stage.split("."))
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
-        digest.update(path.read_bytes())
-    return f"{qwenops.__version__}+{digest.hexdigest()[:12]}"
+def stage_fingerprint(causes: Mapping[str, str], envelope: Slice, parents: Mapping[str, str]) -> str:
+    """Fingerprint of one task: what its output follows from, its slice, and the ids of what it reads."""
+    plain = envelope.model_dump(mode="json", exclude={"cache_key"})
+    return fingerprint({"causes": dict(causes), "slice": plain, "parents": dict(parents)})
 
 
 def describe_error(error: BaseException) -> dict[str, str]:
@@ -276,7 +294,7 @@ class Events:
 def place(task: Task, context: RunContext) -> tuple[str, Path]:
     """The task's fingerprint and the folder its artifact is published to."""
     parents = {name: read_manifest(path).artifact_id for name, path in task.inputs.items()}
-    key = stage_fingerprint(task.stage, task.slice, parents)
+    key = stage_fingerprint(task.causes, task.slice, parents)
     return key, storage.mirror(context.store, context) / task.slice.node / key[:16]
 
 
@@ -318,7 +336,7 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
     """Run the stage in a fresh folder, write the manifest last and rename the folder to its destination."""
     node = task.slice.node
     key, destination = place(task, context)
-    run, config = _load_run(task.stage), _decode_config(task)
+    run, config = _load_run(task.stage), read_config(task.stage, task.slice.config, node)
     work = destination.with_name(f".{key[:16]}.work")
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(destination, ignore_errors=True)
@@ -330,9 +348,13 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
         run(config, **task.inputs, stage=handle)
     finally:
         events.write(run_finished=time.time())
+    now = causes_of(task.stage, task.slice, Sources(Path(context.cache)))
+    changed = differences(task.causes, now) or differences(task.loaded or task.causes, now)
+    if changed:
+        handle.warn(f"{changed[0]} while {node} was made; the next run makes it again")
     manifest = Manifest(
         node=node,
-        fingerprint=key,
+        fingerprint=_unsure(key) if changed else key,
         artifact_id=uuid.uuid4().hex,
         parents={name: read_manifest(path).artifact_id for name, path in task.inputs.items()},
         files=digest_files(work),
@@ -342,7 +364,8 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
         warnings=tuple(handle.warnings),
         seconds=time.time() - began,
         config=task.slice.config,
-        code_version=code_version(task.stage),
+        code_version=version_of(task.causes),
+        causes=task.causes,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         inputs={name: storage.address(path, context) for name, path in task.inputs.items()},
     )
@@ -398,9 +421,6 @@ def _load_run(stage: str) -> Callable[..., None]:
     return importlib.import_module(f"qwenops.{stage}.run").run
 
 
-def _decode_config(task: Task) -> Config:
-    module = importlib.import_module(f"qwenops.{task.stage}.config")
-    name = "".join(part.title() for part in task.stage.split(".")[-1].split("_")) + "Config"
-    if not hasattr(module, name):
-        raise RecipeError(f"{module.__name__} has no {name}", expected=name, action="name the config after its folder")
-    return decode(getattr(module, name), canonical(task.slice.config), where=task.slice.node)
+def _unsure(key: str) -> str:
+    """The fingerprint of an artifact during whose making something changed that `key` covers."""
+    return f"{key}?"

@@ -5,10 +5,26 @@ and never a silent default. Every field carries a description that ends with its
 of the Qwen2 report or the words "house choice:" and why (a test reads them).
 """
 
+from collections.abc import Iterator
+
 from pydantic import BaseModel, ConfigDict
+
+from qwenops.recipe.outside import Outside
 
 
 class Config(BaseModel):
     """Base of all configs: frozen, strict, unknown keys refused, finite numbers only."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    def outside(self) -> Iterator[Outside]:
+        """What this config and those in it name that lies outside the recipe; a class with such a field adds to it."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Config):
+                    yield from part.outside()
+
+    def unreached(self) -> tuple[str, ...]:
+        """Functions, as `module:name`, that the stage's `run` calls but not with this config."""
+        return ()

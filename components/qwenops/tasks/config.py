@@ -1,10 +1,12 @@
 """Configuration of the contamination rule, which documents and instructions share."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 
 
 class OverlapConfig(Config):
@@ -43,3 +45,8 @@ class OverlapConfig(Config):
         description="Questions and items shorter than the run: not found, or found verbatim; house choice: as the rule"
         " is.",
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        if self.folder:
+            yield from (Outside("files", f"{self.folder}/{name}") for name in self.sets)

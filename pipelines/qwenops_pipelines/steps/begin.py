@@ -1,8 +1,8 @@
 """The first step of a run: one slice per stage, the artifacts to start from, the run in MLflow.
 
-What Kubeflow's cache cannot know travels in each slice's `cache_key`: the stage's code, the store the artifacts lie
-in, how a step's output names its artifact, and whether an artifact of the stage was deleted from the store (a hit would
-then hand out nothing). On one machine `qwenops run` has opened the MLflow run and the stages check the store
+What Kubeflow's cache cannot know travels in each slice's `cache_key`: the causes of the stage's output, the store it
+lies in, how a step's output names its artifact, and whether an artifact of the stage was deleted from the store (a hit
+would then hand out nothing). On one machine `qwenops run` has opened the MLflow run and the stages check the store
 themselves, so only the slices are made.
 """
 
@@ -14,8 +14,9 @@ from typing import Any
 
 from qwenops.platform import storage
 from qwenops.platform.context import OPENED, RunContext
+from qwenops.platform.identity import Sources, version_of
 from qwenops.platform.kfp_artifacts import FORM
-from qwenops.platform.stage import Events, code_version
+from qwenops.platform.stage import Events, Slice, causes_of
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.edges import NODES
@@ -48,10 +49,12 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
             Events(Path(context.events), name).write(status="skipped", finished=time.time(), artifact=place)
         store = f"{storage.store_id(context.store)} {FORM}"
         earlier["cache_key"] = store
+        sources = Sources(Path(context.cache))
         for node in NODES:
             # A word that no other run has, where an artifact was published and is no longer there.
             lost = f" again in {context.run_id}" if storage.has_lost(f"{context.store}/{node.name}") else ""
-            key = f"{code_version(node.stage)} {store}{lost}"
+            causes = causes_of(node.stage, decode(Slice, slices[node.name]), sources)
+            key = f"{version_of(causes)} {store}{lost}"
             slices[node.name] = canonical(json.loads(slices[node.name]) | {"cache_key": key})
     return slices | {"earlier": canonical(earlier)}
 

@@ -16,7 +16,8 @@ from qwenops.errors import RecipeError
 from qwenops.platform import storage
 from qwenops.platform.charts import duration, number
 from qwenops.platform.context import OPENED, RunContext
-from qwenops.platform.stage import Events, Slice, stage_fingerprint
+from qwenops.platform.identity import Sources
+from qwenops.platform.stage import Events, Slice, causes_of, stage_fingerprint
 from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.pipelines import Pipeline, find_pipeline
@@ -75,13 +76,14 @@ def _clock(context: RunContext) -> Clock:
 def _note_cached(pipeline: Pipeline, slices: dict[str, str], context: RunContext) -> dict[str, Path]:
     """Write an event for each node that ran in an earlier run and not in this one; returns all artifacts' folders."""
     seen = read_events(Path(context.events))
-    folders = artifact_folders(seen, context)
+    folders, sources = artifact_folders(seen, context), Sources(Path(context.cache))
     for node in pipeline.nodes:
         known = {name: folders[source] for name, source in node.inputs.items() if source in folders}
         if node.name in seen or len(known) < len(node.inputs):
             continue
         parents = {name: read_manifest(path).artifact_id for name, path in known.items()}
-        key = stage_fingerprint(node.stage, decode(Slice, slices[node.name]), parents)
+        envelope = decode(Slice, slices[node.name])
+        key = stage_fingerprint(causes_of(node.stage, envelope, sources), envelope, parents)
         place = f"{context.store}/{node.name}/{key[:16]}"
         if storage.manifest(place):
             Events(Path(context.events), node.name).write(status="skipped", finished=time.time(), artifact=place)

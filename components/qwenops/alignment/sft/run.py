@@ -112,7 +112,7 @@ def _train(
 
 def _gate(rows: Sequence[Conversation], stage: Stage) -> None:
     tables = conversation_tables([asdict(row) for row in rows if row.is_answered])
-    for sentence in gate("conversations", *tables, stage.out).failures:
+    for sentence in gate("conversations.json", *tables, stage.out).failures:
         stage.warn(sentence)
 
 

@@ -1,10 +1,12 @@
 """Configuration of `collect`: which sources, and how much of each."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 
 Domain = Literal["web", "prose", "code", "math"]
 _SHA256 = r"^[0-9a-f]{64}$"
@@ -80,6 +82,10 @@ class PythonSource(Config):
         default=None, ge=1, description="Raw bytes taken at most; null takes all. house choice: as for archives."
     )
 
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        yield from (Outside("package", name) for name in self.packages)
+
 
 class FolderSource(Config):
     """One's own data: a folder, of this machine or at an address, of HTML, text, code, JSON, Parquet or WARC files."""
@@ -94,6 +100,10 @@ class FolderSource(Config):
     rules: tuple[PageRule, ...] = Field(
         default=(PageRule(pattern="*"),), min_length=1, description="What to take. house choice: as for archives."
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        yield Outside("files", self.path)
 
 
 class CodeSource(Config):
@@ -111,6 +121,10 @@ class CodeSource(Config):
     cap_bytes: int | None = Field(
         default=None, ge=1, description="Raw bytes taken at most; null takes all. house choice: as for archives."
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        yield Outside("code", self.path)
 
 
 class HubSource(Config):
@@ -130,6 +144,10 @@ class HubSource(Config):
         min_length=1,
         description="What to copy and take. house choice: as for archives.",
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        yield Outside("dataset", self.dataset, self.revision)
 
 
 ArchiveSource = DebianSource | PypiSource | NpmSource

@@ -151,5 +151,5 @@ def _gate(stage: Stage, record: list[dict[str, Any]]) -> None:
     columns = ["id", "source", "domain", "license", "mime", "raw"]
     sample = sample_rows(part_paths(stage.out, "pages"), SAMPLE_ROWS, stage.seed, columns).to_pandas()
     sample["raw_bytes"] = sample.pop("raw").str.len()
-    for sentence in gate("pages", summary, sample, stage.out).failures:
+    for sentence in gate("pages.json", summary, sample, stage.out).failures:
         stage.warn(sentence)

@@ -56,7 +56,7 @@ def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
     summary = remove_documents(stage, documents, removed)
     sample = sample_rows(part_paths(stage.out), SAMPLE_ROWS, stage.seed).to_pandas()
     (stage.out / "summary.md").write_text(_page(summary, score, duplicates, cut, stage), encoding="utf-8")
-    for sentence in gate("documents", summary[summary["documents"] > 0], sample, stage.out).failures:
+    for sentence in gate("documents.json", summary[summary["documents"] > 0], sample, stage.out).failures:
         stage.warn(sentence)
 
 

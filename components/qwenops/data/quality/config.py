@@ -1,11 +1,13 @@
 """Configuration of `quality`: published thresholds of the rules, and the scores of the models."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from qwenops.generation.config import EngineConfig
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 
 _ANY = ("web", "prose", "math")
 
@@ -176,6 +178,11 @@ class OffensiveConfig(Config):
     relaxed_threshold: float = Field(
         default=0.8, ge=0, le=1, description="Highest score of the relaxed set. house choice: spares the doubtful."
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        if self.labelled:
+            yield Outside("files", self.labelled)
 
 
 class RubricConfig(Config):

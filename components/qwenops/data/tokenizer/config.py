@@ -1,8 +1,11 @@
 """Settings of tokenizer training."""
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 
 
 class TokenizerConfig(Config):
@@ -30,3 +33,10 @@ class TokenizerConfig(Config):
     measured_bytes: int = Field(
         1_000_000, ge=1000, description="Held-out bytes per language to measure compression on; house choice: 1 MB."
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        if self.init_from:
+            yield Outside("model", self.init_from)
+        if self.base:
+            yield Outside("files", self.base)

@@ -45,7 +45,7 @@ def run(config: TokensConfig, *, documents: Path, tokenizer: Path, mixture: Path
     stage.count(read=read, kept=kept, dropped={"source_weight": read - kept} if kept < read else {})
     _report(stage, index)
     sample = _sample(config, TokenShards(stage.out), encoder)
-    for sentence in gate("tokens", _summary(index), sample, stage.out).failures:
+    for sentence in gate("tokens.json", _summary(index), sample, stage.out).failures:
         stage.warn(sentence)
 
 

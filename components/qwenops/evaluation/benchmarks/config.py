@@ -1,9 +1,12 @@
 """Configuration of the benchmark stage."""
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
 from qwenops.generation.config import EngineConfig
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 
 
 class BenchmarksConfig(Config):
@@ -73,3 +76,9 @@ class BenchmarksConfig(Config):
     verifiable_digits: tuple[int, int] = Field(
         default=(5, 6), description="Shortest and longest digit string; house choice: as the families are trained."
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        yield from super().outside()
+        if self.folder:
+            yield from (Outside("files", f"{self.folder}/{name}") for name in self.tasks)

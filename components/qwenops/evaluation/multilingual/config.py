@@ -1,9 +1,12 @@
 """Configuration of the multilingual stage."""
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
 from qwenops.generation.config import EngineConfig
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 
 
 class MultilingualConfig(Config):
@@ -40,3 +43,14 @@ class MultilingualConfig(Config):
         default=0, ge=0, description="Items of M-MMLU and of MGSM, even over languages; house choice: 0 takes all."
     )
     max_shots: int = Field(default=25, ge=0, description="Cap on worked examples; §5.1 gives 5 for M-MMLU, 8 for MGSM.")
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        yield from super().outside()
+        yield from (Outside("files", path) for path in (self.prompts_file, self.ratings_file) if path)
+        if self.folder:
+            yield from (Outside("files", f"{self.folder}/{name}") for name in ("mmmlu", "mgsm"))
+
+    def unreached(self) -> tuple[str, ...]:
+        """The exams, with the scorers of generated answers, which are given where there is a folder of them."""
+        return () if self.folder else ("qwenops.evaluation.multilingual.run:_examine",)

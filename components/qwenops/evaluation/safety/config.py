@@ -1,11 +1,13 @@
 """Configuration of the safety stage."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
 from qwenops.generation.config import EngineConfig
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 
 
 class SafetyConfig(Config):
@@ -45,3 +47,8 @@ class SafetyConfig(Config):
         description="JSON lines {prompt, response, label: refused|complied|neither} to measure the judge on; house "
         "choice: empty uses the 72 responses the project wrote.",
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        yield from super().outside()
+        yield from (Outside("files", path) for path in (self.prompts_file, self.labelled_file) if path)

@@ -1,5 +1,6 @@
 """Configuration of the rank stage."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -7,6 +8,7 @@ from pydantic import Field
 from qwenops.generation.config import EngineConfig
 from qwenops.generation.engine import Sampling
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 from qwenops.tasks.config import OverlapConfig
 
 
@@ -49,3 +51,9 @@ class RankConfig(Config):
         description="Evaluation sets that rows are cleaned of, §5.2.6; null: those of `decontaminate`. house choice:"
         " one rule for documents and instructions.",
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        yield from super().outside()
+        if self.annotations:
+            yield Outside("files", self.annotations)

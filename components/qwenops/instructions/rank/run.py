@@ -57,7 +57,7 @@ def run(config: RankConfig, *, instructions: Path, checkpoint: Path, stage: Stag
     write_conversations(stage.out, demonstrations)
     write_preferences(stage.out, preferences)
     if preferences:
-        for failure in gate("preferences", *preference_tables(map(asdict, preferences)), stage.out).failures:
+        for failure in gate("preferences.json", *preference_tables(map(asdict, preferences)), stage.out).failures:
             stage.warn(failure)
     stage.metric("rows.demonstrations", len(demonstrations))
     stage.metric("rows.preferences", len(preferences))

@@ -153,7 +153,7 @@ def _write(made: dict[str, Made], config: SynthesizeConfig, stage: Stage) -> Non
     write_preferences(stage.out, preferences)
     sample = random.Random(stage.seed).sample(preferences, len(preferences))
     if preferences:
-        for failure in gate("preferences", *preference_tables(map(asdict, sample)), stage.out).failures:
+        for failure in gate("preferences.json", *preference_tables(map(asdict, sample)), stage.out).failures:
             stage.warn(failure)
     summary = {
         name: {

@@ -1,10 +1,13 @@
 """Configuration of pre-training."""
 
+from collections.abc import Iterator
+
 from pydantic import Field, model_validator
 
 from qwenops.model.sizes import Size, qwen2_0_5b
 from qwenops.pretraining.phases import Phase, Practice
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 from qwenops.training.config import TrainingConfig
 
 
@@ -42,3 +45,8 @@ class PretrainConfig(Config):
         if sum(phase.steps for phase in self.phases) != self.training.steps:
             raise ValueError("training.steps must be the sum of the phases' steps")
         return self
+
+    def outside(self) -> Iterator[Outside]:
+        """See `Config.outside`."""
+        if self.init_from:
+            yield Outside("model", self.init_from)

@@ -1,0 +1,68 @@
+"""Before a run on this machine: which nodes' artifacts can stay, and in words why the others are made again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qwenops.contracts.manifest import MANIFEST, Manifest, read_manifest
+from qwenops.errors import ContractError
+from qwenops.platform.context import RunContext
+from qwenops.platform.identity import Sources, reasons
+from qwenops.platform.stage import Slice, Task, causes_of, find_published
+from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.schema import Recipe, resolve
+from qwenops_pipelines.dags.edges import Node
+
+_MOST_REASONS = 3
+
+
+class Stock:
+    """What the store of a run holds for a recipe.
+
+    Attributes:
+        found: Nodes whose published artifact, and whose inputs', are intact: node name to folder.
+        again: Nodes of which there is an earlier artifact that cannot stay: node name to why, in a few words; empty
+            where only what it reads is made again.
+    """
+
+    def __init__(self, recipe: Recipe, context: RunContext, nodes: Sequence[Node]) -> None:
+        self.found: dict[str, Path] = {}
+        self.again: dict[str, str] = {}
+        slices, sources = resolve(canonical(recipe)), Sources(Path(context.cache))
+        for node in nodes:
+            envelope = decode(Slice, slices[node.name])
+            known = {name: self.found[source] for name, source in node.inputs.items() if source in self.found}
+            task = Task(node.stage, envelope, known, causes_of(node.stage, envelope, sources))
+            whole = len(known) == len(node.inputs)
+            if whole and (published := find_published(task, context)):
+                self.found[node.name] = published.path
+            elif earlier := _manifests(Path(context.store) / node.name):
+                self.again[node.name] = _why(earlier, task, whole=whole)
+
+    def lines(self) -> list[str]:
+        """For the console: a line for each node with a reason of its own, one for those that read these."""
+        own = {node: why for node, why in self.again.items() if why}
+        rest = [node for node, why in self.again.items() if not why]
+        lines = [f"{node} again: {why}" for node, why in own.items()]
+        return lines + ([f"again, for what they read: {', '.join(rest)}"] if rest else [])
+
+
+def _why(earlier: Sequence[Manifest], task: Task, *, whole: bool) -> str:
+    """How the task differs from the earlier artifact that is nearest to it."""
+    parents = {name: read_manifest(path).artifact_id for name, path in task.inputs.items()}
+    found = [reasons(manifest, task.causes, task.slice.config, parents) for manifest in earlier]
+    nearest = min(found, key=len)
+    if not nearest and whole:
+        return "its output is damaged, or something changed while it was made"
+    more = f" and {len(nearest) - _MOST_REASONS} more" if len(nearest) > _MOST_REASONS else ""
+    return ", ".join(nearest[:_MOST_REASONS]) + more
+
+
+def _manifests(folder: Path) -> list[Manifest]:
+    """The manifests of a node's artifacts, newest first, but for those that cannot be read."""
+    found: list[Manifest] = []
+    for path in folder.glob(f"[!.]*/{MANIFEST}"):
+        try:
+            found.append(read_manifest(path.parent))
+        except ContractError:
+            continue
+    return sorted(found, key=lambda manifest: manifest.created_at, reverse=True)
