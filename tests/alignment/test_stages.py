@@ -82,7 +82,8 @@ def test_alignment_stages_run_one_after_the_other(artifacts, run_stage):
 
 
 def test_ppo_runs_as_the_online_stage(artifacts, run_stage):
-    config = RewardConfig(pretraining="skip", pairs=4, pairs_per_step=4, training=FAST, max_length_tokens=256)
+    again = FAST.model_copy(update={"recompute": "layers"})
+    config = RewardConfig(pretraining="skip", pairs=4, pairs_per_step=4, training=again, max_length_tokens=256)
     reward = run_stage(
         "reward",
         config,
@@ -94,7 +95,7 @@ def test_ppo_runs_as_the_online_stage(artifacts, run_stage):
         prompts_per_episode=4,
         samples=2,
         pairs_per_step=2,
-        training=FAST,
+        training=again,
         max_new_tokens=4,
         measure=MEASURE,
         max_length_tokens=256,

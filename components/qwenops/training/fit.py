@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from qwenops.errors import StageError
 from qwenops.model import documents
@@ -33,7 +33,7 @@ from qwenops.training.parallel import (
     sum_gradients,
 )
 from qwenops.training.precision import autocast
-from qwenops.training.recompute import recompute_layers
+from qwenops.training.recompute import decoder_layers, recompute_layers
 from qwenops.training.schedule import learning_rate
 from qwenops.training.terms import Batch, Counts, Objective
 
@@ -148,7 +148,9 @@ def fit(
         recompute_layers(model, config.recompute)
     if config.attention == "by_document":
         check_attention(config.attention, context_workers())
-        model.set_attn_implementation(documents.NAME)  # type: ignore[operator]
+        for module in model.modules():
+            if isinstance(module, PreTrainedModel):
+                module.set_attn_implementation(documents.NAME)
     if config.compile == "layers":
         compile_layers(model)
     checkpoints = Checkpoints(state_dir, config.keep_checkpoints, hooks.on_event) if state_dir else None
@@ -215,13 +217,13 @@ def _run(
     )
 
 
-def compile_layers(model: Any) -> None:
-    """Compile every decoder layer of a `*ForCausalLM` in place.
+def compile_layers(model: nn.Module) -> None:
+    """Compile every decoder layer in `model` in place.
 
     The layers share one graph, and a second one with symbolic sizes serves every other shape, so that phases of
     several lengths do not compile without end.
     """
-    for layer in model.model.layers:
+    for layer in decoder_layers(model):
         layer.compile()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 _KEPT = {
     torch.ops.aten.mm.default,
@@ -24,12 +25,17 @@ _KEPT = {
 }
 
 
-def recompute_layers(model: Any, policy: str) -> None:
-    """Make every decoder layer of a `*ForCausalLM` follow `policy`, in place; "none" undoes it.
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers of every transformers model in `model`: a policy, a reward model, both models of PPO."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def recompute_layers(model: nn.Module, policy: str) -> None:
+    """Make every decoder layer in `model` follow `policy`, in place; "none" undoes it.
 
     The class of a layer stays, so the names of its weights do as well.
     """
-    for layer in model.model.layers:
+    for layer in decoder_layers(model):
         layer.__dict__.pop("forward", None)
         if policy != "none":
             layer.forward = partial(_again, layer, type(layer).forward, policy)

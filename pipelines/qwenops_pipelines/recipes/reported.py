@@ -10,7 +10,7 @@ A run reads its text from `collect.sources` and the official benchmarks from `be
 `decontaminate.folder`; set them with `--set`. The default `rank.judge` is people, as in the report.
 """
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from qwenops.alignment.dpo.config import DpoConfig
 from qwenops.alignment.online.config import OnlineConfig
@@ -65,6 +65,7 @@ def reported(
     size: Size,
     *,
     tokens: int,
+    text: Literal["strict", "relaxed"] = "strict",
     learning_rate: float = 3e-4,
     experts: Experts | None = None,
     upcycle_tokens: int = _SHORT_CONVERSION,
@@ -75,6 +76,7 @@ def reported(
         name: Name of the recipe.
         size: Dense dimensions (section 2.2.3).
         tokens: Pre-training tokens, both phases together (section 3.1).
+        text: Set of `quality` to train on (section 3.1): strict (7 trillion tokens), relaxed (12) for 0.5B alone.
         learning_rate: Peak rate; not published.
         experts: Layout of the upcycled mixture; by default 57B-A14B's, scaled with the width of the dense layer.
         upcycle_tokens: Tokens the mixture is trained on (section 3.1: 4.5 trillion for 57B-A14B).
@@ -88,7 +90,7 @@ def reported(
         seed=1,
         collect=CollectConfig(),
         ingest=IngestConfig(),
-        quality=QualityConfig(),
+        quality=QualityConfig(keep=text),
         dedup=DedupConfig(),
         decontaminate=DecontaminateConfig(),
         tokenizer=TokenizerConfig(),
