@@ -1,4 +1,4 @@
-"""Settings of a loop reach models that hold a language model, or two: the reward model, PPO's policy and value model."""
+"""Settings of a loop reach models that hold a language model, or two: the reward model and both models of PPO."""
 
 import pytest
 import torch

@@ -33,7 +33,7 @@ class Pair:
     Attributes:
         chosen: Prompt and better response.
         rejected: Prompt and worse response.
-        reference: Log-probabilities of both under the reference policy, where a loss needs them.
+        reference: Log-probabilities of both under the reference policy, where they came with the pair.
     """
 
     chosen: Example

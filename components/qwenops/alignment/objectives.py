@@ -1,14 +1,16 @@
 """Training objectives of alignment: DPO with an optional likelihood term, the reward pair loss, the reference pass."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from qwenops.alignment.examples import Pair, split_sides
+from qwenops.alignment.examples import split_sides
 from qwenops.training.batching import Example, pad_batch
+from qwenops.training.fit import Batches
 from qwenops.training.loss import dpo_loss, hidden_states, output_weight, reward_pair_loss, token_log_probs
+from qwenops.training.precision import Precision, autocast
 from qwenops.training.terms import IGNORED, Batch, Counts, Figures, Objective
 
 _ROWS = 128
@@ -84,8 +86,15 @@ def response_log_probs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def log_probs_of(model: nn.Module, examples: Sequence[Example], pad_id: int) -> list[Tensor]:
-    """Log-probability of every target token of each example: float [targets] on the CPU, in the order given."""
+def log_probs_of(model: nn.Module, examples: Sequence[Example], pad_id: int, precision: Precision) -> list[Tensor]:
+    """Log-probability of every target token of each example: float [targets] on the CPU, in the order given.
+
+    Args:
+        model: Set to eval mode.
+        examples: At least one token each.
+        pad_id: Fills the rows.
+        precision: Of the training that compares with these figures: in another one the same weights differ.
+    """
     model.eval()
     device = next(model.parameters()).device
     order = sorted(range(len(examples)), key=lambda index: len(examples[index].tokens))
@@ -94,18 +103,39 @@ def log_probs_of(model: nn.Module, examples: Sequence[Example], pad_id: int) -> 
         chosen = order[start : start + _ROWS]
         batch = pad_batch([examples[index] for index in chosen], pad_id)
         labels = batch["labels"].to(device)
-        hidden = hidden_states(model, batch["input_ids"].to(device), batch["attention_mask"].to(device))
-        values = token_log_probs(hidden, output_weight(model), labels).cpu()
+        with autocast(model, precision):
+            hidden = hidden_states(model, batch["input_ids"].to(device), batch["attention_mask"].to(device))
+            values = token_log_probs(hidden, output_weight(model), labels).cpu()
         for index, row, mask in zip(chosen, values, batch["labels"] != IGNORED, strict=True):
             found[index] = row[mask]
     return [found[index] for index in range(len(examples))]
 
 
-def with_reference(model: nn.Module, pairs: Sequence[Pair], pad_id: int) -> list[Pair]:
-    """Return `pairs` with their log-probabilities under `model`, so that training needs no second model."""
-    chosen = log_probs_of(model, [pair.chosen for pair in pairs], pad_id)
-    rejected = log_probs_of(model, [pair.rejected for pair in pairs], pad_id)
-    return [
-        replace(pair, reference=(float(good.sum()), float(bad.sum())))
-        for pair, good, bad in zip(pairs, chosen, rejected, strict=True)
-    ]
+@torch.inference_mode()
+def with_reference(model: nn.Module, batches: Batches, steps: int, precision: Precision) -> Batches:
+    """`batches` of pairs, their rows' log-probabilities under `model` as it is now beside them.
+
+    They are taken in the very passes that training makes, so that a policy of the same weights has a margin of exactly
+    0: in bf16 a row's figure depends on the rows it shares a pass with. Training then needs no second model.
+
+    Args:
+        model: The reference; set to eval mode.
+        batches: As for `fit`; of several workers each reads its own.
+        steps: Steps of the training.
+        precision: Of the training.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+
+    def log_probs(batch: Batch) -> Tensor:
+        inputs = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
+        with autocast(model, precision):
+            return response_log_probs(model, inputs)[0].cpu()
+
+    found = [[log_probs(batch) for batch in micro] for micro in islice(batches(0), steps)]
+
+    def from_step(start: int) -> Iterator[list[Batch]]:
+        for values, micro in zip(found[start:], batches(start), strict=False):
+            yield [batch | {"reference": rows} for batch, rows in zip(micro, values, strict=True)]
+
+    return from_step

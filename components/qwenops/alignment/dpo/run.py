@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from qwenops.alignment.dpo.config import DpoConfig
 from qwenops.alignment.examples import Pair, encode_pairs, pad_id_of, pair_stream
@@ -20,9 +20,8 @@ from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitResult
+from qwenops.training.fit import Batches, FitResult
 from qwenops.training.parallel import place
-from qwenops.training.terms import Objective
 
 
 def run(
@@ -69,9 +68,10 @@ def learn_preferences(
 
     model = load_model(checkpoint).to(place().kind)
     before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
-    pairs = with_reference(model, pairs, pad_id_of(tokenizer))
     objective = dpo_objective(config.beta, config.nll_weight)
-    result = _train(stage, "dpo", model, objective, pairs, tokenizer, loop, config)
+    batches = _batches(pairs, tokenizer, loop, config, stage.seed)
+    referenced = with_reference(model, batches, loop.steps, loop.precision)
+    result = train(stage, "dpo", model, objective, referenced, loop)
     after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     facts = read_facts(checkpoint)
     save_checkpoint(
@@ -85,7 +85,7 @@ def learn_preferences(
     )
     control = None
     if config.control == "chosen_only":
-        control = _control(stage, checkpoint, pairs, tokenizer, loop, config, questions)
+        control = _control(stage, checkpoint, batches, tokenizer, loop, config, questions)
     _report(stage, result, kept, before, after, control)
 
 
@@ -101,32 +101,17 @@ def _loop(config: DpoConfig, num_pairs: int) -> TrainingConfig:
     return config.training.model_copy(update={"steps": steps})
 
 
-def _train(
-    stage: Stage,
-    name: str,
-    model: PreTrainedModel,
-    objective: Objective,
-    pairs: Sequence[Pair],
-    tokenizer: PreTrainedTokenizerBase,
-    loop: TrainingConfig,
-    config: DpoConfig,
-) -> FitResult:
-    return train(
-        stage,
-        name,
-        model,
-        objective,
-        lambda start: pair_stream(
-            pairs, config.pairs_per_step, pad_id_of(tokenizer), loop.pair_tokens, stage.seed, start
-        ),
-        loop,
-    )
+def _batches(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, loop: TrainingConfig, config: DpoConfig, seed: int
+) -> Batches:
+    pad_id = pad_id_of(tokenizer)
+    return lambda start: pair_stream(pairs, config.pairs_per_step, pad_id, loop.pair_tokens, seed, start)
 
 
 def _control(
     stage: Stage,
     checkpoint: Path,
-    pairs: Sequence[Pair],
+    batches: Batches,
     tokenizer: PreTrainedTokenizerBase,
     loop: TrainingConfig,
     config: DpoConfig,
@@ -134,7 +119,7 @@ def _control(
 ) -> PassRate:
     """The same start, steps, order and optimiser, learning the chosen responses alone."""
     model = load_model(checkpoint).to(place().kind)
-    _train(stage, "control", model, chosen_objective, pairs, tokenizer, loop, config)
+    train(stage, "control", model, chosen_objective, batches, loop)
     return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
 
 

@@ -36,7 +36,7 @@ class GuardConfig(Config):
     """What counts as reward hacking; any of it restores the best policy so far."""
 
     max_kl: float = Field(
-        0.2, gt=0, description="Largest divergence from the reference in nats per token; house choice: see the README."
+        0.2, gt=0, description="Largest divergence from the start in nats per token; house choice: see the README."
     )
     max_pass_rate_drop: float = Field(
         0.05, ge=0, description="Largest fall of the verified pass rate below the best; house choice: two errors."

@@ -20,7 +20,7 @@ class Facts:
     Attributes:
         episode: Episode at whose start they were taken.
         reward: Mean reward of its rollouts.
-        kl: Divergence from the reference, nats per token.
+        kl: Divergence from the policy that the stage began with, nats per token.
         pass_rate: Verified share on the guard's questions.
         characters: Mean length of its rollouts.
     """

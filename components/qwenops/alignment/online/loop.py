@@ -11,10 +11,19 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from qwenops.alignment.examples import pad_id_of
 from qwenops.alignment.online.config import OnlineConfig
 from qwenops.alignment.online.guard import Facts, Guard
 from qwenops.alignment.online.learner import Learner
-from qwenops.alignment.online.rollouts import Rollout, Sampler, divergence, mean_characters, mean_reward
+from qwenops.alignment.online.rollouts import (
+    Rollout,
+    Sampler,
+    divergence,
+    mean_characters,
+    mean_reward,
+    measured_from,
+    num_tied,
+)
 from qwenops.contracts.conversation import Conversation
 
 _SAMPLES_KEPT = 4
@@ -28,6 +37,7 @@ class Outcome:
         history: Figures of every judged policy, in order.
         learned: Figures of every learning episode.
         verdicts: Episode to why its policy was refused.
+        idle: Episode to why nothing was learnt from it.
         samples: A few rollouts of each episode, as plain data, with the version of the weights.
         best: Figures of the policy that was kept.
         tokens: Tokens trained.
@@ -36,6 +46,7 @@ class Outcome:
     history: list[Facts] = field(default_factory=list[Facts])
     learned: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     verdicts: dict[int, str] = field(default_factory=dict[int, str])
+    idle: dict[int, str] = field(default_factory=dict[int, str])
     samples: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     best: Facts | None = None
     tokens: int = 0
@@ -70,25 +81,25 @@ class Loop:
         """Improve `learner.policy` in place; it ends as the best policy the guard accepted.
 
         Args:
-            learner: Holds the policy at its start, which is the reference too.
+            learner: Holds the policy at its start, which the guard measures from and which is the first reference.
             state_file: Saved after every episode and resumed from when it exists; None saves nothing.
         """
-        reference = copy.deepcopy(learner.policy).eval().requires_grad_(requires_grad=False)
+        start = copy.deepcopy(learner.policy).eval().requires_grad_(requires_grad=False)
+        # The guard measures from the start, wherever the reference of the loss goes.
+        reference = copy.deepcopy(start) if self.config.reference == "refreshed" else start
         guard, outcome, began = Guard(self.config.guard), Outcome(), 0
         if state_file and state_file.exists():
             guard, outcome, began = _resume(state_file, learner, self.config, reference)
         for episode in range(began, self.config.episodes + 1):
             rollouts = self._sample(learner.policy, reference, episode)
-            reason = self._judge(guard, learner, rollouts, episode, outcome)
+            reason = self._judge(guard, learner, rollouts, episode, outcome, start)
             if reason:
                 outcome.verdicts[episode] = reason
                 learner.rate_scale *= self.config.guard.rate_factor
                 if guard.rollbacks >= self.config.guard.max_rollbacks:
                     break
             elif episode < self.config.episodes:
-                figures = learner.learn(rollouts, self.seed + episode)
-                outcome.learned.append({"episode": float(episode)} | figures)
-                outcome.tokens += int(figures["tokens"])
+                self._learn(learner, rollouts, episode, outcome)
                 if self.config.reference == "refreshed":
                     reference.load_state_dict(learner.policy.state_dict())
             if state_file:
@@ -100,15 +111,37 @@ class Loop:
     def _sample(self, policy: PreTrainedModel, reference: PreTrainedModel, episode: int) -> list[Rollout]:
         count = min(self.config.prompts_per_episode, len(self.prompts))
         chosen = np.random.default_rng((self.seed, episode)).choice(len(self.prompts), count, replace=False)
-        return self.sampler.sample(policy, reference, [self.prompts[index] for index in chosen], episode)
+        rows = [self.prompts[index] for index in chosen]
+        return self.sampler.sample(policy, reference, rows, episode, self.config.training.precision)
+
+    def _learn(self, learner: Learner, rollouts: Sequence[Rollout], episode: int, outcome: Outcome) -> None:
+        """Learn from the rollouts, unless their rewards are all the same and so say nothing."""
+        tied = num_tied(rollouts, self.config.samples)
+        rewards = {item.reward for item in rollouts}
+        figures = learner.learn(rollouts, self.seed + episode) if len(rewards) > 1 else {"tokens": 0.0}
+        outcome.learned.append({"episode": float(episode), "tied": float(tied)} | figures)
+        outcome.tokens += int(figures["tokens"])
+        if not figures["tokens"]:
+            prompts = len(rollouts) // self.config.samples
+            outcome.idle[episode] = f"the responses to {tied} of {prompts} prompts have one reward"
 
     def _judge(
-        self, guard: Guard, learner: Learner, rollouts: Sequence[Rollout], episode: int, outcome: Outcome
+        self,
+        guard: Guard,
+        learner: Learner,
+        rollouts: Sequence[Rollout],
+        episode: int,
+        outcome: Outcome,
+        start: PreTrainedModel,
     ) -> str:
+        measured = rollouts
+        if self.config.reference == "refreshed":
+            pad_id = pad_id_of(self.sampler.tokenizer)
+            measured = measured_from(start, rollouts, pad_id, self.config.training.precision)
         facts = Facts(
             episode=episode,
             reward=mean_reward(rollouts),
-            kl=divergence(rollouts),
+            kl=divergence(measured),
             pass_rate=self.measure(learner.policy),
             characters=mean_characters(rollouts),
         )
@@ -160,6 +193,7 @@ def _resume(
         history=[Facts(**facts) for facts in plain["history"]],
         learned=plain["learned"],
         verdicts={int(episode): reason for episode, reason in plain["verdicts"].items()},
+        idle={int(episode): reason for episode, reason in plain["idle"].items()},
         samples=plain["samples"],
         tokens=plain["tokens"],
     )

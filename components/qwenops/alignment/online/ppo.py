@@ -29,6 +29,7 @@ from qwenops.training.loss import (
     ppo_value_loss,
     token_log_probs,
 )
+from qwenops.training.precision import autocast
 from qwenops.training.terms import IGNORED, Batch, Counts, Figures, Objective, count_targets
 
 _NEVER = 1e30
@@ -153,7 +154,9 @@ class PpoLearner:
             for parts in ([item.log_probs for item in rollouts], [item.reference for item in rollouts])
         )
         device = next(self._models.parameters()).device
-        values = self._models.values({k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}).cpu() * mask
+        with autocast(self._models, self._config.training.precision):
+            values = self._models.values({k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)})
+        values = values.cpu() * mask
         per_token = token_rewards(rewards, old, reference, mask.float(), self._ppo.kl_coefficient)
         advantages, returns = generalized_advantages(
             per_token, values, mask, discount=self._ppo.discount, trace=self._ppo.trace

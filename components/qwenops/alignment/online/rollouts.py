@@ -1,7 +1,8 @@
 """Rollouts: responses sampled with the current weights, rewarded, with their log-probabilities."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,10 +12,12 @@ from qwenops.alignment.examples import Pair, encode_response, pad_id_of
 from qwenops.alignment.objectives import log_probs_of
 from qwenops.alignment.online.rewards import RewardSource
 from qwenops.contracts.conversation import Conversation
+from qwenops.errors import StageError
 from qwenops.generation.chat import render
 from qwenops.generation.engine import Sampling
 from qwenops.generation.in_process import InProcessEngine
 from qwenops.training.batching import Example
+from qwenops.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,50 @@ class Sampler:
     batch_tokens: int
 
     def sample(
-        self, policy: PreTrainedModel, reference: PreTrainedModel, rows: Sequence[Conversation], version: int
+        self,
+        policy: PreTrainedModel,
+        reference: PreTrainedModel,
+        rows: Sequence[Conversation],
+        version: int,
+        precision: Precision,
     ) -> list[Rollout]:
-        """Draw `sampling.n` responses to each row's prompt; rollouts of one prompt stand together."""
+        """Draw `sampling.n` responses to each row's prompt; rollouts of one prompt stand together.
+
+        Args:
+            policy: Draws.
+            reference: What the loss compares with.
+            rows: Prompts.
+            version: Number of updates that the policy has seen.
+            precision: Of the training that follows, see `log_probs_of`.
+
+        Raises:
+            StageError: a reward is not a finite number.
+        """
         engine = InProcessEngine(policy, self.tokenizer, batch_tokens=self.batch_tokens)
         sampling = self.sampling.model_copy(update={"seed": self.sampling.seed + version})
         texts = engine.generate([render(row.prompt) for row in rows], sampling)
         repeated = [row for row in rows for _ in range(sampling.n)]
         flat = [text for group in texts for text in group]
         rewards = self.reward.rate(repeated, flat)
+        _refuse_broken(rewards, flat)
         examples = [encode_response(self.tokenizer, row.prompt, text) for row, text in zip(repeated, flat, strict=True)]
         pad_id = pad_id_of(self.tokenizer)
-        own, fixed = (log_probs_of(model, examples, pad_id) for model in (policy, reference))
+        own, fixed = (log_probs_of(model, examples, pad_id, precision) for model in (policy, reference))
         return [Rollout(*fields, version) for fields in zip(repeated, flat, rewards, examples, own, fixed, strict=True)]
+
+
+def measured_from(
+    start: PreTrainedModel, rollouts: Sequence[Rollout], pad_id: int, precision: Precision
+) -> list[Rollout]:
+    """The rollouts with `start` for their reference."""
+    found = log_probs_of(start, [item.example for item in rollouts], pad_id, precision)
+    return [replace(item, reference=values) for item, values in zip(rollouts, found, strict=True)]
+
+
+def num_tied(rollouts: Sequence[Rollout], samples: int) -> int:
+    """Prompts whose `samples` responses all have the same reward, so that none is better than another."""
+    groups = (rollouts[start : start + samples] for start in range(0, len(rollouts), samples))
+    return sum(len({item.reward for item in group}) == 1 for group in groups)
 
 
 def best_and_worst(rollouts: Sequence[Rollout], samples: int, min_margin: float) -> list[tuple[Rollout, Rollout]]:
@@ -97,6 +131,17 @@ def divergence(rollouts: Sequence[Rollout]) -> float:
         return 0.0
     ratio = torch.cat([item.reference for item in rollouts]) - torch.cat([item.log_probs for item in rollouts])
     return float((ratio.exp() - 1 - ratio).mean())
+
+
+def _refuse_broken(rewards: Sequence[float], responses: Sequence[str]) -> None:
+    broken = [place for place, reward in enumerate(rewards) if not math.isfinite(reward)]
+    if broken:
+        raise StageError(
+            f"{len(broken)} of {len(rewards)} rewards are no finite numbers",
+            expected="a finite reward of every response",
+            found=f"{rewards[broken[0]]} of {responses[broken[0]]!r:.80}",
+            action="look at the reward stage's loss and pair accuracy, and train it again with a lower learning rate",
+        )
 
 
 def mean_reward(rollouts: Sequence[Rollout]) -> float:

@@ -153,6 +153,8 @@ def _improve(stage: Stage, loop: Loop, learner: Learner, name: str) -> Outcome:
         outcome = watched.run(learner, stage.scratch / f"{name}.pt")
     for episode, reason in outcome.verdicts.items():
         stage.warn(f"{name} episode {episode} was rolled back: {reason}")
+    for episode, reason in outcome.idle.items():
+        stage.warn(f"{name} episode {episode} taught nothing: {reason}")
     with (stage.out / f"rollouts.{name}.jsonl").open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in outcome.samples)
     return outcome
