@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Rerun a recipe on Kubeflow from CI: compile, upload a version named by commit, run or update the schedule, wait.
-# Reads: KF_PIPELINES_ENDPOINT, KFP_TOKEN or KFP_TOKEN_FILE, and
-#   RECIPE (tiny)  PLACEMENT (h200_node)  PIPELINE (full)  NAMESPACE  SERVICE_ACCOUNT  EXPERIMENT (qwenops)  START_FROM
+# Needs the extra `pipelines` and nothing else of this project. Reads: KF_PIPELINES_ENDPOINT, KFP_TOKEN or
+# KFP_TOKEN_FILE, and
+#   RECIPE (tiny)  PLACEMENT (h200_node)  PIPELINE (full)  NAMESPACE  EXPERIMENT (qwenops)  START_FROM
+#   SERVICE_ACCOUNT  of the steps, which make RayJobs (qwenops-pipeline, as the chart names it; empty: Kubeflow's own)
 #   OVERRIDES   one path.to.field=value a line
 #   CRON        six fields: updates the recurring run instead of starting one
 #   SUMMARY     file that receives a Markdown summary
@@ -23,7 +25,8 @@ qwenops compile "$recipe" --pipeline "$pipeline" --placement "${PLACEMENT:-h200_
 common=("$yaml" --experiment "${EXPERIMENT:-qwenops}" --commit "${COMMIT:-$(git rev-parse --short=12 HEAD)}" "${changes[@]}")
 [[ $pipeline != full && $pipeline != evaluation ]] || common+=(--fail-on-gate)
 [[ -z ${NAMESPACE:-} ]] || common+=(--namespace "$NAMESPACE")
-[[ -z ${SERVICE_ACCOUNT:-} ]] || common+=(--service-account "$SERVICE_ACCOUNT")
+account=${SERVICE_ACCOUNT-qwenops-pipeline}
+[[ -z $account ]] || common+=(--service-account "$account")
 [[ -z ${START_FROM:-} ]] || common+=(--start-from "$START_FROM")
 if [[ -n ${CRON:-} ]]; then
   qwenops schedule "${common[@]}" --cron "$CRON"

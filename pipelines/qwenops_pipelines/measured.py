@@ -72,12 +72,6 @@ def device_of(placement: Placement) -> Device:
     return this_cpu()
 
 
-def workers_of(placement: Placement) -> int:
-    """Ray Train workers of a training stage at `placement`, at least the one that is the stage itself."""
-    cluster = placement.cluster("pretraining")
-    return max(cluster.num_workers if cluster else placement.num_workers, 1)
-
-
 @cache
 def this_cpu() -> Device:
     """This machine's processors at the rate they have now, whatever else they do; takes about a second."""

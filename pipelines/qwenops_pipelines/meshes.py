@@ -9,10 +9,15 @@ from qwenops.recipe.mesh import Divisible, ParallelConfig, check_division
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops.training.config import check_attention
-from qwenops_pipelines.measured import workers_of
 from qwenops_pipelines.workloads import workloads
 
 _AREA = "pretraining"
+
+
+def workers_of(placement: Placement) -> int:
+    """Ray Train workers of a training stage at `placement`, at least the one that is the stage itself."""
+    cluster = placement.cluster(_AREA)
+    return max(cluster.num_workers if cluster else placement.num_workers, 1)
 
 
 def mesh_of(placement: Placement) -> ParallelConfig:

@@ -13,8 +13,8 @@ from qwenops.recipe.mesh import ParallelConfig
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops.training.footprint import Footprint, footprint
-from qwenops_pipelines.measured import PROCESS_BYTES, Device, device_of, workers_of
-from qwenops_pipelines.meshes import check_meshes, mesh_of
+from qwenops_pipelines.measured import PROCESS_BYTES, Device, device_of
+from qwenops_pipelines.meshes import check_meshes, mesh_of, workers_of
 from qwenops_pipelines.workloads import Workload, workloads
 
 _DAY, _HOUR = 86_400, 3600

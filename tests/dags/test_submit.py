@@ -9,6 +9,7 @@ import sys
 import pytest
 from tests.architecture.places import ROOT
 from tests.dags.kubeflow_server import kubeflow
+from tests.dags.only_extra import only_extra
 
 from qwenops_pipelines import submit
 from qwenops_pipelines.cli import main
@@ -223,11 +224,13 @@ def test_file_that_is_no_pipeline_and_field_that_is_not_in_the_form_are_refused(
 
 @pytest.mark.timeout(300)
 def test_rerun_script_compiles_runs_and_summarises(backend, tmp_path):
+    """As CI has it: the extra `pipelines` alone, and nothing set that has a default."""
     backend.outcomes = [("SUCCEEDED", {"register": "SUCCEEDED"})]
     summary = tmp_path / "summary.md"
     environment = {
         **os.environ,
         "PATH": f"{shim(tmp_path)}:{os.environ['PATH']}",
+        "PYTHONPATH": str(only_extra("pipelines", tmp_path / "only")),
         "KF_PIPELINES_ENDPOINT": backend.address,
         "RECIPE": "smoke",
         "PIPELINE": "evaluation",
@@ -239,12 +242,27 @@ def test_rerun_script_compiles_runs_and_summarises(backend, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = backend.runs.values()
     assert run["runtime_config"]["parameters"]["failed_gate"] == "fail"
+    assert run["service_account"] == "qwenops-pipeline"
     assert "| register | succeeded |" in summary.read_text()
     done = subprocess.run(
         [ROOT / "infra/ci/rerun.sh"], env=environment | {"CRON": CRON}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(backend.recurring) == len(backend.runs) == 1
+    assert [found["service_account"] for found in backend.recurring.values()] == ["qwenops-pipeline"]
+    assert len(backend.runs) == 1
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("modules", "there"),
+    [("numpy", False), ("ray", False), ("kfp.dsl, kfp.kubernetes, yaml, pydantic, kubernetes", True)],
+)
+def test_environment_of_one_extra_lacks_what_another_brings(tmp_path, modules, there):
+    """The yardstick of the test above: in such an environment a stage's own libraries are really missing."""
+    environment = {**os.environ, "PYTHONPATH": str(only_extra("pipelines", tmp_path / "only"))}
+    command = [sys.executable, "-c", f"import {modules}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == there, done.stderr
 
 
 def test_rerun_script_ends_well_where_there_is_no_cluster(tmp_path):
