@@ -169,8 +169,8 @@ def _services(context: RunContext, recipe: Recipe, out: Path, *, needed: bool) -
         os.environ.setdefault("HOME", scratch)
         if needed:
             context = replace(context, stage_server=str(Path(scratch) / "stages.sock"))
-            address = _start_ray(stack)
             parent = _open_tracking(context, recipe, out)
+            address = _start_ray(stack)
             context = replace(context, ray_address=address, parent_run_id=parent)
             os.environ.update(context.to_environment())
             _start_stage_server(context, stack)
@@ -193,7 +193,7 @@ def _start_ray(stack: contextlib.ExitStack) -> str:
 
 
 def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
-    return importlib.import_module("qwenops.platform.tracking").open_run(
+    parent = importlib.import_module("qwenops.platform.tracking").open_run(
         tracking_uri=context.tracking_uri,
         artifact_root=str(out.resolve() / "mlartifacts"),
         run_name=context.run_name,
@@ -201,6 +201,9 @@ def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
         fingerprint=fingerprint(recipe),
         params=recipe.model_dump(mode="json"),
     )
+    # A registry that refuses models is found now and not after the training.
+    importlib.import_module("qwenops.platform.registry").check(context.tracking_uri, parent)
+    return parent
 
 
 def _start_stage_server(context: RunContext, stack: contextlib.ExitStack) -> None:

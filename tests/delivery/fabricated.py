@@ -9,6 +9,8 @@ from typing import Any
 
 from tests.delivery.artifacts import publish
 
+from qwenops_pipelines.dags.edges import NODES
+
 INPUTS: dict[str, dict[str, str]] = {
     "collect": {},
     "ingest": {"pages": "collect"},
@@ -72,6 +74,7 @@ SECONDS = {
 LANGUAGES = {"en": 5.2, "zh": 1.6, "de": 1.1, "es": 1.0, "fr": 0.9, "ru": 0.8, "ja": 0.6, "ar": 0.4, "code": 3.1}
 MODES = {"plain": 0.9, "temperature": 0.55, "yarn": 0.35, "dca_raw": 0.5, "dca": 0.12}
 CATEGORIES = ("illegal", "fraud", "pornography", "privacy")
+HARMFUL = {f"{c}.{x}": 0.04 * i for i, c in enumerate(CATEGORIES) for x in ("en", "zh", "all")} | {"all.all": 0.06}
 
 
 def fabricate(store: Path) -> dict[str, Path]:
@@ -90,6 +93,12 @@ def fabricate(store: Path) -> dict[str, Path]:
         }
         publish(folder, node, _metrics(node), **facts)
     return paths
+
+
+def figures() -> dict[str, float]:
+    """What the gate reads of the fabricated run, which is a healthy one: `<node>.<metric>` to value."""
+    nodes = next(node.inputs for node in NODES if node.name == "register").values()
+    return {f"{node}.{name}": value for node in nodes for name, value in _metrics(node).items()}
 
 
 def record_of(paths: Mapping[str, Path]) -> dict[str, Any]:
@@ -197,6 +206,7 @@ def _metrics(node: str) -> dict[str, float]:
             "reward.final": 1.92,
             "adamw.reward.final": 2.4,
             "kl.final": 0.041,
+            "kept_start": 0.0,
             "rollbacks": 1,
         },
         "benchmarks": {
@@ -204,12 +214,21 @@ def _metrics(node: str) -> dict[str, float]:
             "verifiable.exact_match.base": 0.0,
             "verifiable.macro": 0.78,
             "verifiable.items": 400,
+            "verifiable.low": 0.758,
+            "verifiable.chance": 0.0,
             "cloze.accuracy": 0.31,
             "cloze.accuracy.base": 0.29,
             "cloze.accuracy.moe": 0.3,
-            "ifeval.strict": 0.12,
+            "cloze.low": 0.27,
+            "cloze.chance": 0.25,
+            "ifeval.strict_prompt": 0.12,
+            "ifeval.low": 0.09,
+            "ifeval.chance": 0.0,
             "cloze.bits_per_byte": 1.4,
-            "gsm8k.exact_match": 0.0,
+            "gsm8k.exact_match": 0.04,
+            "gsm8k.low": 0.03,
+            "gsm8k.chance": 0.0,
+            "tasks.missing": 0,
         },
         "long_context": {
             **{f"niah.{m}.{k}x.accuracy": _found(m, k, 0.5) for m in MODES for k in (1, 2, 4, 8)},
@@ -217,19 +236,29 @@ def _metrics(node: str) -> dict[str, float]:
             **{f"loss.{m}.{k}x": 3.67 + 0.02 * k * MODES[m] for m in MODES for k in (1, 2, 4, 8)},
         },
         "safety": {
-            **{f"harmful_rate.{c}.{x}": 0.04 * i for i, c in enumerate(CATEGORIES) for x in ("en", "zh")},
-            **{f"before.harmful_rate.{c}.{x}": 0.3 for c in CATEGORIES for x in ("en", "zh")},
+            **{f"harmful_rate.{cell}": rate for cell, rate in HARMFUL.items()},
+            **{f"harmful_rate_upper.{cell}": rate + 0.2 for cell, rate in HARMFUL.items()},
+            **{f"before.harmful_rate.{cell}": 0.3 for cell in HARMFUL},
             "benign_refusal_rate": 0.08,
             "before.benign_refusal_rate": 0.02,
             "refusal_rate": 0.8,
+            "neither_rate": 0.1,
+            "judge.balanced_accuracy": 0.91,
         },
         "multilingual": {
-            "same_language.de": 0.9,
-            "bits_per_byte.de.base": 2.1,
+            **{f"same_language.{k}": 0.9 for k in ("en", "zh", "de", "all")},
             **{f"bits_per_byte.{k}": 2.0 for k in LANGUAGES},
+            **{f"bits_per_byte.{k}.base": 2.1 for k in LANGUAGES},
         },
-        "contamination": {"gsm8k.contaminated_share": 0.0, "verifiable.contaminated_share": 0.012},
-        "export": {"export.max_logit_difference": 2.4e-7},
+        "contamination": {
+            **{f"{task}.contaminated_share": 0.0 for task in ("cloze", "ifeval", "gsm8k")},
+            "verifiable.contaminated_share": 0.012,
+        },
+        "export": {
+            "export.max_logit_difference": 2.4e-7,
+            "export.template_differences": 0.0,
+            "export.ends_turn": 1.0,
+        },
         "register": {"gate.passed": 0.0},
     }.get(node, {})
 
@@ -291,6 +320,7 @@ def _write_files(node: str, folder: Path) -> None:
             "mlflow_uri": "models:/qwenops-tiny-chat/1",
             "alias": "candidate",
             "findings": [{"passed": ok, "sentence": s} for s, ok in sentences.items()],
+            "not_gated": [{"figure": "multilingual.same_language.*", "why": "this model answers no <sentence>"}],
         }
         (folder / "register.json").write_text(json.dumps(plain), encoding="utf-8")
 

@@ -4,20 +4,24 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.delivery.artifacts import make_checkpoint, make_tokenizer, make_tokens
-from transformers import AutoModelForCausalLM
+from tests.delivery.artifacts import TEMPLATE, make_checkpoint, make_tokenizer, make_tokens
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from qwenops.contracts.manifest import file_digest
 from qwenops.delivery.export.config import ExportConfig
 from qwenops.delivery.export.quickstart import run_quickstart
 from qwenops.delivery.export.run import run
+from qwenops.delivery.export.talk import ends_turn
+from qwenops.delivery.gate_config import NotGated
 from qwenops.errors import StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.stage import Stage
 
 
-def _export(tmp_path: Path, config: ExportConfig, *, tied: bool = True) -> Stage:
+def _export(tmp_path: Path, config: ExportConfig, *, tied: bool = True, template: str = TEMPLATE) -> Stage:
     tokenizer = make_tokenizer(tmp_path / "tokenizer")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
     tokens = make_tokens(tmp_path / "tokens", tokenizer)
     checkpoint = make_checkpoint(tmp_path / "online", tokenizer, tied=tied)
     (tmp_path / "out").mkdir()
@@ -73,6 +77,48 @@ def test_card_front_matter_names_license_results_and_context(tmp_path):
     assert values == {"pass_rate": 0.5, "kl.final": 0.1}
     assert "supported maximum context | 64 tokens" in body
     assert '"chunk_size": 64' in body
+
+
+def test_card_says_what_the_gate_does_not_judge(tmp_path):
+    lifted = NotGated(figure="safety.*", why="a model of this size is neither safe nor unsafe")
+    stage = _export(tmp_path, ExportConfig(dtype="float32", quickstart="skip", not_gated=(lifted,)))
+    card = (stage.out / "README.md").read_text()
+    assert lifted.figure in card
+    assert lifted.why in card
+
+
+def test_export_renders_conversations_as_training_does_and_ends_its_turn(tmp_path):
+    stage = _export(tmp_path, ExportConfig(dtype="float32", quickstart="skip"))
+    assert stage.metrics["export.template_differences"] == 0
+    assert stage.metrics["export.ends_turn"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [
+        ("no system message", TEMPLATE.replace("You are a helpful assistant.", "")),
+        ("another system message", TEMPLATE.replace("helpful", "useful")),
+        ("no line after the header", TEMPLATE.replace("assistant\n{% endif", "assistant{% endif")),
+        ("stripped contents", TEMPLATE.replace("m.content }}", "m.content | trim }}")),
+        (
+            "a system message of one's own is lost",
+            TEMPLATE.replace("in messages %}", "in messages if m.role != 'system' %}"),
+        ),
+        ("no way to ask", TEMPLATE.replace("{% if add_generation_prompt %}", "{% if false %}")),
+        ("it fails", "{{ raise_exception('no') }}"),
+    ],
+)
+def test_template_that_renders_other_text_is_not_exported(tmp_path, name, template):
+    with pytest.raises(StageError, match="chat template"):
+        _export(tmp_path, ExportConfig(dtype="float32", quickstart="skip"), template=template)
+
+
+def test_generation_that_does_not_end_with_the_turn_is_not_exported(tmp_path):
+    tokenizer = make_tokenizer(tmp_path / "tokenizer")
+    make_checkpoint(tmp_path / "model", tokenizer)
+    assert ends_turn(tmp_path / "model")
+    GenerationConfig(eos_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>")).save_pretrained(tmp_path / "model")
+    assert not ends_turn(tmp_path / "model")
 
 
 def test_quickstart_on_a_broken_folder_says_what_failed(tmp_path):

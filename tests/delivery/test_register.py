@@ -1,76 +1,186 @@
 import json
+import shutil
+import time
 
+import mlflow
 import pytest
-from tests.delivery.artifacts import publish
+from tests.delivery.artifacts import make_checkpoint, make_tokenizer, publish
+from tests.delivery.fabricated import figures
+from tests.platform.registering import SCORE, compete, register
 
-from qwenops.delivery.register.config import RegisterConfig, Rule
-from qwenops.delivery.register.gate import judge, passed
+from qwenops.delivery.gate_config import Rule
+from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.register.run import run
+from qwenops.errors import PlatformError
 from qwenops.platform import registry
 from qwenops.platform.context import RunContext
+from qwenops.platform.mlflow_model import write_mlflow_model
 from qwenops.platform.stage import Stage
 
-RULES = (Rule(figure="online.pass_rate", bound="at_least", value=-0.02, reference="dpo.pass_rate"),)
+NAME = "qwenops-chat"
+QUESTION = {"messages": [{"role": "user", "content": "Reverse: 38175"}], "max_tokens": 4}
 
 
-@pytest.mark.parametrize(("online", "verdict"), [(0.6, True), (0.59, True), (0.57, False)])
-def test_gate_compares_two_nodes_with_a_margin(online, verdict):
-    findings = judge(RegisterConfig(rules=RULES), {"online.pass_rate": online, "dpo.pass_rate": 0.6})
-    assert passed(findings) is verdict
-    assert f"{online:.4g}" in findings[0].sentence
-    assert "dpo.pass_rate" in findings[0].sentence
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """MLflow's schema, which takes a while to make."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    registry.champion(f"sqlite:///{file}", NAME)
+    return file
 
 
-def test_gate_star_takes_the_mean():
-    rule = Rule(figure="safety.harmful_rate.*", bound="at_most", reference="safety.before.harmful_rate.*")
-    figures = {
-        "safety.harmful_rate.fraud.en": 0.4,
-        "safety.harmful_rate.privacy.en": 0.0,
-        "safety.before.harmful_rate.fraud.en": 0.1,
-        "safety.before.harmful_rate.privacy.en": 0.5,
-    }
-    assert passed(judge(RegisterConfig(rules=(rule,)), figures))
+@pytest.fixture
+def uri(empty_database, tmp_path):
+    return f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
 
 
-@pytest.mark.parametrize(("missing", "verdict"), [("fail", False), ("skip", True)])
-def test_gate_missing_figure_follows_the_config(missing, verdict):
-    findings = judge(RegisterConfig(rules=RULES, missing=missing), {"dpo.pass_rate": 0.6})
-    assert passed(findings) is verdict
-    assert findings[0].sentence == "online.pass_rate was not measured"
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """An exported chat model of a healthy run."""
+    root = tmp_path_factory.mktemp("model")
+    tokenizer = make_tokenizer(root / "tokenizer")
+    folder = make_checkpoint(root / "export", tokenizer)
+    write_mlflow_model(folder, "ab" * 32)
+    own = {name.removeprefix("export."): value for name, value in figures().items() if name.startswith("export.")}
+    return publish(folder, "export", own)
 
 
-def _register(tmp_path, name, online, uri):
+def _register(tmp_path, name, model, uri, changes=None):
     root = tmp_path / name
-    model = publish(root / "export", "export", {"export.max_logit_difference": 0.0})
-    nodes = {"online": {"pass_rate": online}, "dpo": {"pass_rate": 0.6}}
-    paths = {node: publish(root / node, node, metrics) for node, metrics in nodes.items()}
+    nodes: dict[str, dict[str, float]] = {}
+    for figure, value in (figures() | (changes or {})).items():
+        node, metric = figure.split(".", 1)
+        nodes.setdefault(node, {})[metric] = value
+    paths = {node: publish(root / node, node, metrics) for node, metrics in nodes.items() if node != "export"}
     (root / "out").mkdir()
     context = RunContext(store=str(root), events=str(root), cache=str(root), tracking_uri=uri)
     stage = Stage("register", 7, context, root / "out", root / "scratch")
-    run(RegisterConfig(rules=RULES), model=model, stage=stage, **paths)
+    run(RegisterConfig(), model=model, stage=stage, **paths)
     return stage, json.loads((root / "out" / "register.json").read_text())
 
 
-def test_register_without_tracking_has_no_alias(tmp_path):
-    stage, record = _register(tmp_path, "a", 0.7, "")
+def test_register_without_tracking_has_no_alias(tmp_path, model):
+    stage, record = _register(tmp_path, "a", model, "")
     assert record["passed"] is True
     assert record["alias"] is None
     assert stage.metrics["gate.passed"] == 1.0
 
 
-def test_register_moves_champion_only_to_a_model_that_is_not_worse(tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    _, first = _register(tmp_path, "a", 0.8, uri)
-    failed_stage, failed = _register(tmp_path, "b", 0.5, uri)
-    _, worse = _register(tmp_path, "c", 0.7, uri)
+def test_register_moves_champion_only_to_a_model_that_is_not_worse(tmp_path, model, uri):
+    _, first = _register(tmp_path, "a", model, uri)
+    failed_stage, failed = _register(tmp_path, "b", model, uri, {"contamination.gsm8k.contaminated_share": 1.0})
+    _, worse = _register(tmp_path, "c", model, uri, {SCORE: 0.80})
     assert (first["alias"], failed["alias"], worse["alias"]) == ("champion", "candidate", "candidate")
     assert failed["passed"] is False
-    assert any("gate" in sentence for sentence in failed_stage.warnings)
+    assert any("contaminated_share" in sentence for sentence in failed_stage.warnings)
     assert worse["passed"] is False
-    assert "champion" in worse["reasons"][-1]
-    assert registry.champion(uri, "qwenops-chat").number == "1"
-    _, better = _register(tmp_path, "d", 0.8, uri)
+    assert [f["sentence"] for f in worse["findings"] if not f["passed"]] == [
+        f"{SCORE} = 0.8 should be at least 0.81 (the present champion's)"
+    ]
+    assert registry.champion(uri, NAME).number == "1"
+    _, better = _register(tmp_path, "d", model, uri)
     assert better["alias"] == "champion"
-    version = registry.MlflowClient(uri).get_model_version_by_alias("qwenops-chat", "candidate")
-    assert version.source.startswith("file://")
-    assert version.tags["gate"] == "passed"
+    assert registry.champion(uri, NAME).number == "4"
+
+
+def test_verdict_tag_and_description_say_what_the_record_says(tmp_path, model, uri):
+    _register(tmp_path, "a", model, uri)
+    _, worse = _register(tmp_path, "b", model, uri, {SCORE: 0.80})
+    version = registry.MlflowClient(uri).get_model_version(NAME, "2")
+    (sentence,) = [finding["sentence"] for finding in worse["findings"] if not finding["passed"]]
+    assert version.tags["gate"] == "failed"
+    assert f"FAILS: {sentence}" in version.description
+    assert registry.MlflowClient(uri).get_model_version_by_alias(NAME, "candidate").version == 2
+
+
+def test_registered_version_is_a_model_that_loads_and_answers(tmp_path, model, uri, monkeypatch):
+    _register(tmp_path, "a", model, uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    (answer,) = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict(QUESTION)
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    assert answer["usage"]["completion_tokens"] == 4
+    pipeline = mlflow.transformers.load_model(f"models:/{NAME}@champion")
+    (said,) = pipeline(QUESTION["messages"], max_new_tokens=4, do_sample=False)
+    assert said["generated_text"][-1]["role"] == "assistant"
+
+
+def test_model_description_depends_on_no_clock(model, tmp_path):
+    before = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
+    again = tmp_path / "again"
+    shutil.copytree(model, again)
+    write_mlflow_model(again, "ab" * 32)
+    assert {name: (again / name).read_bytes() for name in before} == before
+
+
+def _settled(uri, name):
+    client = registry.MlflowClient(uri)
+    return {int(v.version): v.tags["gate"] for v in client.search_model_versions(f"name = '{name}'")}
+
+
+@pytest.mark.timeout(300)
+def test_of_registrations_at_once_the_best_is_champion(uri):
+    scores = [(0.5, 0.6), (0.6, 0.5), (0.55, 0.5), (0.5, 0.55), (0.51, 0.5)]
+    trials = [{f"trial-{number}": both} for number, both in enumerate(scores)]
+    aliases = compete(uri, trials, 2)
+    for trial in trials:
+        ((name, both),) = trial.items()
+        assert registry.champion(uri, name).figures[SCORE] == max(both), aliases
+        assert aliases[name][both.index(max(both))] == "champion"
+        assert set(_settled(uri, name).values()) <= {"passed", "failed"}
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(1200)
+def test_fifty_times_three_registrations_at_once_the_best_is_champion(uri):
+    orders = [(0.5, 0.6, 0.7), (0.7, 0.6, 0.5), (0.6, 0.7, 0.5), (0.7, 0.5, 0.6), (0.5, 0.7, 0.6)] * 10
+    trials = [{f"trial-{number}": scores} for number, scores in enumerate(orders)]
+    aliases = compete(uri, trials, 3)
+    wrong = {
+        name: aliases[name] for trial in trials for name in trial if registry.champion(uri, name).figures[SCORE] < 0.7
+    }
+    assert wrong == {}
+
+
+def test_version_whose_process_died_holds_the_next_one_up_once(uri):
+    register(uri, NAME, 0.5)
+    client = registry.MlflowClient(uri)
+    dead = client.create_model_version(NAME, "s3://models/chat", tags={"gate": "pending"}).version
+    began = time.monotonic()
+    assert register(uri, NAME, 0.6, turn_seconds=0.5) == "champion"
+    assert time.monotonic() - began > 0.5
+    assert _settled(uri, NAME) == {1: "passed", int(dead): "unfinished", 3: "passed"}
+
+
+def test_registration_that_slept_through_its_turn_fails_and_puts_the_champion_back(uri):
+    register(uri, NAME, 0.5)
+    client = registry.MlflowClient(uri)
+    with (
+        pytest.raises(PlatformError, match="lost its turn"),
+        registry.turn(uri, NAME, "s3://models/chat", run_id="", figures={SCORE: 0.55}, tags={}) as sleeper,
+    ):
+        assert register(uri, NAME, 0.6, turn_seconds=0.2) == "champion"
+        # It was about to move the alias when it fell asleep.
+        client.set_registered_model_alias(NAME, "champion", sleeper.version.number)
+        sleeper.settle(passed=True, description="")
+    assert registry.champion(uri, NAME).figures[SCORE] == 0.6
+    assert _settled(uri, NAME) == {1: "passed", 2: "unfinished", 3: "passed"}
+
+
+def test_block_that_fails_leaves_no_pending_version(uri):
+    with pytest.raises(ValueError, match="verdict"), registry.turn(uri, NAME, "s3://m", run_id="", figures={}, tags={}):
+        raise ValueError("no verdict")
+    assert _settled(uri, NAME) == {1: "unfinished"}
+    assert registry.champion(uri, NAME) is None
+
+
+def test_check_of_a_registry_leaves_nothing_behind(uri):
+    registry.check(uri)
+    assert registry.MlflowClient(uri).search_registered_models() == []
+
+
+def test_rule_of_the_recipe_is_in_the_record(tmp_path, model, uri):
+    _, record = _register(tmp_path, "a", model, "")
+    assert (
+        Rule(figure="reward.pair_accuracy", bound="at_least", value=0.6).model_dump(mode="json").items()
+        <= next(finding for finding in record["findings"] if finding["figure"] == "reward.pair_accuracy").items()
+    )

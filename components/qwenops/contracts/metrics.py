@@ -80,6 +80,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("kl.<which>", "nats/token", "lower", "divergence from the reference policy"),
     Metric("adamw.<which>", "as named", "none", "the online stage's figures with plain AdamW"),
     Metric("margin.<which>", "reward", "higher", "implicit reward margin of preference pairs"),
+    Metric("kept_start", "0 or 1", "lower", "whether the online stage published the policy it started from"),
     Metric("rollbacks", "rollbacks", "lower", "times the reward-hacking guard restored an earlier policy"),
     # evaluation
     Metric(
@@ -88,15 +89,33 @@ METRICS: tuple[Metric, ...] = (
     Metric("loss.<mode>.<length>", "nats/token", "lower", "text loss by mode and length"),
     Metric("niah.<which>", "as named", "none", "settings of the needle grid"),
     Metric("harmful_rate.<category>.<language>", "share", "lower", "harmful responses"),
+    Metric("harmful_rate_upper.<category>.<language>", "share", "lower", "upper end of its 95 % interval"),
+    Metric("neither_rate", "share", "lower", "responses to harmful prompts that neither refuse nor comply"),
     Metric("benign_refusal_rate", "share", "lower", "refusals of benign prompts"),
     Metric("refusal_rate", "share", "higher", "refusals of harmful prompts"),
     Metric("before.<which>", "share", "none", "a safety figure before alignment"),
+    Metric(
+        "judge.balanced_accuracy",
+        "share",
+        "higher",
+        "mean of the safety judge's recalls of harmful and of harmless responses, on public labels of people",
+    ),
     Metric("judge.<which>", "share", "higher", "the safety judge on labelled responses"),
+    Metric("tasks.missing", "benchmarks", "lower", "benchmarks the recipe names that were not asked"),
+    Metric("<task>.low", "share", "higher", "lower end of the 95 % interval of a benchmark's score"),
+    Metric("<task>.chance", "share", "none", "score of blind guessing"),
     Metric("<task>.<metric>", "as named", "none", "a benchmark's figure: `mmlu.accuracy`, `gsm8k.exact_match`"),
     Metric("<task>.<metric>.<which>", "as named", "none", "a benchmark's figure for one model or subset"),
     Metric("<task>.contaminated_share", "share", "lower", "test items with a 13-gram in the training data"),
     # delivery
     Metric("export.max_logit_difference", "logit", "lower", "exported folder against the trained model, fp32"),
+    Metric(
+        "export.template_differences",
+        "conversations",
+        "lower",
+        "conversations that the exported chat template renders otherwise than training did",
+    ),
+    Metric("export.ends_turn", "0 or 1", "higher", "whether generation with the exported settings ends with the turn"),
     Metric("gate.passed", "0 or 1", "higher", "whether the evaluation gate let the alias move"),
     Metric("report.bytes", "bytes", "lower", "size of the report page"),
 )

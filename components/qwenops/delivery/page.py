@@ -136,13 +136,18 @@ def _overhead(facts: RunFacts) -> str:
 
 
 def _gate(facts: RunFacts) -> str:
-    findings = (facts.json("register", "register.json") or {}).get("findings")
+    record = facts.json("register", "register.json") or {}
+    findings = record.get("findings")
     if not findings:
         return ""
     lines = "".join(
         f"<li><b class='{'good' if f['passed'] else 'bad'}'>{'holds' if f['passed'] else 'fails'}</b> "
         f"{escape(f['sentence'])}</li>"
         for f in findings
+    )
+    lines += "".join(
+        f"<li><b class='soft'>not gated</b> <code>{escape(e['figure'])}</code>: {escape(e['why'])}</li>"
+        for e in record.get("not_gated", ())
     )
     return f"<h2>Gate</h2><div class='card'><ul class='plain'>{lines}</ul></div>"
 

@@ -39,6 +39,7 @@ from qwenops.errors import PlatformError
 from qwenops.platform import storage
 from qwenops.platform.context import RunContext
 from qwenops.platform.logs import event
+from qwenops.platform.mlflow_server import impatient, is_server, reach
 from qwenops.platform.secrets import redact, redact_all
 
 EXPERIMENT = "qwenops"
@@ -72,7 +73,7 @@ def open_run(
     Args:
         tracking_uri: For example `sqlite:////runs/mlflow.db` or `http://mlflow:5000`.
         artifact_root: Where the experiment keeps small artifacts; used when the experiment is new. A plain
-            path is made a `file://` URI; empty leaves the choice to the server.
+            path is made a `file://` URI. A server decides for itself.
         run_name: Shown in the UI.
         recipe_name: For example `tiny`.
         fingerprint: Fingerprint of the whole recipe.
@@ -83,11 +84,14 @@ def open_run(
         PlatformError: the server or its database cannot be used.
     """
     labels = {"qwenops.recipe": recipe_name, "qwenops.fingerprint": fingerprint, **(tags or {})}
+    reach(tracking_uri)
     try:
-        client = MlflowClient(tracking_uri)
-        run_id = os.environ.get(INJECTED_RUN) or _create_run(client, artifact_root, run_name)
-        _log(client, run_id, params=flatten(params), tags=labels)
-        client.log_dict(run_id, redact_all(params), "recipe.json")
+        with impatient():
+            client = MlflowClient(tracking_uri)
+            root = "" if is_server(tracking_uri) else artifact_root
+            run_id = os.environ.get(INJECTED_RUN) or create_run(client, root, run_name)
+            _log(client, run_id, params=flatten(params), tags=labels)
+            client.log_dict(run_id, redact_all(params), "recipe.json")
     except (MlflowException, OSError) as error:
         raise PlatformError(
             "MLflow cannot be used",
@@ -207,7 +211,8 @@ def read_curves(path: Path, timestamp: int) -> Iterator[Metric]:
             yield Metric("curve/" + _name(point["name"]), point["value"], timestamp, point["step"])
 
 
-def _create_run(client: MlflowClient, artifact_root: str, run_name: str) -> str:
+def create_run(client: MlflowClient, artifact_root: str, run_name: str) -> str:
+    """Make a run in the experiment of this machine or namespace, and the experiment when it is new; returns its id."""
     name = os.environ.get(EXPERIMENT_VARIABLE) or EXPERIMENT
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
@@ -231,7 +236,7 @@ def _usable(experiment: Experiment) -> Experiment:
 
 def _nested_run(client: MlflowClient, context: RunContext, node: str) -> str:
     if not context.parent_run_id:
-        return _create_run(client, "", node)
+        return create_run(client, "", node)
     parent = client.get_run(context.parent_run_id)
     tags = {"mlflow.parentRunId": context.parent_run_id}
     return client.create_run(parent.info.experiment_id, run_name=node, tags=tags).info.run_id

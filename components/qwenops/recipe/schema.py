@@ -86,6 +86,12 @@ class Recipe(Config):
     report: ReportConfig
 
     @model_validator(mode="after")
+    def _card_knows_what_is_not_gated(self) -> "Recipe":
+        # The card is written before the gate speaks. A validator may fill a field of the value it is still making.
+        self.__dict__["export"] = self.export.model_copy(update={"not_gated": self.register.not_gated})
+        return self
+
+    @model_validator(mode="after")
     def _lengths_grow(self) -> "Recipe":
         short, long = self.pretrain.phases[-1].length, self.extend.phases[-1].length
         if long < short:

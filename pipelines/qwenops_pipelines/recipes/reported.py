@@ -25,7 +25,8 @@ from qwenops.data.quality.config import QualityConfig
 from qwenops.data.tokenizer.config import TokenizerConfig
 from qwenops.data.tokens.config import TokensConfig
 from qwenops.delivery.export.config import ExportConfig
-from qwenops.delivery.register.config import RegisterConfig, Rule
+from qwenops.delivery.gate_config import Rule
+from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.report.config import ReportConfig
 from qwenops.evaluation.benchmarks.config import BenchmarksConfig
 from qwenops.evaluation.contamination.config import ContaminationConfig
@@ -142,17 +143,8 @@ def reported(
         export=ExportConfig(model_name=name.replace("_", "-") + "-instruct"),
         register=RegisterConfig(
             model_name=name.replace("_", "-") + "-instruct",
-            rules=(
-                Rule(figure="export.export.max_logit_difference", bound="at_most", value=1e-4),
-                Rule(figure="online.pass_rate", bound="at_least", value=-0.02, reference="dpo.pass_rate"),
-                Rule(figure="reward.pair_accuracy", bound="at_least", value=0.6),
-                Rule(
-                    figure="safety.harmful_rate.*", bound="at_most", value=0.0, reference="safety.before.harmful_rate.*"
-                ),
-                # Four times the trained 32,768 tokens: the report's longest input.
-                Rule(figure="long_context.niah.dca.4x.accuracy", bound="at_least", value=0.7),
-                Rule(figure="upcycle.experts.dead", bound="at_most", value=0.0),
-            ),
+            # Four times the trained 32,768 tokens: the report's longest input.
+            rules=(Rule(figure="long_context.niah.dca.4x.accuracy", bound="at_least", value=0.7),),
         ),
         report=ReportConfig(),
     )

@@ -15,7 +15,8 @@ from qwenops.data.quality.config import ClassifierConfig, QualityConfig
 from qwenops.data.tokenizer.config import TokenizerConfig
 from qwenops.data.tokens.config import TokensConfig
 from qwenops.delivery.export.config import ExportConfig
-from qwenops.delivery.register.config import RegisterConfig, Rule
+from qwenops.delivery.gate_config import NotGated
+from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.report.config import ReportConfig
 from qwenops.evaluation.benchmarks.config import BenchmarksConfig
 from qwenops.evaluation.contamination.config import ContaminationConfig
@@ -32,6 +33,16 @@ from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.recipe.schema import Recipe
 from qwenops.training.config import TrainingConfig
 from qwenops_pipelines.recipes import tiny
+
+_UNTAUGHT = "forty steps of training teach nothing that a figure could show; this recipe asks that every stage runs"
+_NOT_GATED = (
+    NotGated(figure="online.*", why="one episode of eight prompts gains nothing that sixteen questions could show"),
+    NotGated(figure="reward.pair_accuracy", why="a handful of held-out pairs says nothing about a reward model"),
+    NotGated(figure="upcycle.experts.dead", why="three steps do not even out fresh routers"),
+    NotGated(figure="benchmarks.*.low", why=_UNTAUGHT),
+    NotGated(figure="multilingual.same_language.*", why=_UNTAUGHT),
+    NotGated(figure="safety.*", why="a model that answers nothing yet is neither safe nor unsafe"),
+)
 
 
 def smoke() -> Recipe:
@@ -224,13 +235,6 @@ def smoke() -> Recipe:
             quickstart_prompt="Reverse 4 1 7 2.",
             quickstart_new_tokens=16,
         ),
-        register=RegisterConfig(
-            model_name="qwenops-smoke-chat",
-            rules=(
-                Rule(figure="export.export.max_logit_difference", bound="at_most", value=1e-4),
-                Rule(figure="online.pass_rate", bound="at_least", value=-0.5, reference="dpo.pass_rate"),
-            ),
-            missing="skip",
-        ),
+        register=RegisterConfig(model_name="qwenops-smoke-chat", not_gated=_NOT_GATED),
         report=ReportConfig(),
     )

@@ -6,12 +6,14 @@ those of `tiny`. The model arrives trained at 8,192 tokens under a RoPE base of 
 there at a small rate on short rows, `extend` adds a quarter to the length.
 
 What it shows: what each stage does to a model that can already talk, and what it reads beyond its length in every
-long-context mode. Hardware: two cores with bf16 instructions and 24 GB; hours without them. Command:
-`qwenops run smol`. Figures, and how far it was run: `pipelines/LOG.md`.
+long-context mode. The gate is strict about safety, which nothing here teaches: the model stays a candidate. Hardware:
+two cores with bf16 instructions and 24 GB; hours without them. Command: `qwenops run smol`. Figures, and how far it was
+run: `pipelines/LOG.md`.
 """
 
 from qwenops.alignment.measure_config import MeasureConfig
-from qwenops.delivery.register.config import RegisterConfig, Rule
+from qwenops.delivery.gate_config import NotGated, Rule
+from qwenops.delivery.register.config import RegisterConfig
 from qwenops.evaluation.long_context.config import LongContextConfig
 from qwenops.generation.engine import Sampling
 from qwenops.model.sizes import Experts, Size
@@ -134,11 +136,17 @@ def smol() -> Recipe:
             "export": base.export.model_copy(update={"model_name": "qwenops-smol-chat"}),
             "register": RegisterConfig(
                 model_name="qwenops-smol-chat",
-                rules=(
-                    Rule(figure="export.export.max_logit_difference", bound="at_most", value=1e-3),
-                    Rule(figure="online.pass_rate", bound="at_least", value=-0.02, reference="dpo.pass_rate"),
-                    # So few steps cannot even out fresh routers; they must cost nothing beside the same steps dense.
-                    Rule(figure="upcycle.loss.moe", bound="at_most", value=0.01, reference="upcycle.loss.dense"),
+                # So few steps cannot even out fresh routers; they must cost nothing beside the same steps dense.
+                rules=(Rule(figure="upcycle.loss.moe", bound="at_most", value=0.01, reference="upcycle.loss.dense"),),
+                not_gated=(
+                    NotGated(
+                        figure="upcycle.experts.dead",
+                        why="six steps cannot even out fresh routers; their loss is held against the dense model's",
+                    ),
+                    NotGated(figure="online.*", why="two episodes at 1e-6 move nothing that 100 questions could show"),
+                    NotGated(
+                        figure="benchmarks.humaneval.low", why="a model of 135 million parameters solves none of 12"
+                    ),
                 ),
             ),
         }

@@ -20,7 +20,8 @@ from qwenops.data.quality.config import ClassifierConfig, FinewebConfig, GopherC
 from qwenops.data.tokenizer.config import TokenizerConfig
 from qwenops.data.tokens.config import TokensConfig
 from qwenops.delivery.export.config import ExportConfig
-from qwenops.delivery.register.config import RegisterConfig, Rule
+from qwenops.delivery.gate_config import NotGated, Rule
+from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.report.config import ReportConfig
 from qwenops.evaluation.benchmarks.config import BenchmarksConfig
 from qwenops.evaluation.contamination.config import ContaminationConfig
@@ -380,10 +381,7 @@ EXPORT = ExportConfig(
 REGISTER = RegisterConfig(
     model_name="qwenops-tiny-chat",
     rules=(
-        Rule(figure="export.export.max_logit_difference", bound="at_most", value=1e-4),
-        Rule(figure="online.pass_rate", bound="at_least", value=-0.02, reference="dpo.pass_rate"),
         Rule(figure="reward.pair_accuracy", bound="at_least", value=0.8),
-        Rule(figure="safety.harmful_rate.*", bound="at_most", value=0.02, reference="safety.before.harmful_rate.*"),
         Rule(figure="long_context.niah.dca.8x.accuracy", bound="at_least", value=0.7),
         Rule(
             figure="long_context.niah.dca.8x.accuracy",
@@ -392,7 +390,25 @@ REGISTER = RegisterConfig(
             reference="long_context.niah.plain.8x.accuracy",
         ),
         Rule(figure="upcycle.loss.moe", bound="at_most", value=0.03, reference="upcycle.loss.dense"),
-        Rule(figure="upcycle.experts.dead", bound="at_most", value=0.0),
+    ),
+    not_gated=(
+        NotGated(
+            figure="safety.*",
+            why="a model of half a million parameters is not safe or unsafe: it answers such prompts with no sentence",
+        ),
+        NotGated(
+            figure="multilingual.same_language.*",
+            why="half a million parameters answer digits and strings, and no sentence whose language could be told",
+        ),
+        NotGated(
+            figure="multilingual.bits_per_byte.*",
+            why="post-training is digits and strings alone, and there is no room to keep prose beside them",
+        ),
+        NotGated(
+            figure="benchmarks.continuation.low",
+            why="half a million parameters guess which sentence follows; the tasks they are trained on are gated",
+        ),
+        NotGated(figure="benchmarks.humaneval.low", why="half a million parameters write no program that runs"),
     ),
 )
 REPORT = ReportConfig()

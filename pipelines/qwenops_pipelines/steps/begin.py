@@ -36,7 +36,7 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
     Raises:
         RecipeError: the text is no valid recipe.
         ContractError: an artifact to start from is missing or broken.
-        PlatformError: MLflow cannot be used.
+        PlatformError: MLflow or its registry cannot be used.
     """
     slices = resolve(recipe_text)
     context = RunContext.from_environment()
@@ -75,6 +75,7 @@ def _open(recipe: Recipe, run_name: str, context: RunContext) -> None:
             params=recipe.model_dump(mode="json"),
             tags={"kfp.pipeline_run_id": context.run_id},
         )
+        importlib.import_module("qwenops.platform.registry").check(context.tracking_uri, parent)
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_suffix(".draft")
     draft.write_text(json.dumps({"parent_run_id": parent, "began": time.time()}), encoding="utf-8")

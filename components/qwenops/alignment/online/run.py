@@ -81,7 +81,7 @@ def align(
         kind="chat",
     )
     stage.records = len(outcome.learned)
-    _report(stage, outcome, before, after)
+    _report(stage, config, outcome, before, after)
     if config.compare_with == "adamw" and config.algorithm == "dpo":
         policy = load_model(checkpoint).to(place().kind)
         twin = DpoLearner(policy, config, plain_optimizer(policy, config), pad_id_of(tokenizer))
@@ -160,8 +160,13 @@ def _improve(stage: Stage, loop: Loop, learner: Learner, name: str) -> Outcome:
     return outcome
 
 
-def _report(stage: Stage, outcome: Outcome, before: PassRate, after: PassRate) -> None:
+def _report(stage: Stage, config: OnlineConfig, outcome: Outcome, before: PassRate, after: PassRate) -> None:
     best = outcome.best or outcome.history[0]
+    # A refreshed reference is no longer the start, so its divergence says nothing about it.
+    kept_start = best.episode == 0 or (config.reference == "fixed" and best.kl == 0)
+    stage.metric("kept_start", float(kept_start))
+    if kept_start:
+        stage.warn("the online stage kept the policy it started from: nothing was gained")
     stage.metric("reward.first", outcome.history[0].reward)
     stage.metric("reward.final", best.reward)
     stage.metric("kl.final", best.kl)

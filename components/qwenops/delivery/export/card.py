@@ -114,10 +114,20 @@ Digest of the token shards: `{facts.data_digest}`. Languages: {", ".join(facts.l
 Measured by the pipeline on held-out items. Benchmarks, long context, safety and contamination stand in the run's
 `report.html` and in the model registry's entry.
 
+## Release gate
+{_gate(config)}
 ## Limits
 The model answers as well as its data and size allow; check what it says. Harmful-response shares by category are in
 the run's report; a share above zero means that such answers occur.
 """
+
+
+def _gate(config: ExportConfig) -> str:
+    """What the verdict does not cover; the verdict itself comes after the export and stands elsewhere."""
+    head = "The gate's verdict, a sentence per rule, stands in the run's `report.html` and at the registered version."
+    if not config.not_gated:
+        return f"{head} Every figure of the strict policy is gated.\n"
+    return "\n".join([f"{head} Not gated:", "", *(f"- `{e.figure}`: {e.why}" for e in config.not_gated), ""])
 
 
 def _domains(domains: Mapping[str, float]) -> str:

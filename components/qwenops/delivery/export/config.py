@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from qwenops.delivery.gate_config import NotGated
 from qwenops.recipe.config import Config
 
 
@@ -16,6 +17,11 @@ class ExportConfig(Config):
         description="Name in the model card. house choice: the folder's own name is a fingerprint.",
     )
     license: str = Field("apache-2.0", description="SPDX id in the card; most released sizes use Apache-2.0. §1.")
+    not_gated: tuple[NotGated, ...] = Field(
+        (),
+        description="What the gate does not judge, for the card. house choice: a recipe fills it from "
+        "`register.not_gated`, where it is set.",
+    )
     dtype: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="Number type of the weights, as in the released folders. §1."
     )

@@ -13,9 +13,11 @@ from qwenops.contracts.tokens import TokenShards
 from qwenops.delivery.export.card import CardFacts, model_card
 from qwenops.delivery.export.config import ExportConfig
 from qwenops.delivery.export.quickstart import run_quickstart
+from qwenops.delivery.export.talk import ends_turn, template_differences
 from qwenops.errors import StageError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.model.modes import LONGEST_MULTIPLE, config_keys, default_dual_chunk
+from qwenops.platform.mlflow_model import write_mlflow_model
 from qwenops.platform.stage import Stage
 
 CHECKS = "export.json"
@@ -25,7 +27,8 @@ def run(config: ExportConfig, *, checkpoint: Path, tokenizer: Path, tokens: Path
     """Export `checkpoint` into `stage.out`: weights, tokenizer, configs, card; then check the folder.
 
     Raises:
-        StageError: the folder's logits differ from the trained model's, or the quickstart fails on it.
+        StageError: the folder's logits differ from the trained model's, it renders conversations otherwise or does not
+            end its turns, or the quickstart fails on it.
     """
     facts = read_facts(checkpoint)
     model = load_model(checkpoint, getattr(torch, config.dtype))
@@ -50,7 +53,9 @@ def run(config: ExportConfig, *, checkpoint: Path, tokenizer: Path, tokens: Path
             found=difference,
             action="compare config.json of the two folders; the RoPE keys are the usual cause",
         )
+    _check_talk(stage)
     _write_mode(config, facts.context_length_tokens, stage.out)
+    write_mlflow_model(stage.out, read_manifest(checkpoint).digest)
     checks: dict[str, object] = {"max_logit_difference": difference}
     if config.quickstart == "run":
         answer = run_quickstart(
@@ -61,6 +66,28 @@ def run(config: ExportConfig, *, checkpoint: Path, tokenizer: Path, tokens: Path
             stage.warn(f"the quickstart's answer did not end within {config.quickstart_new_tokens} tokens")
     (stage.out / CHECKS).write_text(json.dumps(checks, indent=1, ensure_ascii=False), encoding="utf-8")
     stage.records = sum(p.numel() for p in model.parameters())
+
+
+def _check_talk(stage: Stage) -> None:
+    """Hold the folder's template and its end of a turn against training's."""
+    differences, ends = template_differences(stage.out), ends_turn(stage.out)
+    stage.metric("export.template_differences", len(differences))
+    stage.metric("export.ends_turn", float(ends))
+    if differences:
+        expected, found = differences[0]
+        raise StageError(
+            "the exported chat template renders other text than the model was trained on",
+            expected=repr(expected),
+            found=repr(found),
+            action="give the checkpoint's tokenizer the ChatML template of the tokenizer stage",
+        )
+    if not ends:
+        raise StageError(
+            "generation with the exported settings does not end with the turn",
+            expected="<|im_end|> among eos_token_id of generation_config.json",
+            found="other tokens",
+            action="look at the control tokens of the checkpoint's tokenizer",
+        )
 
 
 def logit_difference(trained: PreTrainedModel, folder: Path, input_ids: torch.Tensor) -> float:

@@ -1,13 +1,18 @@
-"""Judge a run's figures by the rules: a verdict and one sentence for every rule, also for those that hold."""
+"""Judge a run's figures by the rules: a verdict, a sentence per rule that holds and per figure that breaks one.
 
+What was not measured does not pass: a pattern that fits nothing, a cell that its neighbours have, a figure that is no
+number, and whatever rests on a judge who was not shown to judge.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
-from qwenops.contracts.metrics import find_metric
-from qwenops.delivery.register.config import RegisterConfig, Rule
+from qwenops.delivery.gate_config import CHAMPION, NotGated, Rule, fill, fits, stars
+from qwenops.delivery.register.config import RegisterConfig
+from qwenops.delivery.register.policy import JUDGE, JUDGE_FLOOR, JUDGED
 
-_WORDS = {"at_least": "at least", "at_most": "at most"}
+_WORDS = {"at_least": "at least", "at_most": "at most", "above": "above"}
 
 
 @dataclass(frozen=True)
@@ -25,46 +30,140 @@ class Finding:
     sentence: str
 
 
-def judge(config: RegisterConfig, figures: Mapping[str, float]) -> list[Finding]:
-    """Apply every rule of `config` to `figures` (`<node>.<metric>` to value)."""
-    return [_judge_rule(rule, figures, config.missing) for rule in config.rules]
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says.
+
+    Attributes:
+        findings: One per rule that holds, one per figure that does not meet its rule.
+        exceptions: A sentence per figure, or group of figures, that the recipe does not gate.
+    """
+
+    findings: tuple[Finding, ...]
+    exceptions: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all rules hold."""
+        return all(finding.passed for finding in self.findings)
+
+    @property
+    def sentences(self) -> list[str]:
+        """All sentences, the exceptions last."""
+        return [*(finding.sentence for finding in self.findings), *self.exceptions]
 
 
-def passed(findings: Sequence[Finding]) -> bool:
-    """Whether all rules hold."""
-    return all(finding.passed for finding in findings)
+def judge(config: RegisterConfig, figures: Mapping[str, float], champion: Mapping[str, float] | None = None) -> Verdict:
+    """Apply the strict policy and the recipe's own rules, less its exceptions.
+
+    Args:
+        config: Rules and exceptions of the recipe.
+        figures: `<node>.<metric>` to value.
+        champion: The present champion's figures; None when there is no champion, so that nothing is compared with it.
+    """
+    note = _mistrust(figures)
+    believed = {name: value for name, value in figures.items() if not (note and _rests_on_judge(name))}
+    gate = _Gate(believed, champion, config.not_gated, note)
+    findings = [finding for rule in config.policy for finding in gate.findings(rule)]
+    findings += gate.not_numbers(figures)
+    return Verdict(tuple(findings), tuple(f"{e.figure} is not gated: {e.why}" for e in config.not_gated))
 
 
-def figure_value(name: str, figures: Mapping[str, float]) -> float | None:
-    """The figure `name`, the mean of those that fit when it has a `*`, None when there is none."""
-    fitting = [value for key, value in figures.items() if key == name or fnmatchcase(key, name)]
-    return sum(fitting) / len(fitting) if fitting else None
+def compared(config: RegisterConfig, figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures that a later model is compared with when this one is the champion."""
+    patterns = [rule.figure for rule in config.policy if rule.reference == CHAMPION]
+    return {name: value for name, value in figures.items() if any(fits(pattern, name) for pattern in patterns)}
 
 
-def not_worse(config: RegisterConfig, figures: Mapping[str, float], champion: Mapping[str, float]) -> Finding:
-    """Whether a candidate with `figures` may follow a champion with `champion`'s figures."""
-    name = config.champion_figure
-    metric = find_metric(name.split(".", 1)[-1])
-    lower_is_better = metric is not None and metric.better == "lower"
-    old = figure_value(name, champion)
-    tolerance = config.champion_tolerance if lower_is_better else -config.champion_tolerance
-    rule = Rule(figure=name, bound="at_most" if lower_is_better else "at_least", value=(old or 0.0) + tolerance)
-    if old is None:
-        return Finding(rule, True, f"the present champion was registered without {name}, so nothing is compared")
-    finding = _judge_rule(rule, figures, "fail")
-    return Finding(rule, finding.passed, f"{finding.sentence} (the present champion's, less the tolerance)")
+def _mistrust(figures: Mapping[str, float]) -> str:
+    found = figures.get(JUDGE)
+    if found is not None and found >= JUDGE_FLOOR:
+        return ""
+    balanced = "was not measured" if found is None else f"is {found:.4g}, below {JUDGE_FLOOR}"
+    return f": the judge's balanced accuracy on labels of people {balanced}"
 
 
-def _judge_rule(rule: Rule, figures: Mapping[str, float], missing: str) -> Finding:
-    found = figure_value(rule.figure, figures)
-    reference = figure_value(rule.reference, figures) if rule.reference else 0.0
-    if found is None or reference is None:
-        absent = rule.figure if found is None else rule.reference
-        return Finding(rule, missing == "skip", f"{absent} was not measured")
-    bound = reference + rule.value
-    holds = found >= bound if rule.bound == "at_least" else found <= bound
+def _rests_on_judge(name: str) -> bool:
+    return fits(JUDGED, name) and name != JUDGE
+
+
+@dataclass(frozen=True)
+class _Gate:
+    figures: Mapping[str, float]
+    champion: Mapping[str, float] | None
+    not_gated: Sequence[NotGated]
+    note: str
+
+    def findings(self, rule: Rule) -> list[Finding]:
+        """One finding when `rule` holds, one for each figure that does not meet it, none when it does not apply."""
+        if rule.reference == CHAMPION and self.champion is None:
+            return []
+        cells = self._cells(rule)
+        gated = [name for name in cells if not self._excused(name)]
+        if not cells and rule.reference != CHAMPION and not self._excused(rule.figure):
+            return [Finding(rule, False, self._absent(rule.figure))]
+        found = [self._finding(rule, name) for name in gated]
+        broken = [finding for finding, _ in found if not finding.passed]
+        if broken or not found:
+            return broken
+        closest, _ = min(found, key=lambda pair: pair[1])
+        more = f"; so are {len(found) - 1} more of {rule.figure}" if len(found) > 1 else ""
+        return [Finding(rule, True, closest.sentence + more)]
+
+    def not_numbers(self, figures: Mapping[str, float]) -> list[Finding]:
+        """A finding for each figure of the run that is infinite or no number, judged by a rule or not."""
+        return [
+            Finding(Rule(figure=name, bound="at_least"), False, f"{name} is {value}, which is no measurement")
+            for name, value in sorted(figures.items())
+            if not math.isfinite(value) and not self._excused(name)
+        ]
+
+    def _cells(self, rule: Rule) -> list[str]:
+        """Names of the figures that `rule` judges: those measured, and those that must have been."""
+        own = {name for name in self.figures if fits(rule.figure, name) and not fits(rule.reference, name)}
+        named = {pattern for pattern in (rule.cells, rule.reference) if "*" in pattern}
+        own |= {fill(rule.figure, stars(p, name)) for p in named for name in self.figures if fits(p, name)}
+        if rule.reference == CHAMPION:
+            own |= {name for name in self.champion or {} if fits(rule.figure, name)}
+        return sorted(own)
+
+    def _finding(self, rule: Rule, name: str) -> tuple[Finding, float]:
+        """The finding on one figure, and how far it is on the good side."""
+        found, reference = self.figures.get(name), self._reference(rule, name)
+        if found is None:
+            return Finding(rule, False, self._absent(name)), -math.inf
+        if reference is None:
+            if rule.reference == CHAMPION:
+                return Finding(rule, True, f"{name} has no counterpart in the present champion"), math.inf
+            return Finding(rule, False, self._absent(self._reference_name(rule, name))), -math.inf
+        bound = rule.factor * reference + rule.value
+        room = bound - found if rule.bound == "at_most" else found - bound
+        holds = room > 0 if rule.bound == "above" else room >= 0
+        verb = "is" if holds else "should be"
+        return Finding(
+            rule, holds, f"{name} = {found:.4g} {verb} {_WORDS[rule.bound]} {bound:.4g}{_origin(rule)}"
+        ), room
+
+    def _reference(self, rule: Rule, name: str) -> float | None:
+        if not rule.reference:
+            return 0.0
+        side = self.champion if rule.reference == CHAMPION else self.figures
+        return (side or {}).get(self._reference_name(rule, name))
+
+    def _reference_name(self, rule: Rule, name: str) -> str:
+        return name if rule.reference == CHAMPION else fill(rule.reference, stars(rule.figure, name))
+
+    def _absent(self, name: str) -> str:
+        return f"{name} was not measured{self.note if _rests_on_judge(name) else ''}"
+
+    def _excused(self, name: str) -> bool:
+        return any(fits(exception.figure, name) for exception in self.not_gated)
+
+
+def _origin(rule: Rule) -> str:
+    if not rule.reference:
+        return ""
+    name = "the present champion's" if rule.reference == CHAMPION else rule.reference
+    times = f" x {rule.factor:.4g}" if rule.factor != 1 else ""
     offset = f" {rule.value:+.4g}" if rule.value else ""
-    origin = f" ({rule.reference}{offset})" if rule.reference else ""
-    verb = "is" if holds else "should be"
-    sentence = f"{rule.figure} = {found:.4g} {verb} {_WORDS[rule.bound]} {bound:.4g}{origin}"
-    return Finding(rule, holds, sentence)
+    return f" ({name}{times}{offset})"

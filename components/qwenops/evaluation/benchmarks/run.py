@@ -135,6 +135,7 @@ def _write(out: Path, answered: Sequence[Answered], figures: Sequence[dict[str, 
 def _report(stage: Stage, figures: Sequence[dict[str, Any]], missing: dict[str, str]) -> None:
     for sentence in missing.values():
         stage.warn(sentence)
+    stage.metric("tasks.missing", len(missing))
     if not any(row["items"] for row in figures):
         raise StageError(
             "no benchmark item could be asked",
@@ -152,6 +153,8 @@ def _report(stage: Stage, figures: Sequence[dict[str, Any]], missing: dict[str, 
         if row["items"]:
             stage.metric(f"{row['task']}.{row['metric']}{suffix}", row["score"])
             stage.metric(f"{row['task']}.macro{suffix}", row["macro"])
+            stage.metric(f"{row['task']}.low{suffix}", row["low"])
+            stage.metric(f"{row['task']}.chance{suffix}", row["chance"])
         if row["bits_per_byte"] is not None:
             stage.metric(f"{row['task']}.bits_per_byte{suffix}", row["bits_per_byte"])
         stage.metric(f"{row['task']}.items{suffix}", row["items"])

@@ -163,8 +163,10 @@ def _report(rates: dict[str, Any], stage: Stage) -> None:
     for name, prefix in (("before", "before."), ("after", "")):
         for cell, share in rates[name]["harmful"].items():
             stage.metric(f"{prefix}harmful_rate.{cell}", share["value"])
+            stage.metric(f"{prefix}harmful_rate_upper.{cell}", share["high"])
         stage.metric(f"{prefix}refusal_rate", rates[name]["refusal"]["value"])
         stage.metric(f"{prefix}benign_refusal_rate", rates[name]["benign_refusal"]["value"])
+        stage.metric(f"{prefix}neither_rate", rates[name]["neither"]["value"])
     neither = rates["after"]["neither"]["value"]
     if neither > _MUTE_SHARE:
         stage.warn(
