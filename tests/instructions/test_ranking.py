@@ -8,7 +8,7 @@ import pytest
 
 from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversations, write_conversations
 from qwenops.contracts.preference import read_preferences
-from qwenops.errors import ContractError
+from qwenops.errors import ContractError, RecipeError
 from qwenops.generation.engine import Sampling
 from qwenops.instructions.judging import judge, judge_form, second_judge
 from qwenops.instructions.rank.annotation import TASKS, read_rankings, write_tasks
@@ -22,6 +22,11 @@ CONFIG = RankConfig(
     judge="machine",
     strategies=(Sampling(max_new_tokens=6), Sampling(temperature=1.0, n=2, max_new_tokens=6, seed=1)),
 )
+
+
+def answered(task):
+    """What a ranking repeats of its task."""
+    return {name: task[name] for name in ("task", "annotator", "texts")}
 
 
 def write_prompts(folder, rows):
@@ -63,17 +68,61 @@ def test_people_see_shuffled_responses_and_their_rankings_are_unshuffled(tmp_pat
         for task in tasks:
             letters = sorted(task["responses"], key=lambda letter: order.index(task["responses"][letter]))
             ranking = {"ranking": [[letter] for letter in letters], "acceptable": letters[:1]}
-            stream.write(json.dumps({"task": task["task"], "annotator": task["annotator"], **ranking}) + "\n")
-    judged = read_rankings(tmp_path / "ranked.jsonl", dict.fromkeys(texts, 3), 5)
+            stream.write(json.dumps(answered(task) | ranking) + "\n")
+    judged = read_rankings(tmp_path / "ranked.jsonl", dict.fromkeys(texts, "question"), texts, 5)
     assert all(view.ranks == (1, 2, 3) for people in judged.values() for view in people.values())
     assert all(view.acceptable == (True, False, False) for people in judged.values() for view in people.values())
 
 
-@pytest.mark.parametrize("line", [{"task": "other", "ranking": [["A", "B"]]}, {"task": "t", "ranking": [["A"]]}])
-def test_rankings_of_other_tasks_or_with_gaps_are_refused(tmp_path, line):
-    (tmp_path / "r.jsonl").write_text(json.dumps({"annotator": "1", **line}))
-    with pytest.raises(ContractError):
-        read_rankings(tmp_path / "r.jsonl", {"t": 2}, 0)
+RESPONSES = {"t": ["one", "two"]}
+
+
+def export(tmp_path, prompt="question", responses=RESPONSES, seed=0):
+    write_tasks({"t": prompt}, responses, 1, seed, tmp_path)
+    return json.loads((tmp_path / TASKS).read_text())
+
+
+def read(tmp_path, lines, responses=RESPONSES):
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_rankings(tmp_path / "r.jsonl", {"t": "question"}, responses, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"task": "other", "ranking": [["A", "B"]]}, "a task of another run"),
+        ({"ranking": [["A"]]}, "does not rank every response once"),
+    ],
+)
+def test_rankings_of_other_tasks_or_with_gaps_are_refused(tmp_path, change, says):
+    with pytest.raises(ContractError, match=says):
+        read(tmp_path, [answered(export(tmp_path)) | change])
+
+
+@pytest.mark.parametrize(
+    "drawn_before",
+    [
+        {"responses": {"t": ["one", "another"]}},
+        {"responses": {"t": ["two", "one"]}},
+        {"prompt": "another question"},
+        {"responses": {"t": ["one", "two", "three"]}},
+    ],
+    ids=["another response", "another order", "another prompt", "another number"],
+)
+def test_rankings_of_responses_that_were_drawn_again_since_are_refused(tmp_path, drawn_before):
+    old = answered(export(tmp_path, **drawn_before)) | {"ranking": [["A"], ["B"]]}
+    with pytest.raises(ContractError, match="ranks other texts"):
+        read(tmp_path, [old])
+    assert read(tmp_path, [answered(export(tmp_path)) | {"ranking": [["A"], ["B"]]}])
+
+
+def test_rankings_without_a_digest_and_files_without_a_ranking_are_refused(tmp_path):
+    line = answered(export(tmp_path)) | {"ranking": [["A"], ["B"]]}
+    del line["texts"]
+    with pytest.raises(ContractError, match="ranks other texts"):
+        read(tmp_path, [line])
+    with pytest.raises(ContractError, match="ranks nothing"):
+        read(tmp_path, [])
 
 
 def test_the_stage_writes_pairs_with_provenance_and_no_unaccepted_demonstration(tmp_path, checkpoint, make_stage):
@@ -93,15 +142,17 @@ def test_people_rank_what_the_stage_exports(tmp_path, checkpoint, make_stage):
     write_prompts(tmp_path, generate("reverse", 6, 1, "train"))
     first = make_stage("rank")
     people = CONFIG.model_copy(update={"judge": "people", "heldout_share": 0.0})
-    run(people, instructions=tmp_path, checkpoint=checkpoint, stage=first)
-    assert read_preferences(first.out) == []
-    tasks = [json.loads(line) for line in (first.out / TASKS).read_text().splitlines()]
+    with pytest.raises(RecipeError, match="the run pauses: 12 annotation tasks wait for people") as paused:
+        run(people, instructions=tmp_path, checkpoint=checkpoint, stage=first)
+    assert "--set rank.annotations=FILE" in paused.value.action
+    assert str(first.scratch / TASKS) in paused.value.message
+    tasks = [json.loads(line) for line in (first.scratch / TASKS).read_text().splitlines()]
     with (tmp_path / "ranked.jsonl").open("w") as stream:
         for task in tasks:
             letters = sorted(task["responses"], key=lambda letter: task["responses"][letter])
             assert letters == sorted(letters, key=lambda letter: task["responses"][letter])
             ranking = {"ranking": [[letter] for letter in letters], "acceptable": letters[:1]}
-            stream.write(json.dumps({"task": task["task"], "annotator": task["annotator"], **ranking}) + "\n")
+            stream.write(json.dumps(answered(task) | ranking) + "\n")
     second = make_stage("rank_again")
     named = people.model_copy(update={"annotations": str(tmp_path / "ranked.jsonl")})
     run(named, instructions=tmp_path, checkpoint=checkpoint, stage=second)

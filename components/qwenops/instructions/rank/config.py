@@ -34,7 +34,7 @@ class RankConfig(Config):
         default="people", description="Who ranks: people, §4.1.1, or a labelled machine judge."
     )
     annotations: str = Field(
-        default="", description="JSON lines of people's rankings; empty exports the tasks only. §4.1.1."
+        default="", description="JSON lines of people's rankings; empty exports the tasks and pauses. §4.1.1."
     )
     annotators: int = Field(default=2, ge=1, description="People per instruction. house choice: agreement needs two.")
     pairs: Literal["all", "best_vs_rest"] = Field(

@@ -9,15 +9,17 @@ from pathlib import Path
 from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversations, write_conversations
 from qwenops.contracts.gate import gate, preference_tables
 from qwenops.contracts.preference import Preference, write_preferences
+from qwenops.errors import RecipeError
 from qwenops.generation.chat import defuse, render
 from qwenops.generation.engine import Engine
 from qwenops.generation.opening import open_engine
 from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.judging import MACHINE_JUDGE, judge, second_judge
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
-from qwenops.instructions.rank.annotation import read_rankings, write_tasks
+from qwenops.instructions.rank.annotation import TASKS, read_rankings, write_tasks
 from qwenops.instructions.rank.config import RankConfig
 from qwenops.instructions.rank.ranking import agreement, mean_ranks, pairs_of_ranking, ranks_from_grades
+from qwenops.platform import storage
 from qwenops.platform.secrets import read_secret
 from qwenops.platform.stage import Stage
 
@@ -42,7 +44,12 @@ class Ranked:
 
 
 def run(config: RankConfig, *, instructions: Path, checkpoint: Path, stage: Stage) -> None:
-    """Write `demonstrations.jsonl`, `preferences.jsonl` and, for people, `annotation_tasks.jsonl`."""
+    """Write `demonstrations.jsonl`, `preferences.jsonl` and, for people, `annotation_tasks.jsonl`.
+
+    Raises:
+        RecipeError: people rank, and no rankings are named yet.
+        ContractError: the rankings are not those of these responses.
+    """
     pool = read_conversations(instructions, "train", PROMPTS)
     rows = random.Random(stage.seed).sample(pool, min(config.prompts, len(pool)))
     engine = open_engine(config.engine, checkpoint, read_secret(config.engine.api_key_variable))
@@ -97,15 +104,28 @@ def _rank_by_machine(candidates: list[Candidates], config: RankConfig) -> tuple[
 def _rank_by_people(
     candidates: list[Candidates], config: RankConfig, stage: Stage
 ) -> tuple[list[Ranked], float | None]:
-    """Export the tasks; use the rankings if the recipe names a file of them."""
+    """Export the tasks, and use the rankings that the recipe names; without any the run pauses here.
+
+    Raises:
+        RecipeError: nothing is ranked yet; says where the tasks are and how to go on.
+        ContractError: see `read_rankings`.
+    """
     prompts = {item.row.id: item.row.instruction for item in candidates}
     responses = {item.row.id: item.texts for item in candidates}
-    number = write_tasks(prompts, responses, config.annotators, stage.seed, stage.out)
+    # The scratch folder stays when the stage ends here.
+    folder = stage.out if config.annotations else stage.scratch
+    number = write_tasks(prompts, responses, config.annotators, stage.seed, folder)
     if not config.annotations:
-        stage.warn(f"{number} annotation tasks were written and none is ranked yet; set annotations to the rankings")
-        return [], None
-    sizes = {task: len(texts) for task, texts in responses.items()}
-    judged = read_rankings(Path(config.annotations), sizes, stage.seed)
+        place = f"{storage.address(folder, stage.context)}/{TASKS}"
+        raise RecipeError(
+            f"the run pauses: {number} annotation tasks wait for people in {place}",
+            expected=f"{stage.node}.annotations, a file of rankings of these tasks",
+            found="no file",
+            action=f"have them ranked (components/qwenops/instructions/rank/README.md has the format), then run again "
+            f"with --set {stage.node}.annotations=FILE; finished stages are kept. A machine judge that is labelled as "
+            f"such ranks with --set {stage.node}.judge=machine",
+        )
+    judged = read_rankings(Path(config.annotations), prompts, responses, stage.seed)
     ranked: list[Ranked] = []
     views: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for item in candidates:
