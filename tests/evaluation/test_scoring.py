@@ -16,7 +16,7 @@ from qwenops.evaluation.scoring import (
     same_number,
     score_response,
 )
-from qwenops.platform.sandbox import run_python
+from qwenops.platform.sandbox.judging import Court, Program
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalsets import choose_items, load
 
@@ -25,8 +25,8 @@ def code_item(prefix: str, tests: str) -> EvalItem:
     return EvalItem("x/0", "x", "python", prefix, prefix, "python", facts={"prefix": prefix, "tests": tests})
 
 
-def passes(code: str) -> bool:
-    return run_python(code, 5.0).passed
+def passes(program: Program) -> bool:
+    return Court.open("bubblewrap", 10.0).judge(program).passed
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_code_is_completed_run_and_judged(response: str, right: bool):
 
 
 def test_code_without_a_prefix_stands_alone():
-    text = program(code_item("", "assert one() == 1"), "def one():\n    return 1\n[DONE]\nmore text")
-    assert "more text" not in text
-    assert passes(text)
+    made = program(code_item("", "assert one() == 1"), "def one():\n    return 1\n[DONE]\nmore text")
+    assert "more text" not in made.code
+    assert passes(made)
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the official sets are not on this machine")

@@ -17,12 +17,19 @@ from qwenops.instructions.synthesize.execution import (
     run_tests,
     written_candidates,
 )
-from qwenops.instructions.synthesize.following import Checks, cross_validate, follow, transforms, written_checks
+from qwenops.instructions.synthesize.following import (
+    Checks,
+    cross_validate,
+    follow,
+    run_functions,
+    transforms,
+    written_checks,
+)
 from qwenops.instructions.synthesize.mutation import mutate
 from qwenops.instructions.synthesize.rejection import sample_and_reject
 from qwenops.instructions.synthesize.repurposing import describe, find_passages, repurpose
 from qwenops.instructions.synthesize.run import run
-from qwenops.platform.sandbox import run_python
+from qwenops.platform.sandbox.judging import Court
 from qwenops.tasks.constraints import at_most_words
 from qwenops.tasks.safety_prompts import load
 from qwenops.tasks.verifiable import generate, verify
@@ -42,9 +49,8 @@ CONFIG = SynthesizeConfig(
 )
 
 
-def execute(program: str) -> str:
-    outcome = run_python(program, timeout_seconds=2)
-    return outcome.stdout if outcome.passed else ""
+def judge(programs):
+    return Court.open("bubblewrap", 5.0).judge_all(programs)
 
 
 class Scripted:
@@ -93,7 +99,7 @@ def test_programs_that_pass_every_valid_test_teach_and_the_wrong_test_is_found()
     tests = ("flip('ab') == 'ba'", "flip('ab') == 'ab'")
     task = CodeTask("flip", "flip s", ("def flip(s):\n    return s[::-1]",), tests)
     candidates = [task.solutions[0], "def flip(s):\n    return s", "while True: pass", "import os; os._exit(0)"]
-    made = judge_programs(task, candidates, "written", execute, CONFIG)
+    made = judge_programs(task, candidates, "written", judge, CONFIG)
     assert [row.response for row in made.demonstrations] == [task.solutions[0]]
     assert {pair.rejected for pair in made.preferences} <= set(candidates[1:])
     assert made.demonstrations[0].provenance["valid_tests"] == 1
@@ -102,13 +108,26 @@ def test_programs_that_pass_every_valid_test_teach_and_the_wrong_test_is_found()
 def test_without_a_reference_the_majority_decides_which_tests_are_valid():
     task = CodeTask("double", "double n", (), ("double(2) == 4", "double(2) == 5"))
     programs = ["def double(n):\n    return n * 2", "def double(n):\n    return n + n", "def double(n):\n    return n"]
-    made = judge_programs(task, programs, "stub", execute, CONFIG)
+    made = judge_programs(task, programs, "stub", judge, CONFIG)
     assert {row.response for row in made.demonstrations} == set(programs[:2])
 
 
 def test_a_program_cannot_talk_its_way_through_the_tests():
-    assert run_tests("import os\nprint('[true]')\nos._exit(0)", ["1 == 2"], execute) == (False,)
-    assert run_tests("x = 1", ["x == 1", "x == 2", "1/0"], execute) == (True, False, False)
+    talker = "import os\nprint('[true]')\nos._exit(0)"
+    assert run_tests([talker, "x = 2"], ["x == 1"], judge) == [(False,), (False,)]
+    assert run_tests(["x = 1"], ["x == 1", "x == 2", "1/0"], judge) == [(True, False, False)]
+    liar = "class Any:\n    def __eq__(self, other): return True\ndef f(n): return Any()"
+    assert run_tests([liar], ["f(1) == 2", "f(1)"], judge) == [(False, False)]
+
+
+def test_a_check_cannot_change_what_another_check_says():
+    vandal = "import builtins\nbuiltins.len = lambda x: 0\ndef evaluate(response):\n    raise SystemExit(0)"
+    honest = "def evaluate(response):\n    return len(response) == 2"
+    assert run_functions([vandal, honest, "def evaluate("], ["ab", "abc"], judge) == [
+        [None, None],
+        [True, False],
+        [None, None],
+    ]
 
 
 def test_every_written_task_has_a_right_and_a_wrong_candidate():
@@ -135,7 +154,7 @@ def test_cross_validation_drops_wrong_networked_and_broken_functions_and_wrong_c
         "import requests\ndef evaluate(response):\n    return False\n",
     )
     cases = (("a b", True), ("a b c d", False), ("a b c d e", False), ("a", True), ("one two", False))
-    checks = cross_validate(Checks(functions, cases), 0.5, execute)
+    checks = cross_validate(Checks(functions, cases), 0.5, judge)
     assert set(checks.functions) == set(functions[:2])
     assert ("one two", False) not in checks.cases
 
@@ -143,10 +162,10 @@ def test_cross_validation_drops_wrong_networked_and_broken_functions_and_wrong_c
 def test_checks_accept_the_response_that_follows_and_reject_the_one_that_does_not():
     row = Conversation(id="r", messages=answer(ask("Continue: it."), "The river is wide."), source="documents")
     constraint = at_most_words(4)
-    checks = cross_validate(written_checks(constraint, row.response), 0.5, execute)
+    checks = cross_validate(written_checks(constraint, row.response), 0.5, judge)
     assert checks.functions
     responses = [row.response, *transforms(row.response)]
-    made = follow(row, checks, constraint, responses, "texts", execute, CONFIG)
+    made = follow(row, checks, constraint, responses, "texts", judge, CONFIG)
     assert made.demonstrations[0].response == row.response
     assert constraint.text in made.demonstrations[0].instruction
     assert made.preferences

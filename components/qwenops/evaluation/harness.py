@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.evaluation.likelihood import load_scorer, log_likelihoods, split_continuation
 from qwenops.evaluation.registry import Task
-from qwenops.evaluation.scoring import RunProgram, score_response
+from qwenops.evaluation.scoring import JudgeProgram, score_responses
 from qwenops.evaluation.statistics import wilson
 from qwenops.generation.chat import defuse, render
 from qwenops.generation.config import EngineConfig
@@ -87,16 +87,16 @@ class Examiner:
         engine: Engine that generates.
         batch_tokens: Tokens of one forward pass over options.
         scratch: Folder that survives a kill.
-        run_program: Sandbox for code.
+        judge: Judges programs in a sandbox; None where no item is a program.
     """
 
     def __init__(
-        self, name: str, path: Path, engine: EngineConfig, batch_tokens: int, scratch: Path, run_program: RunProgram
+        self, name: str, path: Path, engine: EngineConfig, batch_tokens: int, scratch: Path, judge: JudgeProgram | None
     ) -> None:
         context = read_facts(path).context_length_tokens
         self._candidate = Candidate(name, "chat" if name == "chat" else "text", context, load_tokenizer(path))
         self._path, self._engine_config, self._batch_tokens = path, engine, batch_tokens
-        self._scratch, self._run_program = scratch, run_program
+        self._scratch, self._judge = scratch, judge
         self._model: PreTrainedModel | None = None
         self._engine: Engine | None = None
 
@@ -118,7 +118,7 @@ class Examiner:
             return answer_choices(self._candidate, exam, self._model, self._batch_tokens)
         if self._engine is None:
             self._engine = open_engine(self._engine_config, self._path)
-        return answer_freely(self._candidate, exam, self._engine, self._run_program)
+        return answer_freely(self._candidate, exam, self._engine, self._judge)
 
 
 def build_prompt(item: EvalItem, shots: Sequence[EvalItem], form: Format) -> str:
@@ -165,14 +165,14 @@ def best_option(logs: Sequence[float], options: Sequence[str], normalise: str) -
     return values.index(max(values))
 
 
-def answer_freely(candidate: Candidate, exam: Exam, engine: Engine, run_program: RunProgram) -> list[Answered]:
+def answer_freely(candidate: Candidate, exam: Exam, engine: Engine, judge: JudgeProgram | None) -> list[Answered]:
     """Answer items by generation and score what comes back; a chat model gets no worked examples.
 
     Args:
         candidate: Who is examined.
         exam: What is asked.
         engine: Generates with the candidate's model.
-        run_program: Sandbox for code.
+        judge: Judges programs in a sandbox; None where no item is a program.
     """
     shots, stops = (0, ()) if candidate.form == "chat" else (exam.shots, exam.task.stops)
     prompts = [build_prompt(item, pick_shots(item, exam.pool, shots), candidate.form) for item in exam.items]
@@ -180,11 +180,13 @@ def answer_freely(candidate: Candidate, exam: Exam, engine: Engine, run_program:
     fits = [len(candidate.tokenizer.encode(prompt, add_special_tokens=False)) <= room for prompt in prompts]
     asked = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
     responses = iter(engine.generate(asked, exam.sampling))
+    outputs = [[cut(text, stops) for text in next(responses)] if fit else [] for fit in fits]
+    pairs = [(item, text) for item, texts in zip(exam.items, outputs, strict=True) for text in texts]
+    scores = iter(score_responses(pairs, judge))
     answered: list[Answered] = []
-    for item, prompt, fit in zip(exam.items, prompts, fits, strict=True):
-        outputs = [cut(text, stops) for text in next(responses)] if fit else []
-        score = fmean(score_response(item, text, run_program) for text in outputs) if fit else None
-        answered.append(_answered(candidate, item, prompt, outputs, score))
+    for item, prompt, texts in zip(exam.items, prompts, outputs, strict=True):
+        score = fmean(next(scores) for _ in texts) if texts else None
+        answered.append(_answered(candidate, item, prompt, texts, score))
     return answered
 
 

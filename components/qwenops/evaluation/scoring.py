@@ -4,29 +4,43 @@ Each follows its benchmark's published definition; the Qwen2 report restates non
 response and returns a score in [0, 1].
 """
 
+import ast
+import builtins
 import math
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from qwenops.errors import StageError
 from qwenops.evaluation.ifeval import follows_all
+from qwenops.platform.sandbox.judging import Program
+from qwenops.tasks.code_answers import defined_names, find_program, parses
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalset_readers import last_boxed
 from qwenops.tasks.verifiable import verify
 
-RunProgram = Callable[[str], bool]
+JudgeProgram = Callable[[Program], bool]
+"""Judges a program by its tests in a sandbox; True when all pass."""
 
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
-_FENCE = re.compile(r"```(?:python|py)?\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
-def score_response(item: EvalItem, response: str, run_program: RunProgram) -> float:
+def score_responses(pairs: Sequence[tuple[EvalItem, str]], judge: JudgeProgram | None) -> list[float]:
+    """Score responses in their order; programs several at a time, the rest in the calling thread (see `same_math`)."""
+    if not any(item.scorer == "python" for item, _ in pairs):
+        return [score_response(item, response, judge) for item, response in pairs]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(lambda pair: score_response(*pair, judge), pairs))
+
+
+def score_response(item: EvalItem, response: str, judge: JudgeProgram | None) -> float:
     """Score one generated response to `item`.
 
     Args:
         item: The item; its `scorer` chooses the rule.
         response: The model's raw output.
-        run_program: Runs a Python program in a sandbox; True when it ends without an error.
+        judge: Judges a program by its tests in a sandbox; only items scored so need one.
 
     Raises:
         StageError: the item is not answered by generation.
@@ -37,8 +51,8 @@ def score_response(item: EvalItem, response: str, run_program: RunProgram) -> fl
         return float(same_math(final_math(response), item.gold))
     if item.scorer == "exact":
         return float(final_label(response) == item.gold)
-    if item.scorer == "python":
-        return float(run_program(program(item, response)))
+    if item.scorer == "python" and judge is not None:
+        return float(judge(program(item, response)))
     if item.scorer == "ifeval":
         return float(follows_all(item.facts["checks"], item.facts["prompt"], response))
     if item.scorer == "verifier":
@@ -120,34 +134,23 @@ def final_label(response: str) -> str:
     return tail.strip().split("\n")[0].strip().removesuffix(".").strip()
 
 
-def program(item: EvalItem, response: str) -> str:
-    """The program that tests a code response: the item's prefix, the code, the item's tests.
+def program(item: EvalItem, response: str) -> Program:
+    """The program of a code response with the item's tests.
 
-    A fenced block is preferred to the text around it. A response that repeats the function header stands alone; a
-    plain continuation is put after the prompt it continues and cut at the first unindented line.
+    The tests take from the program only what the item asks for; helpers of the prompt stay the prompt's own on their
+    side, so that a response cannot answer for them.
     """
-    fence = _FENCE.search(response)
-    code = fence.group(1) if fence else response.split("[DONE]")[0]
     prefix = item.facts["prefix"]
-    if not prefix or f"def {_entry(item)}" in code:
-        # Imports of the prompt are kept: the response may rely on them.
-        imports = [line for line in prefix.splitlines() if line.startswith(("import ", "from "))]
-        return "\n".join([*imports, code, item.facts["tests"]])
-    return f"{prefix}{_body(code)}\n{item.facts['tests']}"
+    names = tuple(sorted(item.facts.get("names") or _asked_names(prefix, item.facts["tests"])))
+    return Program(find_program(response, names, prefix), (item.facts["tests"],), names, prefix * parses(prefix))
 
 
-def _entry(item: EvalItem) -> str:
-    found = re.findall(r"^def (\w+)", item.facts["prefix"], re.MULTILINE)
-    return found[-1] if found else ""
-
-
-def _body(code: str) -> str:
-    kept: list[str] = []
-    for line in code.split("\n"):
-        if line.strip() and not line.startswith((" ", "\t")) and kept:
-            break
-        kept.append(line)
-    return "\n".join(kept)
+def _asked_names(prefix: str, tests: str) -> set[str]:
+    """What a program must define: the function that the prefix begins last, else every name the tests do not have."""
+    if prefix:
+        return set(re.findall(r"^(?:async )?def (\w+)", prefix, re.MULTILINE)[-1:])
+    used = {node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)}
+    return used - defined_names(tests) - set(dir(builtins))
 
 
 def _plain_number(text: str) -> str:

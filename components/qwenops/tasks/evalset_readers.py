@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwenops.errors import ContractError
+from qwenops.tasks.code_answers import defined_names
 from qwenops.tasks.evalitem import EvalItem
 
 Split = Literal["test", "shots"]
@@ -141,7 +142,11 @@ def read_humaneval(folder: Path, split: Split) -> Iterator[EvalItem]:
             parts=(("question", row["prompt"]), ("answer", row["canonical_solution"])),
             scorer="python",
             target=row["canonical_solution"],
-            facts={"prefix": row["prompt"], "tests": f"{row['test']}\ncheck({row['entry_point']})\n"},
+            facts={
+                "prefix": row["prompt"],
+                "tests": f"{row['test']}\ncheck({row['entry_point']})\n",
+                "names": [row["entry_point"]],
+            },
         )
 
 
@@ -160,7 +165,12 @@ def read_mbpp(folder: Path, split: Split) -> Iterator[EvalItem]:
                 parts=(("question", row["text"]), ("answer", code)),
                 scorer="python",
                 target=code + "\n[DONE]",
-                facts={"prefix": "", "tests": f"{row['test_setup_code']}\n{tests}\n"},
+                # What the tests take from the program: names of the reference, one of which is a builtin's.
+                facts={
+                    "prefix": "",
+                    "tests": f"{row['test_setup_code']}\n{tests}\n",
+                    "names": sorted(defined_names(code) & set(re.findall(r"\w+", tests))),
+                },
             )
 
 

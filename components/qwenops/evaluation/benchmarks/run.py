@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,9 +17,9 @@ from qwenops.evaluation.harness import (
     summarise,
 )
 from qwenops.evaluation.registry import TASKS, Task
-from qwenops.evaluation.scoring import pass_at_k
+from qwenops.evaluation.scoring import JudgeProgram, pass_at_k
 from qwenops.generation.engine import Sampling
-from qwenops.platform.sandbox import run_python
+from qwenops.platform.sandbox.judging import Court
 from qwenops.platform.stage import Stage
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalsets import choose_items, find_folder, load, load_available
@@ -45,16 +44,16 @@ def run(config: BenchmarksConfig, *, base: Path, moe: Path, chat: Path, stage: S
     Raises:
         RecipeError: an unknown benchmark, or a k of pass@k above the samples.
         StageError: not one item could be asked.
+        PlatformError: a code benchmark is asked for where programs cannot be confined; no model was opened.
     """
     _check(config)
     exams, missing = _prepare(config, stage)
+    judge = _open_judge(config, exams)
     answered: list[Answered] = []
     figures: list[dict[str, Any]] = []
     with stage.progress(3 * sum(len(exam.items) for exam in exams), "items") as progress:
         for name, path in (("base", base), ("moe", moe), ("chat", chat)):
-            examiner = Examiner(
-                name, path, config.engine, config.likelihood_batch_tokens, stage.scratch, partial(_passes, config)
-            )
+            examiner = Examiner(name, path, config.engine, config.likelihood_batch_tokens, stage.scratch, judge)
             for exam in exams:
                 rows = examiner.answer(exam)
                 answered += rows
@@ -65,8 +64,11 @@ def run(config: BenchmarksConfig, *, base: Path, moe: Path, chat: Path, stage: S
     stage.records = len(answered)
 
 
-def _passes(config: BenchmarksConfig, code: str) -> bool:
-    return run_python(code, config.program_timeout_seconds).passed
+def _open_judge(config: BenchmarksConfig, exams: Sequence[Exam]) -> JudgeProgram | None:
+    if not any(item.scorer == "python" for exam in exams for item in exam.items[:1]):
+        return None
+    court = Court.open(config.program_isolation, config.program_timeout_seconds)
+    return lambda program: court.judge(program).passed
 
 
 def _check(config: BenchmarksConfig) -> None:

@@ -136,7 +136,7 @@ def _examine(config: MultilingualConfig, models: Mapping[str, Path], stage: Stag
         stage.warn(sentence)
     figures: list[dict[str, Any]] = []
     for name, path in models.items():
-        examiner = Examiner(name, path, config.engine, config.batch_tokens, stage.scratch, lambda _: False)
+        examiner = Examiner(name, path, config.engine, config.batch_tokens, stage.scratch, None)
         for task, items in available.items.items():
             sampling = Sampling(max_new_tokens=min(config.max_new_tokens, TASKS[task].answer_tokens), seed=stage.seed)
             pool = load(task, find_folder(task, config.folder, cache), "shots")

@@ -7,6 +7,7 @@ from pydantic import Field
 from qwenops.generation.config import EngineConfig
 from qwenops.generation.engine import Sampling
 from qwenops.recipe.config import Config
+from qwenops.recipe.isolation import Isolation
 from qwenops.tasks.config import OverlapConfig
 
 Strategy = Literal["rejection_sampling", "code_execution", "instruction_following", "repurposing", "constitution"]
@@ -50,6 +51,11 @@ class SynthesizeConfig(Config):
     )
     sandbox_seconds: float = Field(
         default=5.0, gt=0, description="Time limit of one program. house choice: the 5 s of AutoIF's script."
+    )
+    program_isolation: Isolation = Field(
+        default="bubblewrap",
+        description="How tested programs are confined; house choice: bubblewrap, and where that is impossible they do "
+        "not run unless the recipe says none_at_own_risk.",
     )
     following_instructions: int = Field(
         default=2000, ge=0, description="Instructions given checked constraints. house choice: seconds of sandbox each."

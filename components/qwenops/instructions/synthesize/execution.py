@@ -6,8 +6,8 @@ mutants of them, because a very small model writes no program that runs; rows sa
 """
 
 import ast
+import builtins
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,23 +19,12 @@ from qwenops.instructions.pairing import make_demonstration, make_pair, pair_spl
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.made import Made
 from qwenops.instructions.synthesize.mutation import mutate
+from qwenops.platform.sandbox.judging import Program, Verdict
+from qwenops.tasks.code_answers import find_program, parses
 
 STRATEGY = "code_execution"
-_FENCE = re.compile(r"```(?:python)?\n(.*?)```", re.DOTALL)
-_HARNESS = """
-import json as _json
-_passed = []
-for _test in _json.loads({tests!r}):
-    try:
-        _passed.append(bool(eval(_test)))
-    except Exception:
-        _passed.append(False)
-print()
-print(_json.dumps(_passed))
-"""
-
-Execute = Callable[[str], str]
-"""Runs a program and returns its standard output, "" when it did not finish."""
+Judge = Callable[[Sequence[Program]], list[Verdict]]
+"""Judges programs by their tests in a sandbox."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +55,25 @@ def sampled_candidates(task: CodeTask, engine: Engine, number: int) -> list[str]
     """Programs a model writes for the task; only those that parse."""
     prompt = render(ask(f"{task.instruction} Reply with Python code only."))
     texts = engine.generate([prompt], Sampling(temperature=0.8, top_p=0.95, n=number, max_new_tokens=512))[0]
-    programs = [(_FENCE.search(text) or re.match(r"(.*)", text, re.DOTALL)).group(1).strip() for text in texts]  # type: ignore[union-attr]
-    return list(dict.fromkeys(defuse(program) for program in programs if program and _parses(program)))
+    programs = [find_program(text, ()).strip() for text in texts]
+    return list(dict.fromkeys(defuse(program) for program in programs if parses(program)))
 
 
-def run_tests(program: str, tests: Sequence[str], execute: Execute) -> tuple[bool, ...]:
-    """Which tests a program passes; none when it does not finish."""
-    lines = execute(program + "\n" + _HARNESS.format(tests=json.dumps(list(tests)))).strip().splitlines()
-    try:
-        passed = json.loads(lines[-1]) if lines else []
-    except ValueError:
-        passed = []
-    if not isinstance(passed, list) or len(passed) != len(tests):
-        return (False,) * len(tests)
-    return tuple(test is True for test in passed)
+def run_tests(programs: Sequence[str], tests: Sequence[str], judge: Judge) -> list[tuple[bool, ...]]:
+    """Which tests each program passes: expressions that must be true, of names the tests do not define themselves."""
+    used = {node.id for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
+    names = tuple(sorted(used - set(dir(builtins))))
+    scripts = tuple(f"assert ({test}) is True" for test in tests)
+    verdicts = judge([Program(program, scripts, names) for program in programs])
+    return [tuple(result == "passed" for result in verdict.results) for verdict in verdicts]
 
 
 def judge_programs(
-    task: CodeTask, candidates: Sequence[str], model: str, execute: Execute, config: SynthesizeConfig
+    task: CodeTask, candidates: Sequence[str], model: str, judge: Judge, config: SynthesizeConfig
 ) -> Made:
     """Run every candidate on the valid tests; those that pass all teach, the widest gaps make pairs."""
     made = Made()
-    results = {program: run_tests(program, task.tests, execute) for program in candidates}
+    results = dict(zip(candidates, run_tests(candidates, task.tests, judge), strict=True))
     valid = _valid_tests(task, results)
     if not valid or not results:
         return made
@@ -132,11 +118,3 @@ def _valid_tests(task: CodeTask, results: dict[str, tuple[bool, ...]]) -> list[i
     if references:
         return [i for i in range(len(task.tests)) if all(passed[i] for passed in references)]
     return [i for i in range(len(task.tests)) if 2 * sum(passed[i] for passed in results.values()) > len(results)]
-
-
-def _parses(program: str) -> bool:
-    try:
-        ast.parse(program)
-    except (SyntaxError, ValueError):
-        return False
-    return True

@@ -18,36 +18,18 @@ from qwenops.generation.engine import Engine, Sampling
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.made import Made
+from qwenops.platform.sandbox.judging import Program, Verdict
 from qwenops.tasks.constraints import Constraint, constraints_met_by
 
 STRATEGY = "instruction_following"
 _NETWORK = re.compile(r"\b(requests|urllib|socket|http|download|aiohttp)\b")
-_RUNNER = """
-import json as _json
-_functions, _responses = _json.loads({functions!r}), _json.loads({responses!r})
-_rows = []
-for _source in _functions:
-    _row = []
-    try:
-        _space = {{}}
-        exec(_source, _space)
-        for _response in _responses:
-            try:
-                _row.append(bool(_space["evaluate"](_response)))
-            except Exception:
-                _row.append(None)
-    except Exception:
-        _row = [None] * len(_responses)
-    _rows.append(_row)
-print()
-print(_json.dumps(_rows))
-"""
 _AUTHOR_PROMPT = """Write a Python function `evaluate(response)` that returns whether a response follows the \
 instruction below, and three test cases. Reply with JSON only:
 {{"func": str, "cases": [{{"input": str, "output": true or false}}]}}.
 Instruction: {}"""
 
-Execute = Callable[[str], str]
+Judge = Callable[[Sequence[Program]], list[Verdict]]
+"""Judges programs by their tests in a sandbox."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +40,23 @@ class Checks:
     cases: tuple[tuple[str, bool], ...]
 
 
-def run_functions(functions: Sequence[str], responses: Sequence[str], execute: Execute) -> list[list[bool | None]]:
-    """What each function says of each response; None where it raised, did not compile or did not finish."""
-    program = _RUNNER.format(functions=json.dumps(list(functions)), responses=json.dumps(list(responses)))
-    lines = execute(program).strip().splitlines()
-    return json.loads(lines[-1]) if lines else [[None] * len(responses) for _ in functions]
+def run_functions(functions: Sequence[str], responses: Sequence[str], judge: Judge) -> list[list[bool | None]]:
+    """What each function says of each response; None where it raised, did not compile or did not finish.
+
+    Every function computes in a process of its own, so that none can change what another says.
+    """
+    tests = tuple(f"assert evaluate({response!r})" for response in responses)
+    verdicts = judge([Program(source, tests, ("evaluate",)) for source in functions])
+    says = {"passed": True, "failed": False}
+    return [[says.get(result) for result in verdict.results] for verdict in verdicts]
 
 
-def cross_validate(checks: Checks, agreement: float, execute: Execute) -> Checks:
+def cross_validate(checks: Checks, agreement: float, judge: Judge) -> Checks:
     """Keep functions and cases that agree with more than `agreement` of the others."""
     functions = [source for source in checks.functions if not _NETWORK.search(source)]
     if not functions or not checks.cases:
         return Checks((), ())
-    every = run_functions(functions, [text for text, _ in checks.cases], execute)
+    every = run_functions(functions, [text for text, _ in checks.cases], judge)
     # A function that never gave a verdict (it did not compile, or always raised) has no vote on the cases.
     sound = [place for place, row in enumerate(every) if any(verdict is not None for verdict in row)]
     functions, verdicts = [functions[place] for place in sound], [every[place] for place in sound]
@@ -136,7 +122,7 @@ def follow(
     constraint: Constraint,
     responses: Sequence[str],
     model: str,
-    execute: Execute,
+    judge: Judge,
     config: SynthesizeConfig,
 ) -> Made:
     """Judge responses to the instruction with the constraint added, by the functions that survived."""
@@ -149,7 +135,7 @@ def follow(
         parent_id=row.id,
         tags=(*row.tags, constraint.name),
     )
-    verdicts = run_functions(checks.functions, responses, execute)
+    verdicts = run_functions(checks.functions, responses, judge)
     accuracy = [sum(r[j] is True for r in verdicts) / len(verdicts) for j in range(len(responses))]
     provenance = {
         "model": model,

@@ -19,12 +19,13 @@ from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.synthesize import constitution, execution, following, rejection, repurposing
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.made import Made
-from qwenops.platform.sandbox import available_isolation, run_python
+from qwenops.platform.sandbox.judging import Court
 from qwenops.platform.secrets import read_secret
 from qwenops.platform.stage import Stage
 from qwenops.tasks.safety_prompts import load as load_safety_prompts
 
 _CHECK_AUTHORS = 4
+_RUN_PROGRAMS = {"code_execution", "instruction_following"}
 
 
 class Synthesis:
@@ -36,6 +37,9 @@ class Synthesis:
         checkpoint: Model that answers.
         documents: Documents to repurpose.
         seed: Seed of every choice.
+
+    Raises:
+        PlatformError: a strategy runs programs, and they cannot be confined on this machine.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class Synthesis:
     ) -> None:
         self._config, self._instructions, self._checkpoint = config, instructions, checkpoint
         self._documents, self._rng = documents, random.Random(seed)
+        if _RUN_PROGRAMS & set(config.strategies):
+            self._court = Court.open(config.program_isolation, config.sandbox_seconds)
         self._writer: Engine | None = None
         if config.writer == "llm":
             self._writer = open_engine(
@@ -58,14 +64,14 @@ class Synthesis:
 
     def code_execution(self) -> Made:
         """Programs that pass their tests."""
-        total = Made(notes=[f"sandbox isolation: {available_isolation()}"])
+        total = Made(notes=[f"programs were confined by: {self._config.program_isolation}"])
         for task in execution.load_code_tasks():
             number = self._config.programs_per_task
             if self._writer is None:
                 candidates, model = execution.written_candidates(task, number), "written programs and mutants"
             else:
                 candidates, model = execution.sampled_candidates(task, self._writer, number), self._writer.name
-            _add(total, execution.judge_programs(task, candidates, model, self._execute, self._config))
+            _add(total, execution.judge_programs(task, candidates, model, self._court.judge_all, self._config))
         return total
 
     def instruction_following(self) -> Made:
@@ -83,11 +89,11 @@ class Synthesis:
                 continue
             written = following.written_checks(constraint, row.response)
             checks = following.llm_checks(constraint, self._writer, _CHECK_AUTHORS) if self._writer else written
-            checks = following.cross_validate(checks, self._config.check_agreement, self._execute)
+            checks = following.cross_validate(checks, self._config.check_agreement, self._court.judge_all)
             if checks.functions and checks.cases:
                 valid += 1
                 responses, model = [row.response, *following.transforms(row.response)], "original and changed texts"
-                made = following.follow(row, checks, constraint, responses, model, self._execute, self._config)
+                made = following.follow(row, checks, constraint, responses, model, self._court.judge_all, self._config)
                 _add(total, made)
         total.notes.append(f"{valid} of {len(rows)} instructions have checks that passed cross-validation")
         return total
@@ -108,10 +114,6 @@ class Synthesis:
         else:
             answers, model = constitution.llm_answers(prompts, self._writer), self._writer.name
         return constitution.apply_constitution(prompts, answers, model, self._config)
-
-    def _execute(self, program: str) -> str:
-        outcome = run_python(program, timeout_seconds=self._config.sandbox_seconds)
-        return outcome.stdout if outcome.passed else ""
 
     def _read_documents(self) -> Iterator[dict[str, Any]]:
         columns = ["id", "text", "domain", "lang", "license"]
