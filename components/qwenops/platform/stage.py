@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -74,18 +75,32 @@ class Stage:
     warnings: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
+        self._broken = set[str]()
         self._live = Live(self.scratch / LIVE if self.context.metrics_port else None)
 
     def metric(self, name: str, value: float) -> None:
-        """Record one figure of this stage; `name` must be listed in `contracts.metrics`."""
+        """Record one figure of this stage; `name` must be listed in `contracts.metrics`.
+
+        What is no finite number is no measurement: it is left out with a warning, and no rule of the gate passes on it.
+        """
         check_metric(name)
-        self.metrics[name] = float(value)
+        if math.isfinite(value):
+            self.metrics[name] = float(value)
+        else:
+            self.warn(f"{name} is {value}, no finite number, and is left out")
 
     def curve(self, name: str, step: int, value: float) -> None:
-        """Append one point of a curve (loss over steps, say) to `curves.jsonl`; goes to MLflow and the report."""
-        line = json.dumps({"name": name, "step": step, "value": float(value)})
-        with (self.out / CURVES).open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        """Append one point of a curve (loss over steps, say) to `curves.jsonl`; goes to MLflow and the report.
+
+        A point that is no finite number is left out, with a warning at the first one of a curve.
+        """
+        if math.isfinite(value):
+            line = json.dumps({"name": name, "step": step, "value": float(value)})
+            with (self.out / CURVES).open("a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
+        elif name not in self._broken:
+            self._broken.add(name)
+            self.warn(f"the curve {name} is {value} at step {step}; points that are no finite number are left out")
         self._live.point(name, step, value)
         logs.at_step(step)
 
