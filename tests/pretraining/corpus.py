@@ -35,7 +35,7 @@ PRETRAIN = PretrainConfig(
         vocab_rows=VOCABULARY,
         tied_embeddings=True,
     ),
-    phases=(Phase(length=64, steps=6, repeat_share=0.25), Phase(length=128, steps=4)),
+    phases=(Phase(length=64, steps=6), Phase(length=128, steps=4)),
     practice=Practice(needle_share=0.25),
     training=TRAINING,
     evaluation_tokens=2048,

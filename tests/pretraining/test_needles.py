@@ -7,7 +7,7 @@ from tests.pretraining.corpus import make_tokenizer
 from torch import nn
 
 from qwenops.errors import ContractError
-from qwenops.tasks.needles import ANSWER_DIGITS, WORDS, evaluate_needles, needle_rows, repeated_rows
+from qwenops.tasks.needles import ANSWER_DIGITS, WORDS, evaluate_needles, needle_rows
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,3 @@ def test_evaluate_needles_does_not_depend_on_the_batch_size(tokenizer, text):
     reader = _Reader(len(tokenizer), digits, wrong=100)
     assert evaluate_needles(reader, rows).accuracy == pytest.approx(11 / 12)
     assert evaluate_needles(reader, rows, max_batch_tokens=320).accuracy == pytest.approx(6 / 12)
-
-
-def test_repeated_rows_repeat_with_a_period_of_a_quarter_to_a_half(text):
-    for row in repeated_rows(text, length=64, count=10, seed=1):
-        assert any(np.array_equal(row[period:], row[:-period]) for period in range(16, 33))

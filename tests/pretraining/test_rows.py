@@ -11,7 +11,7 @@ from qwenops.pretraining.rows import LONG_SEED, Phase, Practice, RowSource
 
 @pytest.fixture(scope="module")
 def source(artifacts):
-    phases = (Phase(length=64, steps=3, repeat_share=0.25), Phase(length=128, steps=3))
+    phases = (Phase(length=64, steps=3), Phase(length=128, steps=3))
     return RowSource(
         TokenShards(artifacts["tokens"]),
         load_tokenizer(artifacts["tokenizer"]),
@@ -25,9 +25,7 @@ def source(artifacts):
 def test_batches_follow_the_phases_and_shares(source):
     batches = list(source.batches()(0))
     assert [batch["input_ids"].shape for batch in batches] == [(16, 64)] * 3 + [(8, 128)] * 3
-    assert [batch["domain_names"] for batch in batches] == [["needles", "repeats", "web"]] * 3 + [
-        ["needles", "web"]
-    ] * 3
+    assert [batch["domain_names"] for batch in batches] == [["needles", "web"]] * 6
     assert all(name.startswith("web/") for batch in batches for name in batch["documents"])
     heavy = [(batch["weights"] == 8).any(1).sum().item() for batch in batches]
     assert heavy == [8] * 3 + [4] * 3

@@ -18,7 +18,7 @@ _TITLES = {
     "online": "Online stage",
 }
 _ON_DOMAINS = ("pretrain", "extend")
-_OF_A_WHOLE_STEP = {"loss", "loss.needles", "loss.repeats"}
+_OF_A_WHOLE_STEP = {"loss", "loss.needles"}
 _CONTROLS = ("control", "dense", "adamw")
 
 

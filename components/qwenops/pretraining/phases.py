@@ -1,4 +1,4 @@
-"""Lengths, steps and practice rows of a pretraining phase, without torch: recipes read them."""
+"""Lengths, steps and needle rows of a pretraining phase, without torch: recipes read them."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,6 @@ class Phase(Config):
 
     length: int = Field(4096, ge=32, description="Tokens per row, §3.2.")
     steps: int = Field(1000, ge=1, description="Optimiser steps at this length; house choice: set per recipe.")
-    repeat_share: float = Field(
-        0.0, ge=0, le=1, description="Share of rows that repeat random tokens; house choice: 0, tiny recipes need it."
-    )
 
 
 def row_divisor(phases: Sequence[Phase]) -> int:

@@ -1,7 +1,7 @@
-"""What pre-training and extension read: packed text, mixed with rows that teach a model to look back.
+"""What pre-training and extension read: packed text, mixed with rows that hide a needle.
 
 The report trains on text alone, on trillions of tokens. A tiny model sees a few million, and text alone teaches it no
-retrieval; the practice rows do (`tasks.needles`). A recipe at report scale sets both shares to zero.
+retrieval; needle rows do (`tasks.needles`). A recipe at report scale has none.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import torch
 
 from qwenops.contracts.tokens import PackedRow, TokenShards
 from qwenops.pretraining.phases import Phase, Practice
-from qwenops.tasks.needles import needle_rows, repeated_rows
+from qwenops.tasks.needles import needle_rows
 from qwenops.training.batching import text_batch
 from qwenops.training.fit import Batches
 from qwenops.training.terms import Batch
@@ -35,7 +35,7 @@ class RowSource:
         phases: Lengths in the order they are trained.
         practice: Share and weight of the needles.
         batch_tokens: Tokens of a step; a step has `batch_tokens // length` rows.
-        seed: Draws text order, needles and repeats.
+        seed: Draws text order and needles.
         rank: This worker; it takes every `world_size`-th row of each step.
         world_size: Workers.
         long_share: Share of the text rows that are made of long documents alone.
@@ -78,25 +78,22 @@ class RowSource:
 
     def _phase(self, phase: Phase, first: int, done: int, filler: np.ndarray) -> Iterator[Batch]:
         rows = max(self.batch_tokens // phase.length, 1)
-        needles, repeats = round(rows * self.practice.needle_share), round(rows * phase.repeat_share)
-        texts = max(rows - needles - repeats, 0)
+        needles = round(rows * self.practice.needle_share)
+        texts = rows - needles
         packed = self._text_rows(phase.length, self.seed + first, done * texts)
         for step in range(first + done, first + phase.steps):
             drawn = [next(packed) for _ in range(texts)]
             pieces = [np.stack([row.ids for row in drawn]).astype(np.int64)] if texts else []
             weights = [np.ones((texts, phase.length), dtype=np.float32)]
-            if repeats:
-                pieces.append(repeated_rows(filler, length=phase.length, count=repeats, seed=(self.seed, step, 1)))
-                weights.append(np.ones((repeats, phase.length), dtype=np.float32))
             if needles:
                 made = needle_rows(
-                    self.tokenizer, filler, length=phase.length, count=needles, seed=(self.seed, step, 2), split="train"
+                    self.tokenizer, filler, length=phase.length, count=needles, seed=(self.seed, step), split="train"
                 )
                 pieces.append(made.tokens)
                 weights.append(made.loss_weights(self.practice.answer_weight))
             mine = slice(self.rank, None, self.world_size)
             documents = sorted({name for row in drawn[mine] for name in row.names})
-            sources = [row.domain for row in drawn] + ["repeats"] * repeats + ["needles"] * needles
+            sources = [row.domain for row in drawn] + ["needles"] * needles
             names, numbers = np.unique(sources, return_inverse=True)
             yield text_batch(np.concatenate(pieces)[mine], np.concatenate(weights)[mine], documents) | {
                 "domains": torch.from_numpy(numbers[mine]),

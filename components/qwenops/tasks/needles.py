@@ -129,26 +129,6 @@ def needle_rows(
     return NeedleRows(tokens, places)
 
 
-def repeated_rows(text: np.ndarray, *, length: int, count: int, seed: int | Sequence[int]) -> np.ndarray:
-    """Rows of random tokens that repeat: they reward looking back, the first half of what retrieval needs.
-
-    Args:
-        text: Integer [n]; tokens are drawn from it one by one, so that they have the text's frequencies.
-        length: Tokens the model reads per row.
-        count: Rows.
-        seed: Any seed of numpy's generators.
-
-    Returns:
-        int64 [count, length + 1]; each row repeats a sequence of a quarter to a half of its length.
-    """
-    rng = np.random.default_rng(seed)
-    rows = np.empty((count, length + 1), dtype=np.int64)
-    for row in range(count):
-        period = int(rng.integers(max(length // 4, 1), length // 2 + 1))
-        rows[row] = np.resize(text[rng.integers(len(text), size=period)], length + 1)
-    return rows
-
-
 @torch.no_grad()
 def evaluate_needles(
     model: nn.Module,

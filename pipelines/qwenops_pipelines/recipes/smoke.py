@@ -104,7 +104,7 @@ def smoke() -> Recipe:
             # The smoke tokenizer has 512 tokens.
             size=tiny.TINY_SIZE.model_copy(update={"vocab_rows": 512}),
             initializer_range=0.06,
-            phases=(Phase(length=64, steps=30, repeat_share=0.3), Phase(length=128, steps=10, repeat_share=0.1)),
+            phases=(Phase(length=64, steps=30), Phase(length=128, steps=10)),
             practice=Practice(needle_share=0.25),
             training=TrainingConfig(
                 steps=40,
