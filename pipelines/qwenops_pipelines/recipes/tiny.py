@@ -175,21 +175,17 @@ TOKENS = TokensConfig()
 PRETRAIN = PretrainConfig(
     size=TINY_SIZE,
     initializer_range=0.06,
-    phases=(
-        Phase(length=64, steps=180, repeat_share=0.3),
-        Phase(length=128, steps=120, repeat_share=0.1),
-        Phase(length=256, steps=240, repeat_share=0.1),
-    ),
+    phases=(Phase(length=64, steps=420), Phase(length=128, steps=240), Phase(length=256, steps=420)),
     practice=Practice(needle_share=0.5),
     training=TrainingConfig(
-        steps=540,
-        batch_tokens=4096,
-        learning_rate=4e-3,
-        final_learning_rate=4e-4,
-        warmup_steps=20,
+        steps=1080,
+        batch_tokens=2048,
+        learning_rate=1e-2,
+        final_learning_rate=1e-3,
+        warmup_steps=40,
         schedule="wsd",
         optimizer="muon",
-        checkpoint_every_steps=100,
+        checkpoint_every_steps=200,
     ),
 )
 EXTEND = ExtendConfig(
