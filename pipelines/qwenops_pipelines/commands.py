@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenops.contracts.metrics import find_metric
-from qwenops.errors import RecipeError
+from qwenops.errors import PlatformError, RecipeError
 from qwenops.model.sizes import Experts
 from qwenops.recipe.codec import canonical
 from qwenops_pipelines.dags.edges import NODES
@@ -32,6 +32,7 @@ _NEEDED = {
     "kubernetes": "platform",
 }
 _NEEDED_BYTES = 5 * 10**9
+_REGISTRY = "models can be registered at"
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -195,9 +196,23 @@ def _doctor(options: argparse.Namespace) -> int:
     lines.append(("5 GB of free disk", free >= _NEEDED_BYTES, f"free some space ({free / 1e9:.1f} GB here)"))
     lines.append(("two CPU cores", (os.cpu_count() or 1) >= 2, "a run on one core takes twice as long"))
     lines.append(("dpkg-deb", shutil.which("dpkg-deb") is not None, "Debian sources will be skipped without dpkg"))
+    lines += _registry()
     for name, good, command in lines:
         print(f"{'ok     ' if good else 'missing'}  {name}" + ("" if good else f"  ->  {command}"))
-    return 0 if all(good for _, good, _ in lines[: len(_NEEDED)]) else 5
+    needed = [*lines[: len(_NEEDED)], *(line for line in lines if line[0].startswith(_REGISTRY))]
+    return 0 if all(good for _, good, _ in needed) else 5
+
+
+def _registry() -> list[tuple[str, bool, str]]:
+    """Whether the MLflow server that the environment names takes models; a run without one makes its own database."""
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not address or importlib.util.find_spec("mlflow") is None:
+        return []
+    try:
+        importlib.import_module("qwenops.platform.registry").check(address)
+    except PlatformError as error:
+        return [(f"{_REGISTRY} {address}", False, f"{error.message}: {error.found}; {error.action}")]
+    return [(f"{_REGISTRY} {address}", True, "")]
 
 
 def _check_stage(name: str) -> None:

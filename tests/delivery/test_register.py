@@ -1,75 +1,28 @@
-import json
 import shutil
 import time
 
 import mlflow
 import pytest
-from tests.delivery.artifacts import make_checkpoint, make_tokenizer, publish
-from tests.delivery.fabricated import figures
+from tests.delivery.registered import NAME, QUESTION, register_run
 from tests.platform.registering import SCORE, compete, register
 
 from qwenops.delivery.gate_config import Rule
-from qwenops.delivery.register.config import RegisterConfig
-from qwenops.delivery.register.run import run
 from qwenops.errors import PlatformError
 from qwenops.platform import registry
-from qwenops.platform.context import RunContext
 from qwenops.platform.mlflow_model import write_mlflow_model
-from qwenops.platform.stage import Stage
-
-NAME = "qwenops-chat"
-QUESTION = {"messages": [{"role": "user", "content": "Reverse: 38175"}], "max_tokens": 4}
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """MLflow's schema, which takes a while to make."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    registry.champion(f"sqlite:///{file}", NAME)
-    return file
-
-
-@pytest.fixture
-def uri(empty_database, tmp_path):
-    return f"sqlite:///{shutil.copy(empty_database, tmp_path / 'mlflow.db')}"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """An exported chat model of a healthy run."""
-    root = tmp_path_factory.mktemp("model")
-    tokenizer = make_tokenizer(root / "tokenizer")
-    folder = make_checkpoint(root / "export", tokenizer)
-    write_mlflow_model(folder, "ab" * 32)
-    own = {name.removeprefix("export."): value for name, value in figures().items() if name.startswith("export.")}
-    return publish(folder, "export", own)
-
-
-def _register(tmp_path, name, model, uri, changes=None):
-    root = tmp_path / name
-    nodes: dict[str, dict[str, float]] = {}
-    for figure, value in (figures() | (changes or {})).items():
-        node, metric = figure.split(".", 1)
-        nodes.setdefault(node, {})[metric] = value
-    paths = {node: publish(root / node, node, metrics) for node, metrics in nodes.items() if node != "export"}
-    (root / "out").mkdir()
-    context = RunContext(store=str(root), events=str(root), cache=str(root), tracking_uri=uri)
-    stage = Stage("register", 7, context, root / "out", root / "scratch")
-    run(RegisterConfig(), model=model, stage=stage, **paths)
-    return stage, json.loads((root / "out" / "register.json").read_text())
 
 
 def test_register_without_tracking_has_no_alias(tmp_path, model):
-    stage, record = _register(tmp_path, "a", model, "")
+    stage, record = register_run(tmp_path, "a", model, "")
     assert record["passed"] is True
     assert record["alias"] is None
     assert stage.metrics["gate.passed"] == 1.0
 
 
 def test_register_moves_champion_only_to_a_model_that_is_not_worse(tmp_path, model, uri):
-    _, first = _register(tmp_path, "a", model, uri)
-    failed_stage, failed = _register(tmp_path, "b", model, uri, {"contamination.gsm8k.contaminated_share": 1.0})
-    _, worse = _register(tmp_path, "c", model, uri, {SCORE: 0.80})
+    _, first = register_run(tmp_path, "a", model, uri)
+    failed_stage, failed = register_run(tmp_path, "b", model, uri, {"contamination.gsm8k.contaminated_share": 1.0})
+    _, worse = register_run(tmp_path, "c", model, uri, {SCORE: 0.80})
     assert (first["alias"], failed["alias"], worse["alias"]) == ("champion", "candidate", "candidate")
     assert failed["passed"] is False
     assert any("contaminated_share" in sentence for sentence in failed_stage.warnings)
@@ -78,14 +31,14 @@ def test_register_moves_champion_only_to_a_model_that_is_not_worse(tmp_path, mod
         f"{SCORE} = 0.8 should be at least 0.81 (the present champion's)"
     ]
     assert registry.champion(uri, NAME).number == "1"
-    _, better = _register(tmp_path, "d", model, uri)
+    _, better = register_run(tmp_path, "d", model, uri)
     assert better["alias"] == "champion"
     assert registry.champion(uri, NAME).number == "4"
 
 
 def test_verdict_tag_and_description_say_what_the_record_says(tmp_path, model, uri):
-    _register(tmp_path, "a", model, uri)
-    _, worse = _register(tmp_path, "b", model, uri, {SCORE: 0.80})
+    register_run(tmp_path, "a", model, uri)
+    _, worse = register_run(tmp_path, "b", model, uri, {SCORE: 0.80})
     version = registry.MlflowClient(uri).get_model_version(NAME, "2")
     (sentence,) = [finding["sentence"] for finding in worse["findings"] if not finding["passed"]]
     assert version.tags["gate"] == "failed"
@@ -94,7 +47,7 @@ def test_verdict_tag_and_description_say_what_the_record_says(tmp_path, model, u
 
 
 def test_registered_version_is_a_model_that_loads_and_answers(tmp_path, model, uri, monkeypatch):
-    _register(tmp_path, "a", model, uri)
+    register_run(tmp_path, "a", model, uri)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     (answer,) = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict(QUESTION)
     assert answer["choices"][0]["message"]["role"] == "assistant"
@@ -179,7 +132,7 @@ def test_check_of_a_registry_leaves_nothing_behind(uri):
 
 
 def test_rule_of_the_recipe_is_in_the_record(tmp_path, model, uri):
-    _, record = _register(tmp_path, "a", model, "")
+    _, record = register_run(tmp_path, "a", model, "")
     assert (
         Rule(figure="reward.pair_accuracy", bound="at_least", value=0.6).model_dump(mode="json").items()
         <= next(finding for finding in record["findings"] if finding["figure"] == "reward.pair_accuracy").items()

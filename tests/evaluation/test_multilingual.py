@@ -78,6 +78,13 @@ def test_program_text_in_backquotes_is_no_switch():
     assert LanguageCheck(("zh",)).stays("请使用 `print` 函数。", "zh")
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_model_that_says_nothing_answers_in_no_language(language: str):
+    check = LanguageCheck(("en", "zh"))
+    assert not any(check.stays(response, language) for response in ("", " ", "\n\n"))
+    assert check.stays("42", language)
+
+
 def form(tmp_path: Path, *rows: tuple[str, str, str]) -> Path:
     path = tmp_path / "form.csv"
     filled = [Rated(str(n), lang, "maths", "p", "r", grade, name) for n, (lang, grade, name) in enumerate(rows)]

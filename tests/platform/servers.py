@@ -112,12 +112,16 @@ def postgresql_server(programs: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def mlflow_server(database: str, artifacts: str) -> Iterator[str]:
-    """URI of an MLflow tracking server that keeps runs in `database` and passes artifacts through to `artifacts`."""
+def mlflow_server(database: str, artifacts: str, *, serve: bool = True) -> Iterator[str]:
+    """URI of an MLflow tracking server that keeps runs in `database`.
+
+    Artifacts go through it to `artifacts`; with `serve=False` clients write there themselves.
+    """
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", database, "--workers", "1"]
-    command += ["--serve-artifacts", "--artifacts-destination", artifacts]
+    command += ["--serve-artifacts", "--artifacts-destination", artifacts] if serve else []
+    command += [] if serve else ["--no-serve-artifacts", "--default-artifact-root", artifacts]
     process = subprocess.Popen(
         command,
         env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},

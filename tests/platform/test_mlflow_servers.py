@@ -5,6 +5,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from tests.platform.registering import SCORE, compete, register
 from tests.platform.servers import KEYS, mlflow_server, postgresql_programs, postgresql_server, s3_server
 from tests.platform.test_tracking import _children, _context, _publish
 
@@ -68,17 +69,14 @@ def test_whole_record_goes_through_the_server_and_comes_back(uri, endpoint, tmp_
     assert any(key.startswith("artifacts/") and key.endswith("report.html") for key in _keys(endpoint))
 
 
-def test_registry_moves_aliases_on_postgresql(endpoint, database):
-    uri = database
-    source = "s3://qwenops/stages/export/0123/abcd"
-    first = registry.register(uri, "chat", source, run_id="", figures={"pass_rate": 0.5}, tags={}, description="one")
-    assert registry.champion(uri, "chat") is None
-    registry.promote(uri, "chat", first)
-    second = registry.register(uri, "chat", source, run_id="", figures={"pass_rate": 0.6}, tags={}, description="two")
-    assert registry.champion(uri, "chat") == first
-    client = MlflowClient(uri)
-    assert str(client.get_model_version_by_alias("chat", registry.CANDIDATE).version) == second.number
-    assert client.get_model_version_by_alias("chat", registry.CHAMPION).source == source
+@pytest.mark.integration
+def test_registry_moves_aliases_on_postgresql(database):
+    assert register(database, "chat", 0.5) == registry.CHAMPION
+    assert register(database, "chat", 0.4) == registry.CANDIDATE
+    assert registry.champion(database, "chat").number == "1"
+    trials = [{f"trial-{number}": scores} for number, scores in enumerate([(0.5, 0.6, 0.7), (0.7, 0.6, 0.5)] * 25)]
+    compete(database, trials, 3)
+    assert {registry.champion(database, name).figures[SCORE] for trial in trials for name in trial} == {0.7}
 
 
 def test_client_that_writes_to_the_bucket_itself_reads_its_artifact_back(database, endpoint, tmp_path, monkeypatch):

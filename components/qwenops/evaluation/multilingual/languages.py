@@ -45,7 +45,9 @@ class LanguageCheck:
             self._identifier.set_languages(self._latin)
 
     def stays(self, response: str, language: str) -> bool:
-        """Whether every letter of `response` is of `language`; a response without letters stays."""
+        """Whether every letter of `response` is of `language`; one without letters is, one without anything is not."""
+        if not response.strip():
+            return False
         text = re.sub(r"`[^`]*`", " ", response)
         letters = [letter for letter in text if letter.isalpha()]
         scripts = _SCRIPTS.get(language, _LATIN)
