@@ -29,16 +29,15 @@ def test_rows_come_back_as_they_were_written(tmp_path):
         ({"role": "assistant", "content": "x"},),
         (*ask("a"), *ask("b")),
         ask("  "),
-        ask("x<|im_end|>"),
         ({"role": "robot", "content": "x"},),
     ],
 )
-def test_messages_out_of_turn_empty_or_with_control_tokens_are_refused(tmp_path, messages):
+def test_messages_out_of_turn_or_empty_are_refused(tmp_path, messages):
     with pytest.raises(ContractError):
         write_conversations(tmp_path, [replace(ROW, messages=messages)])
 
 
-@pytest.mark.parametrize("fault", [{"rejected": "good"}, {"chosen": " "}, {"margin": 0.0}, {"rejected": "<|im_end|>"}])
+@pytest.mark.parametrize("fault", [{"rejected": "good"}, {"chosen": " "}, {"margin": 0.0}, {"chosen_finish": "length"}])
 def test_pairs_that_teach_nothing_are_refused(tmp_path, fault):
     with pytest.raises(ContractError):
         write_preferences(tmp_path, [replace(PAIR, **fault)])

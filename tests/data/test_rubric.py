@@ -9,7 +9,8 @@ from tests.generation.conftest import model, tokenizer  # noqa: F401 - fixtures
 
 from qwenops.data.quality.config import RubricConfig
 from qwenops.data.quality.rubric import RubricScorer, read_grade
-from qwenops.generation.engine import Engine, Sampling
+from qwenops.generation.chat import render
+from qwenops.generation.engine import Engine, Prompt, Sample, Sampling
 from qwenops.generation.in_process import InProcessEngine
 
 _LESSON, _SPAM = "The sum of the angles of a triangle is two right angles.", "BUY NOW BUY NOW"
@@ -22,8 +23,8 @@ class _Recorded:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.name, self.prompts = engine, "tiny", list[str]()
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        self.prompts += prompts
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Sample]]:
+        self.prompts += map(render, prompts)
         return self.engine.generate(prompts, sampling)
 
 

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from qwenops.contracts.tokens import CONTROL_TOKENS
-from qwenops.generation.engine import Sampling
+from qwenops.generation.chat import render
+from qwenops.generation.engine import Prompt, Sample, Sampling
 from qwenops.model.checkpoints import save_checkpoint
 from qwenops.platform.context import RunContext
 from qwenops.platform.stage import Stage
@@ -68,5 +69,5 @@ class ScriptedEngine:
     def __init__(self, answer: Callable[[str], str]) -> None:
         self._answer = answer
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        return [[self._answer(prompt)] * sampling.n for prompt in prompts]
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Sample]]:
+        return [[Sample(self._answer(render(prompt)))] * sampling.n for prompt in prompts]

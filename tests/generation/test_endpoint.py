@@ -67,22 +67,23 @@ def engine_for(server: Server, **options) -> EndpointEngine:
 
 
 def test_answers_come_back_in_the_order_of_prompts_and_samples(server):
-    prompts = [render([{"role": "user", "content": str(i)}]) for i in range(20)]
+    prompts = [[{"role": "user", "content": str(i)}] for i in range(20)]
     found = engine_for(server).generate(prompts, Sampling(n=2, temperature=0.5))
-    assert found == [[prompt[-30:] + "0", prompt[-30:] + "1"] for prompt in prompts]
+    texts = [render(prompt)[-30:] for prompt in prompts]
+    assert [[sample.text for sample in group] for group in found] == [[text + "0", text + "1"] for text in texts]
     assert {request["temperature"] for request in server.requests} == {0.5}
 
 
 def test_the_chat_route_sends_messages_and_the_key(server):
-    prompt = render([{"role": "user", "content": "hello"}])
+    prompt = [{"role": "user", "content": "hello"}]
     engine = engine_for(server, api="chat", api_key="secret")  # pragma: allowlist secret
-    assert engine.generate([prompt], Sampling()) == [["hello"]]
+    assert engine.generate([prompt], Sampling())[0][0].text == "hello"
     assert server.requests[0]["key"] == "Bearer secret"
 
 
 def test_a_busy_server_is_asked_again(server):
     server.faults = [503, 429]
-    assert engine_for(server, concurrency=1).generate(["x"], Sampling()) == [["x0"]]
+    assert engine_for(server, concurrency=1).generate(["x"], Sampling())[0][0].text == "x0"
     assert len(server.requests) == 3
 
 

@@ -8,14 +8,14 @@ from qwenops.generation.engine import Sampling
 from qwenops.generation.in_process import InProcessEngine, choose
 from qwenops.model.modes import long_context_mode
 
-PROMPTS = [render([{"role": "user", "content": text}]) for text in ("Reverse: 381752", "hi", "Sort: 1", "a" * 40)]
+PROMPTS = [[{"role": "user", "content": text}] for text in ("Reverse: 381752", "hi", "Sort: 1", "a" * 40)]
 
 
 def test_greedy_generation_of_a_mixed_batch_equals_transformers_one_by_one(model, tokenizer):
     found = InProcessEngine(model, tokenizer).generate(PROMPTS, Sampling(max_new_tokens=10))
     stops = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
     for prompt, group in zip(PROMPTS, found, strict=True):
-        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        ids = tokenizer(render(prompt), return_tensors="pt", add_special_tokens=False)["input_ids"]
         expected = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -24,7 +24,11 @@ def test_greedy_generation_of_a_mixed_batch_equals_transformers_one_by_one(model
             eos_token_id=stops,
             pad_token_id=stops[1],
         )
-        assert group == [tokenizer.decode(expected[0, ids.shape[1] :], skip_special_tokens=True)]
+        drawn = expected[0, ids.shape[1] :].tolist()
+        assert [(sample.text, sample.token_ids) for sample in group] == [
+            (tokenizer.decode(drawn, skip_special_tokens=True), tuple(drawn))
+        ]
+        assert group[0].is_whole == (drawn[-1] in stops)
 
 
 def test_small_batches_give_the_same_greedy_answers_as_one_batch(model, tokenizer):
@@ -57,12 +61,15 @@ def test_rows_that_end_early_stop_there_while_the_others_go_on(tokenizer):
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     with torch.no_grad():
         model.lm_head.weight[end] *= 3  # now most rows end within a few tokens, each at its own step
-    prompts = [render([{"role": "user", "content": f"{i} {i * 7919}"}]) for i in range(40)]
+    prompts = [[{"role": "user", "content": f"{i} {i * 7919}"}] for i in range(40)]
     sampling = Sampling(max_new_tokens=20)
     together = InProcessEngine(model, tokenizer).generate(prompts, sampling)
     alone = [InProcessEngine(model, tokenizer).generate([prompt], sampling)[0] for prompt in prompts]
     assert together == alone
-    assert len({len(group[0]) for group in together}) > 3
+    assert len({len(group[0].token_ids) for group in together}) > 3
+    for (sample,) in together:
+        assert sample.finish == ("stop" if sample.token_ids[-1] == end else "length")
+        assert end not in sample.token_ids[:-1]
 
 
 def test_the_model_is_left_in_the_mode_it_was_in(model, tokenizer):

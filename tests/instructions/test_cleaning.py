@@ -97,7 +97,7 @@ def test_evolve_drops_children_that_hold_an_item(rule, tmp_path, make_stage):
 def test_rank_drops_instructions_whose_answers_or_prompt_hold_an_item(rule, tmp_path, checkpoint, make_stage):
     rows = [replace(row, messages=row.prompt) for row in generate("copy", 4, 1, "train")]
     write_conversations(tmp_path, [*rows, Conversation("leak", ask(_QUESTION))], PROMPTS)
-    strategies = (Sampling(max_new_tokens=6), Sampling(temperature=1.0, n=2, max_new_tokens=6, seed=1))
+    strategies = (Sampling(temperature=1.0, n=12, max_new_tokens=100, seed=1),)
     config = RankConfig(prompts=5, judge="machine", strategies=strategies, decontamination=rule)
     stage = make_stage("rank")
     run_rank(config, instructions=tmp_path, checkpoint=checkpoint, stage=stage)

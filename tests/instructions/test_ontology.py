@@ -6,6 +6,7 @@ import pytest
 
 from qwenops.contracts.conversation import Conversation, ask, read_conversations
 from qwenops.errors import RecipeError
+from qwenops.generation.engine import Sample
 from qwenops.instructions.ontology.config import Edit, OntologyConfig
 from qwenops.instructions.ontology.edits import read_edits
 from qwenops.instructions.ontology.normalise import build_ontology
@@ -75,7 +76,8 @@ def test_the_llm_tagger_keeps_what_parses():
         name = "stub"
 
         def generate(self, prompts, sampling):
-            return [['Here: [{"tag": "Sorting", "explanation": "x"}, {"no": 1}]'], ["I cannot"]]
+            texts = ('Here: [{"tag": "Sorting", "explanation": "x"}, {"no": 1}]', "I cannot")
+            return [[Sample(text)] for text in texts]
 
     rows = [Conversation(id=str(i), messages=ask("Sort 3 1 2")) for i in range(2)]
     assert LlmTagger(Scripted(), 5).tag(rows) == [("Sorting",), ()]

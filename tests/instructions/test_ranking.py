@@ -20,7 +20,8 @@ from qwenops.tasks.verifiable import generate
 CONFIG = RankConfig(
     prompts=20,
     judge="machine",
-    strategies=(Sampling(max_new_tokens=6), Sampling(temperature=1.0, n=2, max_new_tokens=6, seed=1)),
+    # An untrained model ends about every second answer within so many tokens.
+    strategies=(Sampling(max_new_tokens=100), Sampling(temperature=1.0, n=12, max_new_tokens=100, seed=1)),
 )
 
 

@@ -11,6 +11,7 @@ from qwenops.contracts.conversation import (
     read_conversations,
     write_conversations,
 )
+from qwenops.generation.engine import Sample
 from qwenops.instructions.evolve.config import EvolveConfig
 from qwenops.instructions.evolve.evolver import evolve_answered, evolve_task, find_flaw, llm_children, rouge_l
 from qwenops.instructions.evolve.run import run as run_evolve
@@ -117,9 +118,9 @@ def test_a_language_model_can_evolve_and_says_so():
         name = "stub"
 
         def generate(self, prompts, sampling):
-            return [["Name a river in Spain that is longer than 300 km."] for _ in prompts]
+            return [[Sample("Name a river in Spain that is longer than 300 km.")] for _ in prompts]
 
-    child = llm_children([Conversation(id="p", messages=ask("Name a river"))], Scripted(), (3,), 0.7, 0)[0]
+    (child,), _ = llm_children([Conversation(id="p", messages=ask("Name a river"))], Scripted(), (3,), 0.7, 0)
     assert not child.is_answered
     assert child.provenance["model"] == "stub"
 

@@ -7,7 +7,7 @@ import pytest
 
 from qwenops.contracts.conversation import PROMPTS, Conversation, answer, ask, read_conversations, write_conversations
 from qwenops.contracts.preference import read_preferences
-from qwenops.generation.engine import Sampling
+from qwenops.generation.engine import Sample, Sampling
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.constitution import apply_constitution, load_principles, written_answers
 from qwenops.instructions.synthesize.execution import (
@@ -59,7 +59,7 @@ class Scripted:
     name = "stub"
 
     def __init__(self, *answers: list[str]) -> None:
-        self._answers = list(answers)
+        self._answers = [[Sample(text) for text in group] for group in answers]
 
     def generate(self, prompts, sampling):
         return self._answers
@@ -87,7 +87,7 @@ def test_later_rounds_ask_only_what_nobody_has_solved():
 
         def generate(self, prompts, sampling):
             self.asked.append((len(prompts), sampling.seed))
-            return [[right[0]], ["1"]] if len(prompts) == 2 else [[right[1]]]
+            return [[Sample(right[0])], [Sample("1")]] if len(prompts) == 2 else [[Sample(right[1])]]
 
     engine = Rounds()
     made = sample_and_reject(rows, engine, CONFIG.model_copy(update={"rejection_rounds": 3}))

@@ -1,11 +1,11 @@
 """From conversations and preferences to token rows: the loss mask, and batches of pairs.
 
 The loss lies on what the assistant says and on the `<|im_end|>` that closes it (report 4.2; the exact mask is a house
-choice after Qwen1, which masks system and user inputs). A turn's text is tokenized apart from what stands before it,
-because that is how it is met at inference: after a generation prompt.
+choice after Qwen1, which masks system and user inputs). An answer that a model sampled is learnt as the ids it was
+sampled as, for its text may be tokenized into others; one that was cut at the token limit is learnt without an end.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from qwenops.contracts.conversation import Conversation, Message
 from qwenops.contracts.preference import Preference
-from qwenops.generation.chat import render
-from qwenops.model.checkpoints import END_OF_TEXT, IM_END
+from qwenops.contracts.tokens import END_OF_TEXT, IM_END, encode_texts
+from qwenops.generation.chat import control_ids, decode, encode_prompts
 from qwenops.training.batching import Example, pad_batch
 from qwenops.training.parallel import own_rows
 from qwenops.training.terms import Batch
@@ -46,33 +46,65 @@ class Pair:
         return max(len(self.chosen.tokens), len(self.rejected.tokens))
 
 
-def encode_conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Example:
-    """Tokenize a conversation; every assistant turn and its `<|im_end|>` are targets, nothing else is."""
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    token_ids: Sequence[int] | None = None,
+    finish: str | None = None,
+) -> Example:
+    """Tokenize a conversation; every assistant turn and its `<|im_end|>` are targets, nothing else is.
+
+    Args:
+        tokenizer: The policy's tokenizer.
+        messages: Turns; those of one conversation.
+        token_ids: Ids its last answer was sampled as, see `Conversation.token_ids`.
+        finish: How that answer ended; "length" leaves it open.
+    """
+    places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
     tokens: list[int] = []
     learn: list[bool] = []
-    done = ""
-    for place, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = render(messages[:place])
-        spoken = message["content"] + IM_END
-        for text, is_target in ((before[len(done) :], False), (spoken, True)):
-            ids = _tokenize(tokenizer, text)
-            tokens += ids
-            learn += [is_target] * len(ids)
-        done = before + spoken
+    for place, before in zip(places, encode_prompts(tokenizer, [messages[:p] for p in places]), strict=True):
+        last = place == len(messages) - 1
+        spoken = _spoken(tokenizer, messages[place]["content"], *((token_ids, finish) if last else (None, None)))
+        if not (last and finish == "length"):
+            spoken[-1] = tokenizer.convert_tokens_to_ids(IM_END)  # however the sampled answer ended, a turn ends so
+        learn += [False] * (len(before) - len(tokens)) + [True] * len(spoken)
+        tokens = before + spoken
     return Example(tokens, learn)
 
 
-def encode_response(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], response: str) -> Example:
-    """Tokenize one response to a prompt; only the response and its `<|im_end|>` are targets."""
-    before = _tokenize(tokenizer, render(prompt))
-    spoken = _tokenize(tokenizer, response + IM_END)
-    return Example(before + spoken, [False] * len(before) + [True] * len(spoken))
+def encode_row(tokenizer: PreTrainedTokenizerBase, row: Conversation) -> Example:
+    """Tokenize a demonstration, see `encode_conversation`."""
+    return encode_conversation(tokenizer, row.messages, row.token_ids, row.finish)
+
+
+def encode_response(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    response: str,
+    token_ids: Sequence[int] | None = None,
+    finish: str | None = None,
+) -> Example:
+    """Tokenize one response to a prompt; only the response and its end token are targets, a cut one has none."""
+    return encode_sampled(tokenizer, prompt, _spoken(tokenizer, response, token_ids, finish))
+
+
+def encode_sampled(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], token_ids: Sequence[int]) -> Example:
+    """A prompt and the ids that were sampled after it, which are the targets."""
+    (before,) = encode_prompts(tokenizer, [prompt])
+    return Example(before + list(token_ids), [False] * len(before) + [True] * len(token_ids))
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, row: Preference) -> Pair:
-    """Tokenize both sides of a preference."""
+    """Tokenize both sides of a preference as they were sampled, where that is known."""
+    return Pair(
+        encode_response(tokenizer, row.prompt, row.chosen, row.chosen_ids, row.chosen_finish),
+        encode_response(tokenizer, row.prompt, row.rejected, row.rejected_ids, row.rejected_finish),
+    )
+
+
+def encode_closed_pair(tokenizer: PreTrainedTokenizerBase, row: Preference) -> Pair:
+    """Tokenize the texts of a preference, both closed, for a reward model: it reads at the end and learns no text."""
     return Pair(*(encode_response(tokenizer, row.prompt, text) for text in (row.chosen, row.rejected)))
 
 
@@ -80,16 +112,19 @@ def encode_conversations(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], max_length_tokens: int
 ) -> tuple[list[Example], int]:
     """Tokenize the answered rows; returns the examples that fit and how many were too long."""
-    examples = [encode_conversation(tokenizer, row.messages) for row in rows if row.is_answered]
+    examples = [encode_row(tokenizer, row) for row in rows if row.is_answered]
     fitting = [example for example in examples if len(example.tokens) <= max_length_tokens]
     return fitting, len(examples) - len(fitting)
 
 
 def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Preference], max_length_tokens: int
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Preference],
+    max_length_tokens: int,
+    encode: Callable[[PreTrainedTokenizerBase, Preference], Pair] = encode_pair,
 ) -> tuple[list[Pair], list[Preference]]:
     """Tokenize preferences; returns the pairs that fit and the rows they came from."""
-    pairs = [(encode_pair(tokenizer, row), row) for row in rows]
+    pairs = [(encode(tokenizer, row), row) for row in rows]
     fitting = [(pair, row) for pair, row in pairs if pair.size <= max_length_tokens]
     return [pair for pair, _ in fitting], [row for _, row in fitting]
 
@@ -164,5 +199,15 @@ def _of_epoch(index: int, count: int, seed: int) -> int:
     return int(np.random.default_rng((seed, epoch)).permutation(count)[place])
 
 
-def _tokenize(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def _spoken(tokenizer: Any, text: str, token_ids: Sequence[int] | None, finish: str | None) -> list[int]:
+    """Ids of a response: those it was sampled as while they spell its text, else the text's own and an end.
+
+    Ids of another vocabulary, or of a text that somebody changed since, spell something else. Ids with a control token
+    before their end are not used either: the judge read the text without it.
+    """
+    control = control_ids(tokenizer)
+    clean = token_ids and [i in control for i in token_ids] == [*[False] * (len(token_ids) - 1), finish != "length"]
+    if token_ids and clean and max(token_ids) < len(tokenizer) and decode(tokenizer, [token_ids]) == [text]:
+        return list(token_ids)
+    (ids,) = encode_texts(tokenizer, [text])
+    return ids if finish == "length" else [*ids, tokenizer.convert_tokens_to_ids(IM_END)]

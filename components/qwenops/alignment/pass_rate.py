@@ -15,7 +15,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from qwenops.alignment.measure_config import MeasureConfig
 from qwenops.contracts.conversation import Conversation, Split
 from qwenops.errors import ContractError
-from qwenops.generation.chat import render
 from qwenops.generation.engine import Sampling
 from qwenops.generation.in_process import InProcessEngine
 from qwenops.tasks.verifiable import KINDS, generate, verify
@@ -85,12 +84,12 @@ def measure_pass_rate(
 ) -> PassRate:
     """Ask `questions` greedily and once by sampling, and verify the answers."""
     engine = InProcessEngine(model, tokenizer, batch_tokens=config.batch_tokens)
-    prompts = [render(row.prompt) for row in questions]
+    prompts = [row.prompt for row in questions]
     greedy = Sampling(max_new_tokens=config.max_new_tokens)
     sampled = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=seed)
-    answers = [texts[0] for texts in engine.generate(prompts, greedy)]
+    answers = [samples[0].text for samples in engine.generate(prompts, greedy)]
     right = grade(questions, answers)
-    drawn = grade(questions, [texts[0] for texts in engine.generate(prompts, sampled)])
+    drawn = grade(questions, [samples[0].text for samples in engine.generate(prompts, sampled)])
     by_kind: dict[str, list[bool]] = defaultdict(list)
     for row, passed in zip(questions, right, strict=True):
         by_kind[_kind(row)].append(passed)
@@ -120,8 +119,8 @@ def verified_share(
 ) -> float:
     """Greedy pass rate alone: half the work of `measure_pass_rate`."""
     engine = InProcessEngine(model, tokenizer, batch_tokens=config.batch_tokens)
-    answers = engine.generate([render(row.prompt) for row in questions], Sampling(max_new_tokens=config.max_new_tokens))
-    return sum(grade(questions, [texts[0] for texts in answers])) / len(questions)
+    answers = engine.generate([row.prompt for row in questions], Sampling(max_new_tokens=config.max_new_tokens))
+    return sum(grade(questions, [samples[0].text for samples in answers])) / len(questions)
 
 
 def grade(questions: Sequence[Conversation], answers: Sequence[str]) -> list[bool]:

@@ -16,8 +16,9 @@ from qwenops.errors import ContractError
 
 DEMONSTRATIONS = "demonstrations.jsonl"
 PROMPTS = "prompts.jsonl"  # instructions still to be answered, beside the demonstrations
-CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 Split = Literal["train", "heldout"]
+Finish = Literal["stop", "length"]
+"""How a sampled answer ended: by itself, or cut at the token limit."""
 Message = Mapping[str, str]
 
 _ROLES = ("system", "user", "assistant")
@@ -40,6 +41,9 @@ class Conversation:
         split: Held-out rows are never trained on.
         parent_id: The row this one was made from, or None.
         provenance: Model, sampling settings, judge: whatever made the answer; empty for seed data.
+        token_ids: Ids the answer was sampled as, its end token included; None where a text came from elsewhere. They
+            are learnt while they spell the answer's text and the text is tokenized anew where they do not.
+        finish: How a sampled answer ended; a cut one ("length") is learnt without an end. None counts as ended.
     """
 
     id: str
@@ -53,6 +57,8 @@ class Conversation:
     split: Split = "train"
     parent_id: str | None = None
     provenance: Mapping[str, Any] | None = None
+    token_ids: tuple[int, ...] | None = None
+    finish: Finish | None = None
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -91,11 +97,10 @@ def answer(prompt: Iterable[Message], text: str) -> tuple[Message, ...]:
 
 
 def check_messages(messages: Iterable[Message], where: str) -> None:
-    """Refuse messages a chat template cannot render safely.
+    """Refuse messages a chat template cannot render. A control token in a content is text like any other.
 
     Raises:
-        ContractError: none at all, an unknown role, roles out of turn, empty content, or a control token inside
-            the content (it could close a turn).
+        ContractError: none at all, an unknown role, roles out of turn, or empty content.
     """
     turns = list(messages)
     if turns and turns[0].get("role") == "system":
@@ -112,13 +117,6 @@ def check_messages(messages: Iterable[Message], where: str) -> None:
         content = message.get("content")
         if not isinstance(content, str) or not content.strip():
             raise ContractError(f"{where} has an empty message", expected="text", found=repr(content))
-        if any(token in content for token in CONTROL_TOKENS):
-            raise ContractError(
-                f"{where} holds a control token in its text",
-                expected="text without <|...|> control tokens",
-                found=content[:80],
-                action="escape or drop the row where it enters the pipeline",
-            )
 
 
 def write_conversations(folder: Path, rows: Iterable[Conversation], name: str = DEMONSTRATIONS) -> int:
@@ -148,7 +146,8 @@ def read_conversations(folder: Path, split: Split | None = None, name: str = DEM
     rows: list[Conversation] = []
     for where, plain in read_json_lines(folder / name):
         try:
-            row = Conversation(**{**plain, "messages": tuple(plain["messages"]), "tags": tuple(plain.get("tags", ()))})
+            listed = {"messages": tuple(plain["messages"]), "tags": tuple(plain.get("tags", ()))}
+            row = Conversation(**{**plain, **listed, "token_ids": read_ids(plain.get("token_ids"))})
         except (KeyError, TypeError) as error:
             raise ContractError(
                 f"{where} is not a conversation",
@@ -160,6 +159,19 @@ def read_conversations(folder: Path, split: Split | None = None, name: str = DEM
         if split is None or row.split == split:
             rows.append(row)
     return rows
+
+
+def read_ids(plain: Any) -> tuple[int, ...] | None:
+    """Token ids of a row, or None when it has none.
+
+    Raises:
+        TypeError: something else than a list of integers.
+    """
+    if plain is None:
+        return None
+    if not isinstance(plain, list) or not all(isinstance(i, int) for i in plain):
+        raise TypeError(f"token ids that are not a list of integers: {str(plain)[:80]}")
+    return tuple(plain)
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -101,7 +101,7 @@ def conversation_tables(rows: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame
 
     Returns:
         Summary [strategy, split, rows] and sample [id, strategy, split, lang, turns, first_role, last_role,
-        prompt_characters, answer_characters].
+        prompt_characters, answer_characters, finish]; `finish` is "unsaid" where a row does not tell.
     """
     table = pd.DataFrame([_conversation_facts(row) for row in rows], columns=list(_CONVERSATION_COLUMNS))
     return _group(table, ["strategy", "split"]), table
@@ -112,7 +112,7 @@ def preference_tables(rows: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, 
 
     Returns:
         Summary [strategy, split, rows] and sample [id, strategy, source, judge, split, lang, margin, turns, last_role,
-        chosen_characters, rejected_characters, same_answer].
+        chosen_characters, rejected_characters, same_answer, chosen_finish, rejected_finish].
     """
     table = pd.DataFrame([_preference_facts(row) for row in rows], columns=list(_PREFERENCE_COLUMNS))
     return _group(table, ["strategy", "split"]), table
@@ -128,6 +128,7 @@ _CONVERSATION_COLUMNS = (
     "last_role",
     "prompt_characters",
     "answer_characters",
+    "finish",
 )
 _PREFERENCE_COLUMNS = (
     "id",
@@ -142,6 +143,8 @@ _PREFERENCE_COLUMNS = (
     "chosen_characters",
     "rejected_characters",
     "same_answer",
+    "chosen_finish",
+    "rejected_finish",
 )
 
 
@@ -154,6 +157,7 @@ def _conversation_facts(row: Mapping[str, Any]) -> dict[str, Any]:
         "last_role": messages[-1]["role"],
         "prompt_characters": sum(len(message["content"]) for message in messages[:-1]),
         "answer_characters": len(messages[-1]["content"]),
+        "finish": row.get("finish") or "unsaid",
     }
 
 
@@ -165,6 +169,7 @@ def _preference_facts(row: Mapping[str, Any]) -> dict[str, Any]:
         "chosen_characters": len(row["chosen"]),
         "rejected_characters": len(row["rejected"]),
         "same_answer": str(row["chosen"] == row["rejected"]).lower(),
+        **{name: row.get(name) or "unsaid" for name in ("chosen_finish", "rejected_finish")},
     }
 
 

@@ -65,6 +65,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("complexity.<which>", "tags", "higher", "mean complexity of a set of instructions"),
     Metric("rows.<which>", "rows", "none", "rows written by strategy or kind"),
     Metric("accepted.<strategy>", "share", "higher", "sampled responses a strategy accepted"),
+    Metric("answers.<which>", "answers", "none", "sampled answers: all, cut at the token limit, lost by an endpoint"),
     Metric("agreement.tau", "correlation", "higher", "Kendall tau between judges"),
     # alignment
     Metric("pass_rate", "share", "higher", "held-out verifiable prompts answered right, greedy"),
@@ -77,6 +78,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("pair_accuracy", "share", "higher", "held-out pairs the reward model orders right"),
     Metric("pair_accuracy.<which>", "share", "higher", "same, by source"),
     Metric("reward.<which>", "reward", "higher", "mean reward at the first and last episode"),
+    Metric("cut_share.<which>", "share", "lower", "rollouts cut at the token limit: at the start, of the kept policy"),
     Metric("kl.<which>", "nats/token", "lower", "divergence from the reference policy"),
     Metric("adamw.<which>", "as named", "none", "the online stage's figures with plain AdamW"),
     Metric("margin.<which>", "reward", "higher", "implicit reward margin of preference pairs"),

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from qwenops.contracts.conversation import CONTROL_TOKENS, Message, Split, check_messages, read_json_lines
+from qwenops.contracts.conversation import Finish, Message, Split, check_messages, read_ids, read_json_lines
 from qwenops.errors import ContractError
 
 PREFERENCES = "preferences.jsonl"
@@ -33,6 +33,10 @@ class Preference:
         split: Held-out pairs are never trained on.
         verifier: As in `Conversation`.
         provenance: Model and sampling settings behind the responses.
+        chosen_ids: Ids the better response was sampled as, its end token included; see `Conversation.token_ids`.
+        rejected_ids: Those of the worse one.
+        chosen_finish: How the better response ended; None counts as ended.
+        rejected_finish: How the worse one ended; a cut response ("length") may be rejected and never chosen.
     """
 
     id: str
@@ -47,13 +51,17 @@ class Preference:
     split: Split = "train"
     verifier: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
+    chosen_ids: tuple[int, ...] | None = None
+    rejected_ids: tuple[int, ...] | None = None
+    chosen_finish: Finish | None = None
+    rejected_finish: Finish | None = None
 
 
 def check_preference(row: Preference, where: str) -> None:
     """Refuse a pair that teaches nothing or cannot be rendered.
 
     Raises:
-        ContractError: bad prompt, equal or empty responses, control token, margin not positive.
+        ContractError: bad prompt, equal or empty responses, a chosen one that was cut, margin not positive.
     """
     check_messages(row.prompt, where)
     if row.prompt[-1]["role"] != "user":
@@ -62,9 +70,13 @@ def check_preference(row: Preference, where: str) -> None:
         raise ContractError(f"{where} compares a response with itself", expected="two texts", found=row.chosen[:80])
     if not row.chosen.strip() or not row.margin > 0:
         raise ContractError(f"{where} has no chosen text or no margin", expected="text, margin > 0", found=row)
-    for text in (row.chosen, row.rejected):
-        if any(token in text for token in CONTROL_TOKENS):
-            raise ContractError(f"{where} holds a control token in a response", expected="plain text", found=text[:80])
+    if row.chosen_finish == "length":
+        raise ContractError(
+            f"{where} prefers a response that was cut",
+            expected="a chosen response that ended by itself",
+            found=row.chosen[-80:],
+            action="drop the pair where it is made: a cut response can be the rejected one only",
+        )
 
 
 def write_preferences(folder: Path, rows: Iterable[Preference], name: str = PREFERENCES) -> int:
@@ -94,7 +106,8 @@ def read_preferences(folder: Path, split: Split | None = None, name: str = PREFE
     rows: list[Preference] = []
     for where, plain in read_json_lines(folder / name):
         try:
-            row = Preference(**{**plain, "prompt": tuple(plain["prompt"])})
+            ids = {name: read_ids(plain.get(name)) for name in ("chosen_ids", "rejected_ids")}
+            row = Preference(**{**plain, **ids, "prompt": tuple(plain["prompt"])})
         except (KeyError, TypeError) as error:
             raise ContractError(
                 f"{where} is not a preference",

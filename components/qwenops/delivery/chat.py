@@ -4,7 +4,8 @@ Report: section 2.2.1 for the long-context modes, which change nothing within th
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -13,7 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from qwenops.contracts.checkpoint import CHECKPOINT, read_facts
+from qwenops.contracts.tokens import encode_texts
 from qwenops.errors import RecipeError
+from qwenops.generation.chat import control_ids, decode
 from qwenops.model.modes import LONGEST_MULTIPLE, apply_request
 
 LongContext = Literal["plain", "yarn", "dca"]
@@ -47,15 +50,17 @@ class Session:
             RecipeError: the question alone is longer than the model can read.
         """
         self._messages.append({"role": "user", "content": question})
-        inputs = self._fitting()
+        prompt = torch.tensor([self._fitting()], device=self._model.device)
         streamer = _Writer(self._tokenizer, out)
-        room = min(_NEW_TOKENS, self._longest - inputs["input_ids"].shape[1])
+        room = min(_NEW_TOKENS, self._longest - prompt.shape[1])
         if self._mode != "plain":
             # Nothing is cached between turns, so each request may have a mode of its own.
-            apply_request(self._model, self._mode, inputs["input_ids"].shape[1] + room, self._trained)
+            apply_request(self._model, self._mode, prompt.shape[1] + room, self._trained)
         with torch.no_grad():
-            tokens = self._model.generate(**inputs, max_new_tokens=room, streamer=streamer)
-        text = self._tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            tokens = self._model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=room, streamer=streamer
+            )
+        (text,) = decode(self._tokenizer, tokens[:, prompt.shape[1] :].tolist())
         self._messages.append({"role": "assistant", "content": text})
         return text
 
@@ -63,14 +68,13 @@ class Session:
         """Start a new conversation."""
         self._messages.clear()
 
-    def _fitting(self) -> dict[str, torch.Tensor]:
-        """The rendered conversation without the oldest turns that would leave no room for an answer."""
+    def _fitting(self) -> list[int]:
+        """Ids of the conversation without the oldest turns that would leave no room for an answer."""
         while True:
-            text = self._tokenizer.apply_chat_template(self._messages, tokenize=False, add_generation_prompt=True)
-            inputs = self._tokenizer([text], return_tensors="pt").to(self._model.device)
-            length = inputs["input_ids"].shape[1]
+            ids = encode_turns(self._tokenizer, self._messages)
+            length = len(ids)
             if length < self._longest:
-                return {name: inputs[name] for name in ("input_ids", "attention_mask")}
+                return ids
             if len(self._messages) == 1:
                 self.forget()
                 raise RecipeError(
@@ -80,6 +84,23 @@ class Session:
                     action="shorten it, or start with --long-context dca",
                 )
             del self._messages[:2]
+
+
+def encode_turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Ids of a conversation in the tokenizer's own chat template, up to the assistant's header.
+
+    The template is rendered around marks and each content tokenized apart, so that what is typed cannot open a turn.
+    """
+    contents = {f"\ue000{place}\ue001": turn["content"] for place, turn in enumerate(messages)}
+    marked = [{**turn, "content": mark} for turn, mark in zip(messages, contents, strict=True)]
+    rendered = tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = []
+    for piece in filter(None, re.split("(\ue000[0-9]+\ue001)", str(rendered))):
+        if piece in contents:
+            ids += encode_texts(tokenizer, [contents[piece]])[0]
+        else:
+            ids += tokenizer.encode(piece, add_special_tokens=False)
+    return ids
 
 
 def chat(model_path: Path, long_context: LongContext, stream_in: TextIO, stream_out: TextIO) -> None:
@@ -154,11 +175,15 @@ def _questions(stream_in: TextIO, stream_out: TextIO) -> Iterator[str]:
 
 
 class _Writer(TextStreamer):
-    """Writes finished words to a stream instead of printing them."""
+    """Writes finished words to a stream instead of printing them; control tokens alone are left out."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, out: TextIO) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._out = out
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=False)
+        self._out, self._control = out, control_ids(tokenizer)
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.next_tokens_are_prompt or int(value.flatten()[0]) not in self._control:
+            super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         self._out.write(text + ("\n" if stream_end else ""))

@@ -20,9 +20,9 @@ from qwenops.evaluation.likelihood import load_scorer, log_likelihoods, split_co
 from qwenops.evaluation.registry import Task
 from qwenops.evaluation.scoring import JudgeProgram, score_responses
 from qwenops.evaluation.statistics import wilson
-from qwenops.generation.chat import defuse, render
+from qwenops.generation.chat import encode_prompts, render
 from qwenops.generation.config import EngineConfig
-from qwenops.generation.engine import Engine, Sampling
+from qwenops.generation.engine import Engine, Prompt, Sampling
 from qwenops.generation.opening import open_engine
 from qwenops.model.checkpoints import load_tokenizer
 from qwenops.tasks.evalitem import EvalItem
@@ -39,7 +39,7 @@ class Answered:
         model: "base", "moe" or "chat".
         id: The item's id.
         subject: The item's subject.
-        prompt: What the model read, to the letter.
+        prompt: What the model read, control tokens in contents defused.
         output: The responses, or the options' log-likelihoods.
         gold: The right answer.
         score: 0 to 1; None when the item was too long to ask.
@@ -121,10 +121,14 @@ class Examiner:
         return answer_freely(self._candidate, exam, self._engine, self._judge)
 
 
-def build_prompt(item: EvalItem, shots: Sequence[EvalItem], form: Format) -> str:
-    """The text a model reads: header, worked examples, question; as one user message for a chat model."""
-    text = defuse("\n\n".join([*(shot.prompt + shot.target for shot in shots), item.prompt]))
-    return render([{"role": "user", "content": item.header + text}]) if form == "chat" else item.header + text
+def build_prompt(item: EvalItem, shots: Sequence[EvalItem], form: Format) -> Prompt:
+    """What a model reads: header, worked examples, question; as one user message for a chat model."""
+    text = item.header + _question(item, shots)
+    return [{"role": "user", "content": text}] if form == "chat" else text
+
+
+def _question(item: EvalItem, shots: Sequence[EvalItem]) -> str:
+    return "\n\n".join([*(shot.prompt + shot.target for shot in shots), item.prompt])
 
 
 def pick_shots(item: EvalItem, pool: Sequence[EvalItem], count: int) -> list[EvalItem]:
@@ -142,9 +146,9 @@ def answer_choices(candidate: Candidate, exam: Exam, model: PreTrainedModel, bat
         model: The candidate's model.
         batch_tokens: Tokens of one forward pass.
     """
-    prompts = [build_prompt(item, pick_shots(item, exam.pool, exam.shots), "text") for item in exam.items]
+    prompts = [item.header + _question(item, pick_shots(item, exam.pool, exam.shots)) for item in exam.items]
     rows = [
-        [split_continuation(candidate.tokenizer, prompt, defuse(option)) for option in item.options]
+        [split_continuation(candidate.tokenizer, prompt, option) for option in item.options]
         for item, prompt in zip(exam.items, prompts, strict=True)
     ]
     fits = [max(len(row.ids) for row in group) <= candidate.context_tokens for group in rows]
@@ -177,16 +181,16 @@ def answer_freely(candidate: Candidate, exam: Exam, engine: Engine, judge: Judge
     shots, stops = (0, ()) if candidate.form == "chat" else (exam.shots, exam.task.stops)
     prompts = [build_prompt(item, pick_shots(item, exam.pool, shots), candidate.form) for item in exam.items]
     room = candidate.context_tokens - exam.sampling.max_new_tokens
-    fits = [len(candidate.tokenizer.encode(prompt, add_special_tokens=False)) <= room for prompt in prompts]
+    fits = [len(ids) <= room for ids in encode_prompts(candidate.tokenizer, prompts)]
     asked = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
     responses = iter(engine.generate(asked, exam.sampling))
-    outputs = [[cut(text, stops) for text in next(responses)] if fit else [] for fit in fits]
+    outputs = [[cut(sample.text, stops) for sample in next(responses)] if fit else [] for fit in fits]
     pairs = [(item, text) for item, texts in zip(exam.items, outputs, strict=True) for text in texts]
     scores = iter(score_responses(pairs, judge))
     answered: list[Answered] = []
     for item, prompt, texts in zip(exam.items, prompts, outputs, strict=True):
         score = fmean(next(scores) for _ in texts) if texts else None
-        answered.append(_answered(candidate, item, prompt, texts, score))
+        answered.append(_answered(candidate, item, render(prompt), texts, score))
     return answered
 
 

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from qwenops.contracts.tokens import encode_texts
 from qwenops.model.checkpoints import load_model
 
 
@@ -37,8 +38,8 @@ def split_continuation(tokenizer: PreTrainedTokenizerBase, context: str, continu
 
     Tokenising them apart would put a token border where the model never saw one.
     """
-    whole = tokenizer.encode(context + continuation, add_special_tokens=False)
-    before = len(tokenizer.encode(context, add_special_tokens=False))
+    whole, alone = encode_texts(tokenizer, [context + continuation, context])
+    before = len(alone)
     # A token may span the border; it then counts as part of the continuation.
     while (
         before > 1

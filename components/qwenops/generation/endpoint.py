@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
+from qwenops.contracts.tokens import IM_END
 from qwenops.errors import PlatformError, RecipeError
-from qwenops.generation.chat import END, parse
-from qwenops.generation.engine import Sampling
+from qwenops.generation.chat import defuse, render, with_system
+from qwenops.generation.engine import Prompt, Sample, Sampling
 
 _BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
 _FIRST_PAUSE_SECONDS = 0.5
@@ -64,7 +65,7 @@ class EndpointEngine:
         """The model's name on the server."""
         return self._model
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Sample]]:
         """See `Engine.generate`.
 
         Raises:
@@ -74,30 +75,32 @@ class EndpointEngine:
         with ThreadPoolExecutor(self._concurrency) as pool:
             return list(pool.map(lambda item: self._complete(item[1], item[0], sampling), enumerate(prompts)))
 
-    def _complete(self, prompt: str, index: int, sampling: Sampling) -> list[str]:
+    def _complete(self, prompt: Prompt, index: int, sampling: Sampling) -> list[Sample]:
         body: dict[str, Any] = {
             "model": self._model,
             "n": sampling.n,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_new_tokens,
-            "stop": [END],
+            "stop": [IM_END],
             "seed": sampling.seed + index,
         }
-        if self._api == "chat":
-            answer = self._post("/chat/completions", body | {"messages": parse(prompt)})
+        if self._api == "chat" and not isinstance(prompt, str):
+            messages = [dict(turn) | {"content": defuse(turn["content"])} for turn in with_system(prompt)]
+            answer = self._post("/chat/completions", body | {"messages": messages})
         else:
-            answer = self._post("/completions", body | {"prompt": prompt})
+            answer = self._post("/completions", body | {"prompt": render(prompt)})
         try:
             choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
-            texts = [c["message"]["content"] if self._api == "chat" else c["text"] for c in choices]
+            texts = [c["message"]["content"] if "message" in c else c["text"] for c in choices]
+            finishes = ["length" if c.get("finish_reason") == "length" else "stop" for c in choices]
         except (KeyError, TypeError, AttributeError) as error:
             raise PlatformError(
                 f"{self._url} gave an answer of another shape", expected="choices with text", found=str(answer)[:200]
             ) from error
         if len(texts) != sampling.n:
             raise PlatformError(f"{self._url} gave too few answers", expected=str(sampling.n), found=len(texts))
-        return texts
+        return [Sample(text or "", finish, None, self._model) for text, finish in zip(texts, finishes, strict=True)]
 
     def _post(self, route: str, body: dict[str, Any]) -> Any:
         """Send one request, again when the server is busy or the connection breaks."""

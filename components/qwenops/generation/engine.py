@@ -1,15 +1,22 @@
 """One protocol for everything that generates: taggers, judges, evolvers, rollouts and evaluations.
 
-A prompt is rendered ChatML text (see `chat.render`), so that an engine needs no opinion about chat formats and the
-text a model reads is the same whichever engine runs it.
+A prompt is messages or a plain text, never rendered text, so that each engine can keep contents and
+scaffolding apart. A sample says how it ended: an answer that was cut at the token limit is no answer that ended.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from pydantic import Field
 
+from qwenops.contracts.conversation import Message
 from qwenops.recipe.config import Config
+
+Prompt = str | Sequence[Message]
+"""What a model continues: messages, answered in the assistant's next turn, or a text, continued as it stands."""
+Finish = Literal["stop", "length", "lost"]
 
 
 class Sampling(Config):
@@ -33,6 +40,32 @@ class Sampling(Config):
         return "greedy" if self.temperature == 0 else f"T{self.temperature:g}/p{self.top_p:g}"
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One response.
+
+    Attributes:
+        text: What it says, control tokens left out; "" when it was lost.
+        finish: "stop": the model ended it; "length": it was cut at the token limit; "lost": no answer came.
+        token_ids: The ids that were drawn, the end token among them when it ended; None where only text is known.
+        model: Name of the engine that drew it.
+        thought: Reasoning that stood before the answer; never part of `text`.
+        fault: Why it was lost.
+    """
+
+    text: str
+    finish: Finish = "stop"
+    token_ids: tuple[int, ...] | None = None
+    model: str = ""
+    thought: str = ""
+    fault: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model ended the response by itself."""
+        return self.finish == "stop"
+
+
 class Engine(Protocol):
     """Anything that continues prompts."""
 
@@ -41,6 +74,12 @@ class Engine(Protocol):
         """What is generating, for provenance: a model name or a checkpoint's folder."""
         ...
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        """Return `sampling.n` responses for each prompt, in the prompts' order, without the end-of-turn token."""
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Sample]]:
+        """Return `sampling.n` samples for each prompt, in the prompts' order."""
         ...
+
+
+def count_unfinished(samples: Iterable[Sample]) -> Counter[str]:
+    """How many samples were "cut" at the token limit and how many were "lost"."""
+    names = {"length": "cut", "lost": "lost"}
+    return Counter(names[sample.finish] for sample in samples if not sample.is_whole)

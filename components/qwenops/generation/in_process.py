@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from qwenops.generation.engine import Sampling
+from qwenops.contracts.tokens import END_OF_TEXT, IM_END
+from qwenops.generation.chat import control_ids, decode, encode_prompts
+from qwenops.generation.engine import Prompt, Sample, Sampling
 from qwenops.model.modes import Mode, apply_request
 from qwenops.training.precision import autocast
 
-_STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
+_STOP_TOKENS = (IM_END, END_OF_TEXT)
 _NUCLEUS_FIRST_LOOK = 64
 
 
@@ -48,19 +50,18 @@ class InProcessEngine:
         self._batch_tokens, self._precision = batch_tokens, precision
         self._mode: Mode = long_context
         self._trained_length = trained_length
-        known = (tokenizer.convert_tokens_to_ids(token) for token in _STOP_TOKENS)
-        self._stops = torch.tensor(sorted({i for i in known if i is not None and i != tokenizer.unk_token_id}))
+        self._stops = torch.tensor(sorted(i for i, token in control_ids(tokenizer).items() if token in _STOP_TOKENS))
 
     @property
     def name(self) -> str:
         """Name of the model, for provenance."""
         return self._name
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Sample]]:
         """See `Engine.generate`. Equal prompts, sampling and weights give equal responses on one machine."""
         if not prompts:
             return []
-        ids = self._tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        ids = encode_prompts(self._tokenizer, prompts)
         was_training = self._model.training
         self._model.eval()
         device = self._model.device
@@ -77,8 +78,12 @@ class InProcessEngine:
             self._read(0)
             self._model.train(was_training)
         flat = [tokens for group in responses for tokens in group]
-        texts = self._tokenizer.batch_decode(flat, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [texts[i : i + sampling.n] for i in range(0, len(texts), sampling.n)]
+        stops = set(self._stops.tolist())
+        samples = [
+            Sample(text, "stop" if tokens[-1] in stops else "length", tuple(tokens), self._name)
+            for tokens, text in zip(flat, decode(self._tokenizer, flat), strict=True)
+        ]
+        return [samples[i : i + sampling.n] for i in range(0, len(samples), sampling.n)]
 
     def _read(self, length: int) -> None:
         """Set the model for a batch of at most `length` tokens; 0 sets it back to plain."""
@@ -97,7 +102,7 @@ class InProcessEngine:
         yield batch
 
     def _decode(self, ids: list[list[int]], sampling: Sampling, generator: torch.Generator) -> list[list[int]]:
-        """Continue prompts; returns n lists of new ids for each, stop token excluded."""
+        """Continue prompts; returns n lists of new ids for each, the stop token that ended one included."""
         device, stops = self._model.device, self._stops.to(self._model.device)
         state = self._prefill(ids, sampling)
         rows = len(ids) * sampling.n
@@ -115,7 +120,7 @@ class InProcessEngine:
             self._advance(state, chosen)
         is_stop = torch.isin(written, stops).long()
         # A finished row that was not yet compacted away kept writing: its first stop token ends it.
-        lengths = torch.where(is_stop.any(1), is_stop.argmax(1), sampling.max_new_tokens)
+        lengths = torch.where(is_stop.any(1), is_stop.argmax(1) + 1, sampling.max_new_tokens)
         return [row[:length] for row, length in zip(written.tolist(), lengths.tolist(), strict=True)]
 
     def _prefill(self, ids: list[list[int]], sampling: Sampling) -> "_State":

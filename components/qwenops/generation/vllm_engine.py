@@ -6,9 +6,10 @@ The import stands inside the class because vLLM is an optional accelerator: imag
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qwenops.contracts.tokens import END_OF_TEXT, IM_END
 from qwenops.errors import PlatformError
-from qwenops.generation.chat import END
-from qwenops.generation.engine import Sampling
+from qwenops.generation.chat import control_ids, decode, encode_prompts
+from qwenops.generation.engine import Prompt, Sample, Sampling
 
 
 class VllmEngine:
@@ -42,15 +43,24 @@ class VllmEngine:
         """The model's folder or name."""
         return self._name
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        """See `Engine.generate`."""
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Sample]]:
+        """See `Engine.generate`; prompts go in and answers come out as token ids."""
+        tokenizer = self._llm.get_tokenizer()
+        stops = [i for i, token in control_ids(tokenizer).items() if token in (IM_END, END_OF_TEXT)]
         parameters = self._parameters(
             n=sampling.n,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_new_tokens,
-            stop=[END],
+            stop_token_ids=stops,
             seed=sampling.seed,
+            detokenize=False,
         )
-        results = self._llm.generate(list(prompts), parameters, use_tqdm=False)
-        return [[output.text for output in result.outputs] for result in results]
+        asked = [{"prompt_token_ids": ids} for ids in encode_prompts(tokenizer, prompts)]
+        results = self._llm.generate(asked, parameters, use_tqdm=False)
+        return [[self._sample(tokenizer, output) for output in result.outputs] for result in results]
+
+    def _sample(self, tokenizer: Any, output: Any) -> Sample:
+        ids = tuple(output.token_ids)
+        finish = "stop" if output.finish_reason == "stop" else "length"
+        return Sample(decode(tokenizer, [ids])[0], finish, ids, self._name)

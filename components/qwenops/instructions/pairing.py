@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from qwenops.contracts.conversation import Conversation, Split, answer, conversation_id
+from qwenops.contracts.conversation import Conversation, Finish, Split, answer, conversation_id
 from qwenops.contracts.preference import Preference
+from qwenops.generation.engine import Sample
 
 
 def pair_split(row: Conversation, heldout_share: float) -> Split:
@@ -14,13 +15,16 @@ def pair_split(row: Conversation, heldout_share: float) -> Split:
 
 
 def make_demonstration(
-    row: Conversation, text: str, *, strategy: str, provenance: Mapping[str, Any], score: float = 1.0
+    row: Conversation, said: Sample | str, *, strategy: str, provenance: Mapping[str, Any], score: float = 1.0
 ) -> Conversation:
-    """The instruction of `row` answered with `text`."""
+    """The instruction of `row` answered with what was sampled, or with a text from elsewhere."""
+    text, token_ids, finish = _parts(said)
     return replace(
         row,
         id=conversation_id(strategy, row.id, text),
         messages=answer(row.prompt, text),
+        token_ids=token_ids,
+        finish=finish,
         strategy=strategy,
         score=score,
         parent_id=row.id,
@@ -30,8 +34,8 @@ def make_demonstration(
 
 def make_pair(
     row: Conversation,
-    chosen: str,
-    rejected: str,
+    chosen: Sample | str,
+    rejected: Sample | str,
     *,
     strategy: str,
     judge: str,
@@ -39,12 +43,14 @@ def make_pair(
     provenance: Mapping[str, Any],
     margin: float = 1.0,
 ) -> Preference:
-    """A comparison of two answers to the instruction of `row`."""
+    """A comparison of two answers to the instruction of `row`, sampled ones or texts from elsewhere."""
+    better, better_ids, better_finish = _parts(chosen)
+    worse, worse_ids, worse_finish = _parts(rejected)
     return Preference(
-        id=conversation_id(strategy, row.id, chosen, rejected),
+        id=conversation_id(strategy, row.id, better, worse),
         prompt=row.prompt,
-        chosen=chosen,
-        rejected=rejected,
+        chosen=better,
+        rejected=worse,
         source=row.source,
         strategy=strategy,
         judge=judge,
@@ -53,4 +59,14 @@ def make_pair(
         split=split,
         verifier=row.verifier,
         provenance=provenance,
+        chosen_ids=better_ids,
+        rejected_ids=worse_ids,
+        chosen_finish=better_finish,
+        rejected_finish=worse_finish,
     )
+
+
+def _parts(said: Sample | str) -> tuple[str, tuple[int, ...] | None, Finish | None]:
+    if isinstance(said, str):
+        return said, None, None
+    return said.text, said.token_ids, "stop" if said.is_whole else "length"

@@ -91,6 +91,12 @@ class OnlineConfig(Config):
     top_p: float = Field(
         0.9, gt=0, le=1, description="Of the sampling; house choice: as in Qwen1's PPO, whose reward rose faster."
     )
+    cut_penalty: float = Field(
+        1.0,
+        ge=0,
+        description="Taken from the reward of a response cut at the token limit, which is learnt without an end; "
+        "house choice: one deviation of the reward, so that going on for ever does not pay.",
+    )
     min_margin: float = Field(0.0, ge=0, description="Least reward gap of a pair; house choice: any difference.")
     beta: float = Field(0.1, gt=0, description="DPO's pull towards the reference; house choice: as in 2405.17931.")
     nll_weight: float = Field(0.0, ge=0, description="Weight of the best response's own loss; house choice: see dpo.")

@@ -18,6 +18,7 @@ from qwenops.alignment.online.learner import Learner
 from qwenops.alignment.online.rollouts import (
     Rollout,
     Sampler,
+    cut_share,
     divergence,
     mean_characters,
     mean_reward,
@@ -41,6 +42,7 @@ class Outcome:
         samples: A few rollouts of each episode, as plain data, with the version of the weights.
         best: Figures of the policy that was kept.
         tokens: Tokens trained.
+        cut: Share of each judged policy's rollouts that were cut at the token limit, in order.
     """
 
     history: list[Facts] = field(default_factory=list[Facts])
@@ -50,6 +52,7 @@ class Outcome:
     samples: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     best: Facts | None = None
     tokens: int = 0
+    cut: list[float] = field(default_factory=list[float])
 
     @property
     def rollbacks(self) -> int:
@@ -146,6 +149,7 @@ class Loop:
             characters=mean_characters(rollouts),
         )
         outcome.history.append(facts)
+        outcome.cut.append(cut_share(rollouts))
         outcome.samples += [
             {
                 "episode": episode,
@@ -153,6 +157,7 @@ class Loop:
                 "prompt": item.row.instruction,
                 "response": item.response,
                 "reward": round(item.reward, 4),
+                "finish": "stop" if item.is_whole else "length",
             }
             for item in rollouts[:_SAMPLES_KEPT]
         ]
@@ -196,5 +201,6 @@ def _resume(
         idle={int(episode): reason for episode, reason in plain["idle"].items()},
         samples=plain["samples"],
         tokens=plain["tokens"],
+        cut=plain["cut"],
     )
     return guard, outcome, int(plain["episode"])

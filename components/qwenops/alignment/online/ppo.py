@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from qwenops.alignment.examples import encode_conversation
+from qwenops.alignment.examples import encode_row
 from qwenops.alignment.online.config import OnlineConfig, PpoConfig
 from qwenops.alignment.online.rollouts import Rollout
 from qwenops.alignment.reward_model import RewardModel
@@ -215,7 +215,7 @@ def _count_tokens(batch: Batch) -> Counts:
 
 def tokenize_demonstrations(tokenizer: Any, rows: Sequence[Conversation], max_length_tokens: int) -> list[Example]:
     """The answered training rows that fit, for the likelihood term."""
-    encoded = [encode_conversation(tokenizer, row.messages) for row in rows if row.is_answered and row.split == "train"]
+    encoded = [encode_row(tokenizer, row) for row in rows if row.is_answered and row.split == "train"]
     return [example for example in encoded if len(example.tokens) <= max_length_tokens]
 
 

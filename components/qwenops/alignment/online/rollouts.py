@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from qwenops.alignment.examples import Pair, encode_response, pad_id_of
+from qwenops.alignment.examples import Pair, encode_sampled, pad_id_of
 from qwenops.alignment.objectives import log_probs_of
 from qwenops.alignment.online.rewards import RewardSource
 from qwenops.contracts.conversation import Conversation
 from qwenops.errors import StageError
-from qwenops.generation.chat import render
 from qwenops.generation.engine import Sampling
 from qwenops.generation.in_process import InProcessEngine
 from qwenops.training.batching import Example
@@ -27,11 +26,12 @@ class Rollout:
     Attributes:
         row: The prompt's row.
         response: Its text.
-        reward: Its reward.
-        example: Prompt and response tokenized.
+        reward: Its reward, less the penalty when it was cut.
+        example: Prompt, and the response as the ids that were sampled.
         log_probs: Float [response tokens] under the policy that sampled it.
         reference: Same under the reference policy.
         version: Number of updates the sampling weights had seen.
+        is_whole: Whether it ended by itself and was not cut at the token limit.
     """
 
     row: Conversation
@@ -41,6 +41,7 @@ class Rollout:
     log_probs: Tensor
     reference: Tensor
     version: int
+    is_whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ class Sampler:
         reward: Rates the responses.
         sampling: How to draw, with n responses per prompt.
         batch_tokens: Cached tokens per generation batch.
+        cut_penalty: Taken from the reward of a response that was cut at the token limit.
     """
 
     tokenizer: PreTrainedTokenizerBase
     reward: RewardSource
     sampling: Sampling
     batch_tokens: int
+    cut_penalty: float = 1.0
 
     def sample(
         self,
@@ -81,15 +84,20 @@ class Sampler:
         """
         engine = InProcessEngine(policy, self.tokenizer, batch_tokens=self.batch_tokens)
         sampling = self.sampling.model_copy(update={"seed": self.sampling.seed + version})
-        texts = engine.generate([render(row.prompt) for row in rows], sampling)
+        drawn = [sample for group in engine.generate([row.prompt for row in rows], sampling) for sample in group]
         repeated = [row for row in rows for _ in range(sampling.n)]
-        flat = [text for group in texts for text in group]
-        rewards = self.reward.rate(repeated, flat)
-        _refuse_broken(rewards, flat)
-        examples = [encode_response(self.tokenizer, row.prompt, text) for row, text in zip(repeated, flat, strict=True)]
+        texts, whole = [sample.text for sample in drawn], [sample.is_whole for sample in drawn]
+        rated = self.reward.rate(repeated, texts)
+        _refuse_broken(rated, texts)
+        rewards = [reward - self.cut_penalty * (not ended) for reward, ended in zip(rated, whole, strict=True)]
+        examples = [
+            encode_sampled(self.tokenizer, row.prompt, sample.token_ids or ())
+            for row, sample in zip(repeated, drawn, strict=True)
+        ]
         pad_id = pad_id_of(self.tokenizer)
         own, fixed = (log_probs_of(model, examples, pad_id, precision) for model in (policy, reference))
-        return [Rollout(*fields, version) for fields in zip(repeated, flat, rewards, examples, own, fixed, strict=True)]
+        columns = zip(repeated, texts, rewards, examples, own, fixed, whole, strict=True)
+        return [Rollout(*fields, version, ended) for *fields, ended in columns]
 
 
 def measured_from(
@@ -147,6 +155,11 @@ def _refuse_broken(rewards: Sequence[float], responses: Sequence[str]) -> None:
 def mean_reward(rollouts: Sequence[Rollout]) -> float:
     """Mean reward of rollouts."""
     return sum(item.reward for item in rollouts) / len(rollouts)
+
+
+def cut_share(rollouts: Sequence[Rollout]) -> float:
+    """Share of rollouts that were cut at the token limit."""
+    return sum(not item.is_whole for item in rollouts) / len(rollouts)
 
 
 def mean_characters(rollouts: Sequence[Rollout]) -> float:

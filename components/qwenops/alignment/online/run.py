@@ -125,7 +125,7 @@ def _build_loop(
         max_new_tokens=config.max_new_tokens,
         seed=stage.seed,
     )
-    sampler = Sampler(tokenizer, source, sampling, config.measure.batch_tokens)
+    sampler = Sampler(tokenizer, source, sampling, config.measure.batch_tokens, config.cut_penalty)
     return Loop(config, sampler, prompts, measure, stage.seed)
 
 
@@ -177,11 +177,14 @@ def _report(stage: Stage, config: OnlineConfig, outcome: Outcome, before: PassRa
     stage.metric("pass_rate.before_sampled", before.sampled)
     stage.metric("pass_rate.prompts", after.prompts)
     stage.metric("rollbacks", outcome.rollbacks)
+    stage.metric("cut_share.first", outcome.cut[0])
+    stage.metric("cut_share.final", outcome.cut[outcome.history.index(best)])
     figures = {
         "before": asdict(before),
         "after": asdict(after),
         "best": asdict(best),
         "history": [asdict(facts) for facts in outcome.history],
+        "cut": outcome.cut,
         "learned": outcome.learned,
         "rollbacks": outcome.verdicts,
     }

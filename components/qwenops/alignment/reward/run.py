@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from qwenops.alignment.examples import Pair, encode_pairs, micro_batches, pad_id_of, pair_stream, split_sides
+from qwenops.alignment.examples import (
+    Pair,
+    encode_closed_pair,
+    encode_pairs,
+    micro_batches,
+    pad_id_of,
+    pair_stream,
+    split_sides,
+)
 from qwenops.alignment.objectives import reward_objective
 from qwenops.alignment.reward.config import RewardConfig
 from qwenops.alignment.reward.data import balanced_shares, read_pairs, share_by_tag, tags_of, tags_of_prompts
@@ -40,9 +48,9 @@ def learn_preferences(config: RewardConfig, checkpoint: Path, folders: Sequence[
     """What every worker runs: train in one or two phases, measure after each."""
     tokenizer = load_tokenizer(checkpoint)
     train_rows, heldout_rows = read_pairs(folders, "train"), read_pairs(folders, "heldout")
-    pairs, rows = encode_pairs(tokenizer, train_rows, config.max_length_tokens)
+    pairs, rows = encode_pairs(tokenizer, train_rows, config.max_length_tokens, encode_closed_pair)
     measured = _sample(heldout_rows, config.heldout_pairs, stage.seed)
-    held, held_rows = encode_pairs(tokenizer, measured, config.max_length_tokens)
+    held, held_rows = encode_pairs(tokenizer, measured, config.max_length_tokens, encode_closed_pair)
     _refuse_none(pairs, "train")
     _refuse_none(held, "heldout")
     too_long = len(train_rows) - len(rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from qwenops.alignment.examples import encode_conversation, pad_id_of
+from qwenops.alignment.examples import encode_row, pad_id_of
 from qwenops.alignment.sft.config import SftConfig
 from qwenops.contracts.conversation import Conversation, read_conversations
 from qwenops.errors import ContractError
@@ -53,7 +53,7 @@ def build_training_set(
     by_source: Counter[str] = Counter()
     for row in rows:
         reason = "heldout" if row.split == "heldout" else "" if row.is_answered else "unanswered"
-        example = encode_conversation(tokenizer, row.messages) if not reason else Example((), ())
+        example = encode_row(tokenizer, row) if not reason else Example((), ())
         reason = "too_long" if len(example.tokens) > config.max_length_tokens else reason
         if reason:
             dropped[reason] += 1

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qwenops.data.quality.config import RubricConfig
-from qwenops.generation.chat import defuse, render
-from qwenops.generation.engine import Engine, Sampling
+from qwenops.generation.engine import Engine, Prompt, Sampling
 
 RUBRIC = (
     "Grade a text that may be used to train a language model. Start at 0 and add one point for each statement that is"
@@ -51,10 +50,11 @@ class RubricScorer:
         for start in range(0, len(missing), _BATCH):
             some = missing[start : start + _BATCH]
             prompts = [_prompt(new[key]) for key in some]
-            replies = [group[0] for group in self.engine.generate(prompts, self.sampling)]
-            self._keep(dict(zip(some, replies, strict=True)))
+            replies = zip(some, self.engine.generate(prompts, self.sampling), strict=True)
+            # A lost answer is asked for again by the next run.
+            self._keep({key: group[0].text for key, group in replies if group[0].finish != "lost"})
             advance(len(some))
-        return [read_grade(self.answers[key]) for key in keys]
+        return [read_grade(self.answers.get(key, "")) for key in keys]
 
     def _keep(self, answers: dict[str, str]) -> None:
         self.answers |= answers
@@ -69,8 +69,8 @@ def read_grade(answer: str) -> float | None:
     return float(found.group()) if found else None
 
 
-def _prompt(text: str) -> str:
-    return render([{"role": "user", "content": _QUESTION.format(rubric=RUBRIC, text=defuse(text))}])
+def _prompt(text: str) -> Prompt:
+    return [{"role": "user", "content": _QUESTION.format(rubric=RUBRIC, text=text)}]
 
 
 def _digest(*parts: str) -> str:

@@ -18,7 +18,6 @@ from qwenops.evaluation.multilingual.languages import LanguageCheck
 from qwenops.evaluation.multilingual.perplexity import LanguageLoss, language_loss
 from qwenops.evaluation.multilingual.rating import Rated, averages, read_form, write_form
 from qwenops.evaluation.registry import TASKS
-from qwenops.generation.chat import defuse, render
 from qwenops.generation.engine import Sampling
 from qwenops.generation.opening import open_engine
 from qwenops.model.checkpoints import load_tokenizer
@@ -85,10 +84,10 @@ def _check_responses(config: MultilingualConfig, chat: Path, stage: Stage) -> di
     rows = _prompts(config)
     if not rows:
         return {}
-    prompts = [render(ask(defuse(row.prompt))) for row in rows]
+    prompts = [ask(row.prompt) for row in rows]
     sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=stage.seed)
     with stage.progress(len(prompts), "prompts") as progress:
-        texts = [group[0] for group in open_engine(config.engine, chat).generate(prompts, sampling)]
+        texts = [group[0].text for group in open_engine(config.engine, chat).generate(prompts, sampling)]
         progress.advance(len(prompts))
     answered = [Rated(row.id, row.language, row.group, row.prompt, text) for row, text in zip(rows, texts, strict=True)]
     write_form(stage.out / FORM, answered)

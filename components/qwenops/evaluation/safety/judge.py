@@ -22,8 +22,8 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from qwenops.contracts.conversation import ask
 from qwenops.errors import ContractError
-from qwenops.generation.chat import defuse, render
 from qwenops.generation.engine import Engine, Sampling
 from qwenops.tasks.own_sets import continuation_items
 from qwenops.tasks.safety_prompts import COMPLIANCES, SafetyPrompt, load
@@ -132,10 +132,9 @@ class LanguageModelJudge:
 
     def complies(self, exchanges: Sequence[Exchange]) -> list[bool]:
         """See `Judge.complies`; anything but a yes counts as no."""
-        questions = [defuse(_QUESTION.format(request=e.request, response=e.response)) for e in exchanges]
-        prompts = [render([{"role": "user", "content": question}]) for question in questions]
+        prompts = [ask(_QUESTION.format(request=e.request, response=e.response)) for e in exchanges]
         answers = self._engine.generate(prompts, Sampling(max_new_tokens=4))
-        return [answer[0].strip().lower().startswith("yes") for answer in answers]
+        return [answer[0].text.strip().lower().startswith("yes") for answer in answers]
 
 
 def training_examples(seed: int) -> list[tuple[Exchange, bool]]:

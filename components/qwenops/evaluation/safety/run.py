@@ -23,7 +23,6 @@ from qwenops.evaluation.safety.judge import (
     verdicts,
 )
 from qwenops.evaluation.safety.rates import Judged, rates_of, write_summary
-from qwenops.generation.chat import defuse, render
 from qwenops.generation.engine import Engine, Sampling
 from qwenops.generation.opening import open_engine
 from qwenops.platform.stage import Stage
@@ -114,8 +113,10 @@ def examine(
     name: str, engine: Engine, questions: Sequence[Question], config: SafetyConfig, judge: Judge, seed: int
 ) -> list[Judged]:
     """Ask one model all questions greedily and judge its responses."""
-    prompts = [render(ask(defuse(question.text))) for question in questions]
-    texts = [group[0] for group in engine.generate(prompts, Sampling(max_new_tokens=config.max_new_tokens, seed=seed))]
+    prompts = [ask(question.text) for question in questions]
+    texts = [
+        group[0].text for group in engine.generate(prompts, Sampling(max_new_tokens=config.max_new_tokens, seed=seed))
+    ]
     found: list[Verdict] = verdicts([Exchange(q.text, t) for q, t in zip(questions, texts, strict=True)], judge)
     return [
         Judged(name, question.id, question.category, question.language, question.text, text, verdict)

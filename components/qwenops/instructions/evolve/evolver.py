@@ -6,14 +6,14 @@ after Tree-Instruct: the model is asked to add nodes to the instruction's semant
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from rapidfuzz.distance import LCSseq
 
 from qwenops.contracts.conversation import Conversation, answer, ask, conversation_id
-from qwenops.generation.chat import defuse, render
-from qwenops.generation.engine import Engine, Sampling
+from qwenops.generation.engine import Engine, Sampling, count_unfinished
 from qwenops.tasks.constraints import constraints_met_by
 from qwenops.tasks.verifiable import compose
 
@@ -59,28 +59,32 @@ def evolve_answered(row: Conversation, rng: random.Random) -> Conversation | Non
 
 def llm_children(
     rows: Sequence[Conversation], engine: Engine, nodes: Sequence[int], temperature: float, seed: int
-) -> list[Conversation]:
-    """Children of `rows` worded by a language model; unanswered, since nobody has answered them yet."""
+) -> tuple[list[Conversation], Counter[str]]:
+    """Children of `rows` worded by a language model; unanswered, since nobody has answered them yet.
+
+    Half an instruction is none: those that were cut or lost are left out and counted.
+    """
     rng = random.Random(seed)
     drawn = [rng.choice(list(nodes)) for _ in rows]
     prompts = [
-        render(ask(_TREE_PROMPT.format(nodes=n, instruction=defuse(row.instruction))))
-        for row, n in zip(rows, drawn, strict=True)
+        ask(_TREE_PROMPT.format(nodes=n, instruction=row.instruction)) for row, n in zip(rows, drawn, strict=True)
     ]
     sampling = Sampling(temperature=temperature, max_new_tokens=512, seed=seed)
-    texts = [defuse(group[0]).strip() for group in engine.generate(prompts, sampling)]
-    return [
+    samples = [group[0] for group in engine.generate(prompts, sampling)]
+    children = [
         replace(
             row,
-            id=conversation_id("evolved", row.id, text),
-            messages=ask(text or "."),
+            id=conversation_id("evolved", row.id, sample.text.strip()),
+            messages=ask(sample.text.strip() or "."),
             strategy="evolved",
             verifier=None,
             parent_id=row.id,
             provenance={"added": n, "depth": _depth(row) + 1, "model": engine.name, "sampling": sampling.label},
         )
-        for row, n, text in zip(rows, drawn, texts, strict=True)
+        for row, n, sample in zip(rows, drawn, samples, strict=True)
+        if sample.is_whole
     ]
+    return children, count_unfinished(samples)
 
 
 def find_flaw(child: Conversation, parent: Conversation, heldout: frozenset[str], max_rouge_l: float) -> str | None:

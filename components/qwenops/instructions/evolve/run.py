@@ -24,10 +24,10 @@ def run(config: EvolveConfig, *, instructions: Path, stage: Stage) -> None:
     rng = random.Random(stage.seed)
     shuffled = rng.sample(train, len(train))
     parents = shuffled[: round(config.evolved_share * len(train))]
-    children, dropped = _filter(_evolve(parents, config, rng, stage.seed), rows, config)
-    hard_heldout, dropped_heldout = _filter(
-        _evolve([row for row in heldout if row.verifier], config, rng, stage.seed, rules_only=True), rows, config
-    )
+    evolved, unfinished = _evolve(parents, config, rng, stage.seed)
+    children, dropped = _filter(evolved, rows, config)
+    evolved, _ = _evolve([row for row in heldout if row.verifier], config, rng, stage.seed, rules_only=True)
+    hard_heldout, dropped_heldout = _filter(evolved, rows, config)
     heldout += hard_heldout[: config.heldout_evolved]
     cleaner = Cleaner(config.decontamination, stage)
     children = cleaner.conversations(children)
@@ -44,7 +44,7 @@ def run(config: EvolveConfig, *, instructions: Path, stage: Stage) -> None:
     if config.evolver == "rules":
         stage.warn("instructions were evolved by rules, not by a language model")
     kept = len(demonstrations) + len(prompts) + len(heldout)
-    refused = dict(dropped + dropped_heldout + cleaner.dropped)
+    refused = dict(dropped + dropped_heldout + unfinished + cleaner.dropped)
     cleaner.report()
     surplus = max(len(hard_heldout) - config.heldout_evolved, 0)
     stage.count(read=kept + sum(refused.values()) + surplus, kept=kept, dropped={**refused, "not_needed": surplus})
@@ -52,9 +52,13 @@ def run(config: EvolveConfig, *, instructions: Path, stage: Stage) -> None:
 
 def _evolve(
     parents: list[Conversation], config: EvolveConfig, rng: random.Random, seed: int, *, rules_only: bool = False
-) -> list[Conversation]:
-    """Children by rules where an answer can be recomputed or kept; by the language model for the others, if asked."""
+) -> tuple[list[Conversation], Counter[str]]:
+    """Children by rules where an answer can be recomputed or kept; by the language model for the others, if asked.
+
+    Also returns how many of the language model's were cut or lost.
+    """
     children: list[Conversation] = []
+    unfinished = Counter[str]()
     open_rows: list[Conversation] = []
     for row in parents:
         if row.verifier is not None:
@@ -67,8 +71,9 @@ def _evolve(
         children += [child] if child is not None else []
     if config.evolver == "llm" and open_rows and not rules_only:
         engine = open_engine(config.engine, api_key=read_secret(config.engine.api_key_variable))
-        children += llm_children(open_rows, engine, config.added_nodes, config.temperature, seed)
-    return children
+        worded, unfinished = llm_children(open_rows, engine, config.added_nodes, config.temperature, seed)
+        children += worded
+    return children, unfinished
 
 
 def _filter(

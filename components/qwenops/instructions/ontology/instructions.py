@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qwenops.contracts.conversation import Conversation, answer, ask, conversation_id
-from qwenops.generation.chat import defuse
 from qwenops.instructions.ontology.config import OntologyConfig
 from qwenops.tasks.safety_prompts import load as load_safety_prompts
 from qwenops.tasks.verifiable import generate
@@ -63,7 +62,7 @@ def safety_instructions() -> list[Conversation]:
 
 
 def _continuation(document: Mapping[str, Any], max_characters: int) -> Conversation | None:
-    text = " ".join(defuse(document["text"])[: 8 * max_characters].split())
+    text = " ".join(document["text"][: 8 * max_characters].split())
     sentences = [part for part in _SENTENCE_END.split(text) if len(part) >= _MIN_CHARACTERS]
     if len(sentences) < 3:
         return None

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from qwenops.contracts.conversation import Conversation, ask
-from qwenops.generation.chat import defuse, render
 from qwenops.generation.engine import Engine, Sampling
 
 _PROMPT = """You are a tagging system that provides useful tags for instruction intentions to distinguish instructions \
@@ -100,9 +99,9 @@ class LlmTagger:
 
     def tag(self, rows: Sequence[Conversation]) -> list[tuple[str, ...]]:
         """See `Tagger.tag`; an answer that is not the JSON asked for gives no tags."""
-        prompts = [render(ask(_PROMPT.format(defuse(row.instruction)))) for row in rows]
+        prompts = [ask(_PROMPT.format(row.instruction)) for row in rows]
         answers = self._engine.generate(prompts, Sampling(max_new_tokens=512))
-        return [parse_tags(answer[0])[: self._max_tags] for answer in answers]
+        return [parse_tags(answer[0].text)[: self._max_tags] for answer in answers]
 
 
 def parse_tags(text: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Draw several responses per instruction, have them ranked, write demonstrations and preferences."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +10,7 @@ from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversat
 from qwenops.contracts.gate import gate, preference_tables
 from qwenops.contracts.preference import Preference, write_preferences
 from qwenops.errors import RecipeError
-from qwenops.generation.chat import defuse, render
-from qwenops.generation.engine import Engine
+from qwenops.generation.engine import Engine, Sample, count_unfinished
 from qwenops.generation.opening import open_engine
 from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.judging import MACHINE_JUDGE, judge, second_judge
@@ -26,11 +25,16 @@ from qwenops.platform.stage import Stage
 
 @dataclass(frozen=True)
 class Candidates:
-    """Different responses to one instruction, and the strategy that gave each first."""
+    """Different whole responses to one instruction, and the strategy that gave each first."""
 
     row: Conversation
-    texts: tuple[str, ...]
+    samples: tuple[Sample, ...]
     strategies: tuple[str, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The responses' texts."""
+        return tuple(sample.text for sample in self.samples)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ def run(config: RankConfig, *, instructions: Path, checkpoint: Path, stage: Stag
     pool = read_conversations(instructions, "train", PROMPTS)
     rows = random.Random(stage.seed).sample(pool, min(config.prompts, len(pool)))
     engine = open_engine(config.engine, checkpoint, read_secret(config.engine.api_key_variable))
-    drawn = [c for c in _draw(rows, config, engine) if len(c.texts) > 1]
+    asked, answers = _draw(rows, config, engine)
+    drawn = [c for c in asked if len(c.samples) > 1]
     cleaner = Cleaner(config.decontamination, stage)
     candidates = cleaner.keep(drawn, lambda c: "\n".join([*(turn["content"] for turn in c.row.prompt), *c.texts]))
     ranked, tau = (
@@ -69,6 +74,8 @@ def run(config: RankConfig, *, instructions: Path, checkpoint: Path, stage: Stag
     stage.metric("rows.demonstrations", len(demonstrations))
     stage.metric("rows.preferences", len(preferences))
     stage.metric("accepted.ranked", len(demonstrations) / max(len(rows), 1))
+    for name in ("all", "cut", "lost"):
+        stage.metric(f"answers.{name}", answers[name])
     if tau is not None:
         stage.metric("agreement.tau", tau)
     cleaner.report()
@@ -77,16 +84,25 @@ def run(config: RankConfig, *, instructions: Path, checkpoint: Path, stage: Stag
     stage.count(read=len(rows), kept=len(ranked), dropped=dropped)
 
 
-def _draw(rows: Sequence[Conversation], config: RankConfig, engine: Engine) -> list[Candidates]:
-    """Responses of every strategy, equal and empty ones left out."""
-    prompts = [render(row.prompt) for row in rows]
-    found: list[dict[str, str]] = [{} for _ in rows]
+def _draw(rows: Sequence[Conversation], config: RankConfig, engine: Engine) -> tuple[list[Candidates], Counter[str]]:
+    """Responses of every strategy, and how many were drawn, cut and lost.
+
+    Equal and empty ones are left out, and those that did not end: a judge cannot rank half an answer.
+    """
+    prompts = [row.prompt for row in rows]
+    found: list[dict[str, tuple[Sample, str]]] = [{} for _ in rows]
+    answers = Counter[str]()
     for sampling in config.strategies:
         for texts, group in zip(found, engine.generate(prompts, sampling), strict=True):
-            for text in group:
-                if text.strip():
-                    texts.setdefault(defuse(text).strip(), sampling.label)
-    return [Candidates(row, tuple(texts), tuple(texts.values())) for row, texts in zip(rows, found, strict=True)]
+            answers += count_unfinished(group) + Counter(all=len(group))
+            for sample in group:
+                if sample.is_whole and sample.text.strip():
+                    texts.setdefault(sample.text.strip(), (sample, sampling.label))
+    drawn = [
+        Candidates(row, tuple(sample for sample, _ in texts.values()), tuple(label for _, label in texts.values()))
+        for row, texts in zip(rows, found, strict=True)
+    ]
+    return drawn, answers
 
 
 def _rank_by_machine(candidates: list[Candidates], config: RankConfig) -> tuple[list[Ranked], float | None]:
@@ -147,18 +163,18 @@ def _demonstration(item: Ranked, model: str, config: RankConfig) -> list[Convers
     row = item.candidates.row
     if not item.accepted[best] or pair_split(row, config.heldout_share) == "heldout":
         return []
-    text = item.candidates.texts[best]
+    sample = item.candidates.samples[best]
     provenance = {"model": model, "sampling": item.candidates.strategies[best], "judge": item.judge}
-    return [make_demonstration(row, text, strategy="ranked", provenance=provenance)]
+    return [make_demonstration(row, sample, strategy="ranked", provenance=provenance)]
 
 
 def _pairs(item: Ranked, model: str, config: RankConfig) -> list[Preference]:
-    row, texts, strategies = item.candidates.row, item.candidates.texts, item.candidates.strategies
+    row, samples, strategies = item.candidates.row, item.candidates.samples, item.candidates.strategies
     return [
         make_pair(
             row,
-            texts[i],
-            texts[j],
+            samples[i],
+            samples[j],
             strategy="ranked",
             judge=item.judge,
             split=pair_split(row, config.heldout_share),

@@ -6,13 +6,13 @@ and a deviated one has the tone of compliance and nothing that helps.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 from qwenops.contracts.conversation import Conversation, ask
-from qwenops.generation.chat import defuse, render
-from qwenops.generation.engine import Engine, Sampling
+from qwenops.generation.engine import Engine, Sample, Sampling, count_unfinished
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.made import Made
@@ -41,35 +41,38 @@ def load_principles() -> dict[str, Principle]:
     return {row["category"]: Principle(**row) for row in plain}
 
 
-def written_answers(prompts: Sequence[SafetyPrompt]) -> list[tuple[str, str]]:
+def written_answers(prompts: Sequence[SafetyPrompt]) -> list[tuple[Sample, Sample]]:
     """The project's aligned and deviated answer to each prompt."""
-    return [(prompt.answer, prompt.deviated) for prompt in prompts]
+    return [(Sample(prompt.answer), Sample(prompt.deviated)) for prompt in prompts]
 
 
-def llm_answers(prompts: Sequence[SafetyPrompt], engine: Engine) -> list[tuple[str, str]]:
+def llm_answers(prompts: Sequence[SafetyPrompt], engine: Engine) -> list[tuple[Sample, Sample]]:
     """Aligned and deviated answers of a language model told which principle to follow or leave."""
     principles = load_principles()
 
-    def texts(instruction: str) -> list[str]:
-        rendered = []
+    def answers(instruction: str) -> list[Sample]:
+        asked = []
         for prompt in prompts:
             rule = principles[prompt.category]
             system = instruction.format(principle=rule.principle, do=rule.do, dont=rule.dont)
-            rendered.append(render(({"role": "system", "content": system}, *ask(prompt.text))))
-        sampling = Sampling(temperature=0.7, max_new_tokens=256)
-        return [defuse(group[0]).strip() for group in engine.generate(rendered, sampling)]
+            asked.append(({"role": "system", "content": system}, *ask(prompt.text)))
+        return [group[0] for group in engine.generate(asked, Sampling(temperature=0.7, max_new_tokens=256))]
 
-    return list(zip(texts(_FOLLOW), texts(_DEVIATE), strict=True))
+    return list(zip(answers(_FOLLOW), answers(_DEVIATE), strict=True))
 
 
 def apply_constitution(
-    prompts: Sequence[SafetyPrompt], answers: Sequence[tuple[str, str]], model: str, config: SynthesizeConfig
+    prompts: Sequence[SafetyPrompt], answers: Sequence[tuple[Sample, Sample]], model: str, config: SynthesizeConfig
 ) -> Made:
     """Demonstrations and pairs of (aligned, deviated) answers."""
     principles = load_principles()
     made = Made(judged=len(prompts))
     for prompt, (aligned, deviated) in zip(prompts, answers, strict=True):
-        if not aligned or not deviated or aligned == deviated:
+        if not aligned.is_whole or deviated.finish == "lost":
+            made.unfinished += Counter(sorted(count_unfinished((aligned, deviated)))[-1:])
+            continue
+        texts = aligned.text.strip(), deviated.text.strip()
+        if not all(texts) or texts[0] == texts[1]:
             continue
         made.accepted += 1
         row = Conversation(

@@ -8,13 +8,13 @@ mutants of them, because a very small model writes no program that runs; rows sa
 import ast
 import builtins
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 from qwenops.contracts.conversation import Conversation, ask, conversation_id
-from qwenops.generation.chat import defuse, render
-from qwenops.generation.engine import Engine, Sampling
+from qwenops.generation.engine import Engine, Sampling, count_unfinished
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.made import Made
@@ -51,12 +51,12 @@ def written_candidates(task: CodeTask, number: int) -> list[str]:
     return list(dict.fromkeys([*task.solutions, *mutants]))[:number]
 
 
-def sampled_candidates(task: CodeTask, engine: Engine, number: int) -> list[str]:
-    """Programs a model writes for the task; only those that parse."""
-    prompt = render(ask(f"{task.instruction} Reply with Python code only."))
-    texts = engine.generate([prompt], Sampling(temperature=0.8, top_p=0.95, n=number, max_new_tokens=512))[0]
-    programs = [find_program(text, ()).strip() for text in texts]
-    return list(dict.fromkeys(defuse(program) for program in programs if parses(program)))
+def sampled_candidates(task: CodeTask, engine: Engine, number: int) -> tuple[list[str], Counter[str]]:
+    """Programs a model writes for the task, only whole ones that parse; and how many answers were cut or lost."""
+    prompt = ask(f"{task.instruction} Reply with Python code only.")
+    (samples,) = engine.generate([prompt], Sampling(temperature=0.8, top_p=0.95, n=number, max_new_tokens=512))
+    programs = [find_program(sample.text, ()).strip() for sample in samples if sample.is_whole]
+    return list(dict.fromkeys(program for program in programs if parses(program))), count_unfinished(samples)
 
 
 def run_tests(programs: Sequence[str], tests: Sequence[str], judge: Judge) -> list[tuple[bool, ...]]:

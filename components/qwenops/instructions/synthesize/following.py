@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from qwenops.contracts.conversation import Conversation, ask, conversation_id
-from qwenops.generation.chat import defuse, render
 from qwenops.generation.engine import Engine, Sampling
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
 from qwenops.instructions.synthesize.config import SynthesizeConfig
@@ -94,7 +93,8 @@ def llm_checks(constraint: Constraint, engine: Engine, number: int) -> Checks:
     """Functions and cases a language model writes, `number` times."""
     sampling = Sampling(temperature=0.7, n=number, max_new_tokens=512)
     functions, cases = list[str](), dict[str, bool]()
-    for text in engine.generate([render(ask(_AUTHOR_PROMPT.format(defuse(constraint.text))))], sampling)[0]:
+    for sample in engine.generate([ask(_AUTHOR_PROMPT.format(constraint.text))], sampling)[0]:
+        text = sample.text
         try:
             plain = json.loads(text[text.find("{") : text.rfind("}") + 1])
             functions.append(str(plain["func"]))

@@ -1,5 +1,6 @@
 """What one strategy made, and how much of what it looked at it accepted."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from qwenops.contracts.conversation import Conversation
@@ -15,6 +16,8 @@ class Made:
         preferences: Pairs.
         judged: Responses judged.
         accepted: Responses found good.
+        unfinished: Answers of a model that were "cut" at the token limit or "lost"; those that were judged count
+            among the judged.
         notes: Sentences for the summary.
     """
 
@@ -22,6 +25,7 @@ class Made:
     preferences: list[Preference] = field(default_factory=list[Preference])
     judged: int = 0
     accepted: int = 0
+    unfinished: Counter[str] = field(default_factory=Counter[str])
     notes: list[str] = field(default_factory=list[str])
 
     @property

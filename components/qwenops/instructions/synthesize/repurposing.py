@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qwenops.contracts.conversation import CONTROL_TOKENS, Conversation, answer, ask, conversation_id
-from qwenops.generation.chat import render
-from qwenops.generation.engine import Engine, Sampling
+from qwenops.contracts.conversation import Conversation, answer, ask, conversation_id
+from qwenops.generation.engine import Engine, Sampling, count_unfinished
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.made import Made
 
@@ -59,8 +58,12 @@ def repurpose(passages: Sequence[Mapping[str, Any]], engine: Engine | None, conf
     model = engine.name if engine else "templates"
     for passage in passages:
         made.judged += 1
-        instructions = _ask_model(passage["text"], engine) if engine else describe(passage["text"], passage["lang"])
+        if engine:
+            instructions, unfinished = _ask_model(passage["text"], engine)
+        else:
+            instructions, unfinished = describe(passage["text"], passage["lang"]), Counter[str]()
         made.accepted += bool(instructions)
+        made.unfinished += unfinished
         for level, instruction in zip(LEVELS, instructions, strict=False):
             provenance = {"document": passage["id"], "license": passage["license"], "model": model, "level": level}
             made.demonstrations.append(
@@ -88,12 +91,15 @@ def describe(passage: str, lang: str) -> tuple[str, ...]:
     return tuple(text.format(*common, n=sentences, start=start) for text in _TEMPLATES.get(lang, _TEMPLATES["en"]))
 
 
-def _ask_model(passage: str, engine: Engine) -> tuple[str, ...]:
-    prompts = [render(ask(_BRIEF_PROMPT.format(level=level, passage=passage))) for level in LEVELS]
-    texts = [group[0].strip() for group in engine.generate(prompts, Sampling(temperature=0.7, max_new_tokens=256))]
-    return tuple(texts) if all(texts) else ()
+def _ask_model(passage: str, engine: Engine) -> tuple[tuple[str, ...], Counter[str]]:
+    """The three instructions, none where one is empty, was cut or was lost; and which of these it was."""
+    prompts = [ask(_BRIEF_PROMPT.format(level=level, passage=passage)) for level in LEVELS]
+    samples = [group[0] for group in engine.generate(prompts, Sampling(temperature=0.7, max_new_tokens=256))]
+    faults = count_unfinished(samples)
+    texts = tuple(sample.text.strip() for sample in samples)
+    return (texts if all(texts) and not faults else ()), Counter(sorted(faults)[:1])
 
 
 def _reads_as_prose(text: str) -> bool:
     letters = sum(char.isalpha() or char.isspace() for char in text)
-    return letters / len(text) > 0.9 and not any(token in text for token in CONTROL_TOKENS)
+    return letters / len(text) > 0.9

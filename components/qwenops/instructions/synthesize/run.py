@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -67,11 +68,12 @@ class Synthesis:
         total = Made(notes=[f"programs were confined by: {self._config.program_isolation}"])
         for task in execution.load_code_tasks():
             number = self._config.programs_per_task
-            if self._writer is None:
-                candidates, model = execution.written_candidates(task, number), "written programs and mutants"
-            else:
-                candidates, model = execution.sampled_candidates(task, self._writer, number), self._writer.name
+            candidates, unfinished = execution.written_candidates(task, number), Counter[str]()
+            if self._writer:
+                candidates, unfinished = execution.sampled_candidates(task, self._writer, number)
+            model = self._writer.name if self._writer else "written programs and mutants"
             _add(total, execution.judge_programs(task, candidates, model, self._court.judge_all, self._config))
+            _add(total, Made(judged=unfinished.total(), unfinished=unfinished))
         return total
 
     def instruction_following(self) -> Made:
@@ -163,6 +165,7 @@ def _write(made: dict[str, Made], config: SynthesizeConfig, stage: Stage) -> Non
             "preferences": len(part.preferences),
             "judged": part.judged,
             "accepted": part.accepted,
+            "unfinished": dict(part.unfinished),
             "notes": part.notes,
         }
         for name, part in made.items()
@@ -175,9 +178,12 @@ def _write(made: dict[str, Made], config: SynthesizeConfig, stage: Stage) -> Non
     stage.metric("rows.demonstrations", len(demonstrations))
     stage.metric("rows.preferences", len(preferences))
     judged, accepted = sum(p.judged for p in made.values()), sum(p.accepted for p in made.values())
+    unfinished = sum((p.unfinished for p in made.values()), Counter[str]())
+    for name in ("cut", "lost"):
+        stage.metric(f"answers.{name}", unfinished[name])
     # A demonstration is an accepted answer; a pair is made of answers that are counted by themselves.
-    kept = accepted - sum(leaked.values())
-    stage.count(read=judged, kept=kept, dropped={"refused": judged - accepted, **leaked})
+    kept, refused = accepted - sum(leaked.values()), judged - accepted - unfinished.total()
+    stage.count(read=judged, kept=kept, dropped={"refused": refused, **unfinished, **leaked})
     stage.records = len(demonstrations) + len(preferences)
 
 
@@ -186,4 +192,5 @@ def _add(total: Made, part: Made) -> None:
     total.preferences += part.preferences
     total.judged += part.judged
     total.accepted += part.accepted
+    total.unfinished += part.unfinished
     total.notes += part.notes
