@@ -25,7 +25,8 @@ def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", file
     node, envelope = BY_NAME[name], decode(Slice, resolve(TEXT)[name])
     sources = {key: parents[source] for key, source in node.inputs.items() if parents and source in parents}
     ids = {key: read_manifest(path).artifact_id for key, path in sources.items()}
-    key = stage_fingerprint(causes_of(node.stage, envelope, SOURCES), envelope, ids)
+    causes = causes_of(node.stage, envelope, SOURCES)
+    key = stage_fingerprint(causes, envelope, ids)
     folder = store / name / key[:16]
     while folder.exists():
         folder = folder.with_name(folder.name[:-1] + chr(ord(folder.name[-1]) + 1))
@@ -48,6 +49,7 @@ def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", file
         code_version="1",
         created_at=created,
         inputs={key: address(path) for key, path in sources.items()},
+        causes=causes,
     )
     write_manifest(folder, manifest)
     return folder

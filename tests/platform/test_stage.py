@@ -7,7 +7,8 @@ from tests.platform.toy import toy_stage
 
 from qwenops.contracts.manifest import MANIFEST, read_manifest
 from qwenops.errors import ContractError, PlatformError, RecipeError, StageError
-from qwenops.platform.stage import execute
+from qwenops.platform.identity import Sources, reasons
+from qwenops.platform.stage import answer, execute
 from qwenops.recipe.codec import canonical
 
 RUN = """
@@ -95,3 +96,45 @@ def test_manifest_accounts_for_every_record(toy):
     assert manifest.counts == {"read": 3, "kept": 2, "dropped": {"short": 1}}
     assert manifest.records == 2
     assert manifest.files["value.txt"]["bytes"] == 1
+
+
+def message_of(**config):
+    return {"stage": "toy.counter", "slice": canonical({"node": "counter", "seed": 1, "config": config}), "inputs": {}}
+
+
+def test_stage_whose_code_changed_is_made_again(toy):
+    first = run_counter(value=4)
+    source = toy / "package" / "toy" / "counter" / "run.py"
+    source.write_text(f"# A comment.\n{source.read_text()}")
+    assert run_counter(value=4).reused
+    source.write_text(source.read_text().replace('"short": 1', '"long": 1'))
+    again = run_counter(value=4)
+    assert not again.reused
+    assert again.manifest.code_version != first.manifest.code_version
+    earlier, now = first.manifest, again.manifest
+    assert reasons(earlier, now.causes, now.config, now.parents) == ["toy/counter/run.py changed"]
+    assert reasons(earlier, earlier.causes, {"value": 5}, {}) == ["value changed"]
+
+
+def test_stage_whose_code_changes_while_it_runs_is_used_once(toy):
+    source = toy / "package" / "toy" / "counter" / "run.py"
+    changing = source.read_text().replace(
+        "stage.count(", 'open(__file__, "a").write("run.later = 1\\n")\n    stage.count('
+    )
+    source.write_text(changing)
+    published = run_counter(value=4)
+    assert (published.path / "value.txt").read_text() == "4"
+    assert "toy/counter/run.py changed while counter was made" in published.manifest.warnings[0]
+    source.write_text(changing)
+    assert not run_counter(value=4).reused
+
+
+def test_server_that_holds_older_code_makes_what_is_used_once(toy):
+    loaded = Sources(toy / "cache")
+    source = toy / "package" / "toy" / "counter" / "run.py"
+    source.write_text(source.read_text().replace('"short": 1', '"long": 1'))
+    assert "path" in answer(message_of(value=4), loaded)
+    assert not run_counter(value=4).reused
+    assert run_counter(value=4).reused
+    assert "path" in answer(message_of(value=5), Sources(toy / "cache"))
+    assert run_counter(value=5).reused

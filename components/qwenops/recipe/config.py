@@ -6,6 +6,7 @@ of the Qwen2 report or the words "house choice:" and why (a test reads them).
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,8 +21,9 @@ class Config(BaseModel):
     def outside(self) -> Iterator[Outside]:
         """What this config and those in it name that lies outside the recipe; a class with such a field adds to it."""
         for name in type(self).model_fields:
-            value = getattr(self, name)
-            for part in value if isinstance(value, tuple) else (value,):
+            value: Any = getattr(self, name)
+            parts: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+            for part in parts:
                 if isinstance(part, Config):
                     yield from part.outside()
 

@@ -1,0 +1,60 @@
+"""Before a run: what can stay, and in words why the rest is made again."""
+
+import dataclasses
+
+import pytest
+from tests.dags.artifacts import publish
+
+from qwenops.contracts.manifest import read_manifest, write_manifest
+from qwenops.platform.context import RunContext
+from qwenops_pipelines.dags.edges import ancestors
+from qwenops_pipelines.recipes import load_recipe
+from qwenops_pipelines.reuse import Stock
+
+NODES = ancestors("ingest")
+
+
+@pytest.fixture
+def context(tmp_path):
+    return RunContext(str(tmp_path / "store"), str(tmp_path / "events"), str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Artifacts of the first two nodes, as the smoke recipe makes them."""
+    collect = publish(tmp_path / "store", "collect")
+    return {"collect": collect, "ingest": publish(tmp_path / "store", "ingest", {"collect": collect})}
+
+
+def changed(folder, **facts):
+    manifest = read_manifest(folder)
+    write_manifest(folder, dataclasses.replace(manifest, **facts))
+
+
+def test_intact_artifacts_stay_and_a_new_store_says_nothing(context, folders, tmp_path):
+    assert Stock(load_recipe("smoke", []), context, NODES).found == folders
+    elsewhere = dataclasses.replace(context, store=str(tmp_path / "other"))
+    assert Stock(load_recipe("smoke", []), elsewhere, NODES).lines() == []
+
+
+def test_words_name_the_file_and_what_reads_the_stage(context, folders):
+    causes = read_manifest(folders["collect"]).causes
+    changed(folders["collect"], fingerprint="other", causes={**causes, "data/collect/pages.py": "old", "torch": "1.0"})
+    stock = Stock(load_recipe("smoke", []), context, NODES)
+    assert not stock.found
+    assert stock.lines() == [
+        "collect again: data/collect/pages.py changed, torch counts no more",
+        "again, for what they read: ingest",
+    ]
+
+
+def test_words_name_the_field_of_the_recipe(context, folders):
+    stock = Stock(load_recipe("smoke", ["ingest.heldout_share=0.25"]), context, NODES)
+    assert set(stock.found) == {"collect"}
+    assert stock.lines() == ["ingest again: heldout_share changed"]
+
+
+def test_words_say_that_an_output_is_damaged(context, folders):
+    (folders["ingest"] / "data.txt").write_text("another")
+    stock = Stock(load_recipe("smoke", []), context, NODES)
+    assert stock.lines() == ["ingest again: its output is damaged, or something changed while it was made"]
