@@ -13,14 +13,14 @@ from tests.platform.servers import KEYS, s3_server
 
 from qwenops.platform import object_store, storage
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import code_version
+from qwenops.platform.kfp_artifacts import FORM
 from qwenops.recipe.codec import canonical
-from qwenops.recipe.schema import resolve
 from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.edges import NODES
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import load_recipe
+from qwenops_pipelines.steps.begin import begin
 
 pytestmark = pytest.mark.timeout(180)
 _MOST_BYTES = 2_000
@@ -125,8 +125,9 @@ def test_cache_entries_with_the_uris_of_former_code_are_not_taken_up(store, tmp_
         made[node.name] = publish(store, node.name, made, files=FILES.get(node.name, {}))
     back_end = launcher(tmp_path, places, "kind", pipeline)
     former = {name: str(made[name]) for name in ("collect", "tokenizer", "tokens")}
-    key = f"{code_version('data.collect')} {storage.store_id(str(store))}"
-    collect = canonical(json.loads(resolve(TEXT)["collect"]) | {"cache_key": key})
+    collect = begin(TEXT, "night", pipeline, "")["collect"]
+    assert FORM in collect
+    collect = collect.replace(f" {FORM}", "")
     back_end.plant(
         "collect" if pipeline == "data" else "earlier-for-pretraining",
         *{
