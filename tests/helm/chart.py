@@ -69,8 +69,12 @@ def pod_specs(objects: list[Object]) -> Iterator[tuple[str, Object, Object]]:
             "CronJob": lambda item: item["spec"]["jobTemplate"]["spec"]["template"],
         }.get(item["kind"])
         if template:
-            pod = template(item)
-            yield f"{item['kind']}/{item['metadata']['name']}", pod["metadata"], pod["spec"]
+            pod, name = template(item), item["metadata"]["name"]
+            # The StatefulSet's controller gives each pod a volume for every claim template.
+            claims = [claim["metadata"]["name"] for claim in item["spec"].get("volumeClaimTemplates", [])]
+            added = [{"name": c, "persistentVolumeClaim": {"claimName": f"{c}-{name}-0"}} for c in claims]
+            spec = pod["spec"] | ({"volumes": [*pod["spec"].get("volumes", []), *added]} if added else {})
+            yield f"{item['kind']}/{name}", pod["metadata"], spec
 
 
 def containers(objects: list[Object]) -> Iterator[tuple[str, Object]]:

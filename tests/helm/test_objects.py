@@ -3,7 +3,8 @@
 import pytest
 import yaml
 from mlflow.server.security_utils import is_allowed_host_header
-from tests.helm.chart import CHART, VALUES, containers, of_kind, pod_specs
+from tests.helm.chart import CHART, VALUES, containers, names, of_kind, pod_specs
+from tests.integration.cluster.rights import accounts_of
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 MLFLOW = "Deployment/qwenops-mlflow/mlflow"
@@ -142,3 +143,20 @@ def test_helm_tests_run_in_order_and_leave_their_logs(render):
     weights = {item["metadata"]["name"]: item["metadata"]["annotations"]["helm.sh/hook-weight"] for item in pods}
     assert weights == {"qwenops-test-doctor": "0", "qwenops-test-smoke": "1"}
     assert {item["metadata"]["annotations"]["helm.sh/hook-delete-policy"] for item in pods} == {"before-hook-creation"}
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_every_mount_of_a_pod_has_its_volume(render, values):
+    """A server refuses a pod with a mount and no volume, `volumeMounts[0].name: Not found`."""
+    for name, _, spec in pod_specs(render(values)):
+        there = {volume["name"] for volume in spec.get("volumes", [])}
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= there, name
+
+
+def test_accounts_are_the_same_in_a_namespace_that_is_kubeflows_too(chart):
+    """What the cluster suite installs beside a real Kubeflow, where the chart refuses rules for everybody's pods."""
+    kinds = ("ServiceAccount", "Role", "RoleBinding")
+    own, shared = (names(of_kind(accounts_of(chart, place), *kinds)) for place in ("research", "kubeflow"))
+    assert own == shared
+    assert "ServiceAccount/qwenops-pipeline" in shared

@@ -13,6 +13,11 @@ def account_name(account: str) -> str:
     return f"{RELEASE}-{account}"
 
 
+def accounts_of(chart: Chart, namespace: str) -> list[Object]:
+    """The chart's objects for `namespace`, which may be Kubeflow's own: without rules for the pods of others there."""
+    return chart.render("minimal", namespace, networkPolicy__scope="chart")
+
+
 def install_accounts(api: client.ApiClient, chart: Chart, namespace: str, without: str = "") -> list[Object]:
     """Apply the chart's rendered service accounts, roles and bindings.
 
@@ -32,7 +37,7 @@ def install_accounts(api: client.ApiClient, chart: Chart, namespace: str, withou
         "RoleBinding": rbac.create_namespaced_role_binding,
     }
     made = []
-    for item in of_kind(chart.render("minimal", namespace), *makers):
+    for item in of_kind(accounts_of(chart, namespace), *makers):
         if item["kind"] == "Role":
             item = item | {"rules": [rule for rule in item["rules"] if without not in rule["resources"]]}
         try:
