@@ -3,7 +3,7 @@
 It keeps what the launcher depends on: one growing resource version, chunked watch streams that begin after a
 version, 410 once history is compacted, 409 for a taken name, foreground deletion along owner references, followed
 logs with time stamps. `fail` answers the next matching requests with a status; `restart` closes every
-connection and the port, and opens it again.
+connection and the port, and opens it again. Objects that a real server or KubeRay refuse are refused (`kube_rules`).
 """
 
 import contextlib
@@ -17,6 +17,8 @@ import uuid
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+
+from tests.platform.kube_rules import kuberay_refusals, server_refusals
 
 _TERMINAL = {"Complete", "Failed", "ValidationFailed"}
 _PATH = re.compile(
@@ -59,6 +61,13 @@ class Store:
         if plural == "rayjobs" and "kueue.x-k8s.io/queue-name" in meta["labels"]:
             # Kueue's webhook suspends every job of a queue until there is quota.
             body["spec"]["suspend"] = True
+        refused = "; ".join(kuberay_refusals(body)) if plural == "rayjobs" else ""
+        if refused:
+            body["status"] = {
+                "jobDeploymentStatus": "ValidationFailed",
+                "reason": "ValidationFailed",
+                "message": refused,
+            }
         return self.put(plural, body, "ADDED")
 
     def status(self, name: str, **status) -> None:
@@ -170,6 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self, found, _, body) -> None:
         store = self.kube.store
         with store.changed:
+            for status, message in server_refusals(body):
+                self._answer(status, _status(status, message))
+                return
             taken = (found["plural"], body["metadata"]["name"]) in store.objects
             if taken:
                 self._answer(409, _status(409, f'{found["plural"]} "{body["metadata"]["name"]}" already exists'))

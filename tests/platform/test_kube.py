@@ -13,7 +13,8 @@ from qwenops.platform.kube import Kube, connect
 
 
 def job(name="one"):
-    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": name, "labels": {}}, "spec": {}}
+    spec = {"rayClusterSpec": {"headGroupSpec": {}}}
+    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": name, "labels": {}}, "spec": spec}
 
 
 def phases(kube, until="Complete"):
