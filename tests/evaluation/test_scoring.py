@@ -1,21 +1,15 @@
 """Scorers follow their benchmarks' definitions."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from tests.evaluation.models_for_tests import SHARED_DATA
 
 from qwenops.errors import StageError
-from qwenops.evaluation.scoring import (
-    final_label,
-    final_math,
-    final_number,
-    pass_at_k,
-    program,
-    same_math,
-    same_number,
-    score_response,
-)
+from qwenops.evaluation.answers import final_label, final_math, final_number, same_number
+from qwenops.evaluation.mathematics import same_math
+from qwenops.evaluation.scoring import pass_at_k, program, score_response
 from qwenops.platform.sandbox.judging import Court, Program
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalsets import choose_items, load
@@ -120,6 +114,19 @@ def test_code_without_a_prefix_stands_alone():
     made = program(code_item("", "assert one() == 1"), "def one():\n    return 1\n[DONE]\nmore text")
     assert "more text" not in made.code
     assert passes(made)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the official sets are not on this machine")
+@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+def test_every_reference_program_passes_and_no_empty_one_does(name: str):
+    items = load(name, SHARED_DATA / name)
+    court = Court.open("bubblewrap", 10.0)
+    right = court.judge_all([program(item, item.target) for item in items])
+    assert sum(verdict.passed for verdict in right) >= 0.995 * len(items)
+    wrong = [replace(program(item, item.target), code="") for item in items]
+    assert not any(verdict.passed for verdict in court.judge_all(wrong))
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the official sets are not on this machine")

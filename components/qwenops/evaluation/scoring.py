@@ -1,4 +1,4 @@
-"""Scorers for generated answers: numbers, MATH answers, exact labels, programs.
+"""Scorers for generated answers: numbers, MATH answers, labels, programs.
 
 Each follows its benchmark's published definition; the Qwen2 report restates none of them. A scorer takes the raw
 response and returns a score in [0, 1].
@@ -13,17 +13,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from qwenops.errors import StageError
+from qwenops.evaluation.answers import final_math, final_number, same_label, same_number
 from qwenops.evaluation.ifeval import follows_all
+from qwenops.evaluation.mathematics import same_math
 from qwenops.platform.sandbox.judging import Program
 from qwenops.tasks.code_answers import defined_names, find_program, parses
 from qwenops.tasks.evalitem import EvalItem
-from qwenops.tasks.evalset_readers import last_boxed
 from qwenops.tasks.verifiable import verify
 
 JudgeProgram = Callable[[Program], bool]
 """Judges a program by its tests in a sandbox; True when all pass."""
-
-_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 
 def score_responses(pairs: Sequence[tuple[EvalItem, str]], judge: JudgeProgram | None) -> list[float]:
@@ -46,11 +45,11 @@ def score_response(item: EvalItem, response: str, judge: JudgeProgram | None) ->
         StageError: the item is not answered by generation.
     """
     if item.scorer == "number":
-        return float(same_number(final_number(response), item.gold))
+        return float(same_number(final_number(response, item.lang), item.gold))
     if item.scorer == "math":
         return float(same_math(final_math(response), item.gold))
     if item.scorer == "exact":
-        return float(final_label(response) == item.gold)
+        return float(same_label(response, item.gold, item.prompt))
     if item.scorer == "python" and judge is not None:
         return float(judge(program(item, response)))
     if item.scorer == "ifeval":
@@ -71,69 +70,6 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
-def final_number(response: str) -> str:
-    """The number a worked solution ends with: after "####" or "the answer is" when there is one, else the last."""
-    for marker in ("####", "answer is"):
-        tail = response.rpartition(marker)[2] if marker in response else ""
-        found = _NUMBER.findall(tail)
-        if found:
-            return _plain_number(found[0])
-    found = _NUMBER.findall(response)
-    return _plain_number(found[-1]) if found else ""
-
-
-def same_number(left: str, right: str) -> bool:
-    """Whether two texts are the same number (so 18 and 18.0 are)."""
-    try:
-        return math.isclose(float(left), float(right), rel_tol=1e-9, abs_tol=1e-9)
-    except ValueError:
-        return False
-
-
-def final_math(response: str) -> str:
-    """The final answer of a MATH solution: the last boxed expression, else what follows "answer is"."""
-    boxed = last_boxed(response)
-    if boxed:
-        return boxed
-    tail = response.rpartition("answer is")[2] if "answer is" in response else ""
-    return tail.strip().split("\n")[0].removesuffix(".").strip(" $:")
-
-
-def same_math(left: str, right: str) -> bool:
-    """Whether two MATH answers are equal after normalisation; an empty answer equals nothing."""
-    left, right = normalise_math(left), normalise_math(right)
-    return bool(left) and (left == right or same_number(left, right))
-
-
-def normalise_math(answer: str) -> str:
-    r"""Normalise a MATH answer by the rules of its authors' `is_equiv`.
-
-    Spacing, units in `\text`, dollar, percent and degree signs, `\left` and `\right`, `dfrac` and `tfrac`, `\frac12`,
-    `\sqrt3`, a leading ".", "x = " in front, and a/b as `\frac{a}{b}`.
-    """
-    text = answer.replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
-    text = text.replace("tfrac", "frac").replace("dfrac", "frac").replace("\\left", "").replace("\\right", "")
-    text = text.replace("^{\\circ}", "").replace("^\\circ", "").replace("\\$", "").replace("$", "")
-    text = re.sub(r"\\text\{ .*?\}$", "", text)
-    text = re.sub(r"\\text\{(.*?)\}", r"\1", text)
-    text = text.replace("\\%", "").replace("%", "")
-    text = re.sub(r"(^|[ {])\.", r"\g<1>0.", text)
-    sides = text.split("=")
-    text = sides[1] if len(sides) == 2 and len(sides[0].strip()) <= 2 else text
-    text = re.sub(r"\\sqrt(\w)", r"\\sqrt{\1}", text)
-    text = re.sub(r"\\frac(\w)(\w)", r"\\frac{\1}{\2}", text.replace(" ", ""))
-    text = re.sub(r"\\frac(\w)\{", r"\\frac{\1}{", text)
-    text = re.sub(r"(\\frac\{[^{}]*\})(\w)", r"\1{\2}", text)
-    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
-    return re.sub(r"^(-?\d+)/(\d+)$", r"\\frac{\1}{\2}", text).strip().removesuffix(".")
-
-
-def final_label(response: str) -> str:
-    """The label a BBH answer ends with: what follows the first "the answer is", else the first line."""
-    tail = response.partition("answer is")[2] if "answer is" in response else response
-    return tail.strip().split("\n")[0].strip().removesuffix(".").strip()
-
-
 def program(item: EvalItem, response: str) -> Program:
     """The program of a code response with the item's tests.
 
@@ -151,7 +87,3 @@ def _asked_names(prefix: str, tests: str) -> set[str]:
         return set(re.findall(r"^(?:async )?def (\w+)", prefix, re.MULTILINE)[-1:])
     used = {node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)}
     return used - defined_names(tests) - set(dir(builtins))
-
-
-def _plain_number(text: str) -> str:
-    return text.replace(",", "").replace("$", "")

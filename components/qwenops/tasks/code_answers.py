@@ -3,7 +3,7 @@
 Chat models wrap code in fences of many spellings, in lists and quotations, in several blocks, beside shell commands and
 example sessions; base models continue the prompt. Blocks are found by a CommonMark parser, and of what parses, the
 definitions that the wanted names need are kept, as EvalPlus' sanitiser does. That sanitiser itself is not used: its
-distribution requires `datasets`, two vendors' clients and thirteen more packages, for one module.
+distribution requires twelve packages that nothing else here needs, `datasets` and three vendors' clients among them.
 """
 
 import ast
@@ -21,7 +21,7 @@ _TAGS = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _END = "[DONE]"
-_GLUED_FENCE = re.compile(r"(?<=\S)[ \t]*(```|~~~)(?=[ \t]*(?:python|py)\w*[ \t]*\n)", re.IGNORECASE)
+_GLUED_FENCE = re.compile(r"(?<=[A-Za-z:!?])[ \t]*(```|~~~)(?=[ \t]*(?:python|py)\w*[ \t]*\n)", re.IGNORECASE)
 _BLOCKS = {"fence", "code_block"}
 # House choice: lines, and places in them, that are searched for code outside of any fence.
 _LONGEST_SEARCH = 200
@@ -71,7 +71,7 @@ def _plain(response: str) -> str:
 
 def _candidates(text: str) -> Iterator[str]:
     """Programs the text may mean, the likeliest first; all parse."""
-    found = list(_blocks(text))
+    found = [block for block in _blocks(text) if parses(block)]
     yield from filter(parses, ["\n".join(found)])
     yield from reversed(found)
     yield from _stretches(text)
@@ -81,9 +81,7 @@ def _blocks(text: str) -> list[str]:
     """Blocks that are Python, in order; those of another language only when there is no other."""
     tokens = [token for token in MarkdownIt("commonmark").parse(text) if token.type in _BLOCKS]
     ours = [token for token in tokens if not token.info.strip() or _PYTHON.fullmatch(token.info.strip())]
-    return [token.content for token in ours if parses(token.content)] or [
-        token.content for token in tokens if parses(token.content)
-    ]
+    return [token.content for token in ours or tokens]
 
 
 def _stretches(text: str) -> Iterator[str]:
@@ -103,7 +101,8 @@ def _needed(code: str, names: Sequence[str]) -> str:
     if tree is None or not names:
         return code
     found = [(node, *_binds_and_uses(node)) for node in tree.body]
-    wanted, reached = list(names), set[str]()
+    wanted = [*names, *(used for node, _, uses in found if _is_setting(node) for used in uses)]
+    reached = set[str]()
     while wanted:
         name = wanted.pop()
         if name not in reached:
