@@ -40,7 +40,7 @@ def write_pages(folder: Path, parts: int, count: int) -> Path:
     rows = [
         {
             "id": f"p{number:04}", "source": "s", "domain": "prose", "url": f"u{number}", "license": "PSF-2.0",
-            "fetched_at": "2026-01-01", "mime": "text/plain", "lang_hint": "en", "raw": text.encode(),
+            "fetched_at": "2026-01-01", "mime": "text/plain", "lang_hint": "en", "record_id": "", "raw": text.encode(),
         }
         for number, text in enumerate(texts(count))
     ]  # fmt: skip

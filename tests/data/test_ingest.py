@@ -53,7 +53,15 @@ def _html(text: str) -> bytes:
 
 
 def _pages(*rows: dict) -> pa.Table:
-    common = {"source": "s", "domain": "web", "url": "u", "license": "CC0-1.0", "fetched_at": "", "lang_hint": ""}
+    common = {
+        "source": "s",
+        "domain": "web",
+        "url": "u",
+        "license": "CC0-1.0",
+        "fetched_at": "",
+        "lang_hint": "",
+        "record_id": "",
+    }
     table = [common | {"id": f"p{n}", "mime": "text/plain"} | row for n, row in enumerate(rows)]
     return pa.Table.from_pylist(table, schema=PAGE_SCHEMA)
 

@@ -2,8 +2,9 @@
 
 A page is what a source delivered, as bytes; a document is clean text with its language. Both travel as parquet
 parts (`pages/part-*.parquet`, `documents/part-*.parquet`), which is the unit of parallel work: a stage turns one
-part into one part of the same name, so nothing depends on how many workers there are. Every stage that drops
-documents writes `funnel.json` and `dropped_sample.jsonl` beside them.
+part into one part of the same name, so nothing depends on how many workers there are. `record_id` is the id that
+the source itself gave a row ("" for none), `fetched_at` the day that the source states for it, or else the day it came
+here. Every stage that drops documents writes `funnel.json` and `dropped_sample.jsonl` beside them.
 """
 
 import json
@@ -36,6 +37,7 @@ PAGE_SCHEMA = pa.schema(
         pa.field("fetched_at", pa.string(), nullable=False),
         pa.field("mime", pa.string(), nullable=False),
         pa.field("lang_hint", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
         pa.field("raw", pa.binary(), nullable=False),
     ]
 )
@@ -47,6 +49,8 @@ DOCUMENT_SCHEMA = pa.schema(
         pa.field("domain", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
         pa.field("license", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("fetched_at", pa.string(), nullable=False),
         pa.field("lang", pa.string(), nullable=False),
         pa.field("lang_score", pa.float32(), nullable=False),
         pa.field("quality", pa.float32(), nullable=False),
@@ -137,8 +141,9 @@ def sample_rows(parts: Sequence[Path], count: int, seed: int, columns: list[str]
 
 
 def documents_from_rows(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """A document table from plain rows; an unscored row may leave `quality` out (0)."""
-    return pa.Table.from_pylist([{"quality": 0.0, **row} for row in rows], schema=DOCUMENT_SCHEMA)
+    """A document table from plain rows; what a row leaves out of `quality`, `record_id` and `fetched_at` is 0 or ""."""
+    blank = {"quality": 0.0, "record_id": "", "fetched_at": ""}
+    return pa.Table.from_pylist([blank | dict(row) for row in rows], schema=DOCUMENT_SCHEMA)
 
 
 def write_part(table: pa.Table, path: Path) -> None:

@@ -7,6 +7,7 @@ would be one chapter or one package.
 import hashlib
 import io
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,8 +31,8 @@ from qwenops.data.collect.downloads import fetch
 from qwenops.data.collect.environment import docstring_page, package_license, python_files
 from qwenops.data.collect.hub import card_license, copy_dataset
 from qwenops.data.collect.readers import read_records
+from qwenops.data.collect.records import Record
 from qwenops.data.collect.repositories import ENDINGS, UNKNOWN, license_of, program_files
-from qwenops.data.collect.warc import Record
 from qwenops.errors import PlatformError
 from qwenops.platform.remote_files import is_address, list_files
 
@@ -50,6 +51,7 @@ class Page:
     fetched_at: str
     mime: str
     lang_hint: str
+    record_id: str
     raw: bytes
     reason: str = ""
 
@@ -95,7 +97,7 @@ def read_source(source: Source, config: CollectConfig, cache: Path) -> Iterator[
             continue
         for record in _read(source, file, config.max_page_bytes):
             page = _page(source.name, file, record)
-            if "://" in record.anchor:  # other addresses are numbered within their file
+            if record.anchor and not record.anchor.startswith("#"):  # these are numbered within their file
                 if page.id in seen:
                     page = replace(page, reason="repeated_address")
                 seen.add(page.id)
@@ -132,17 +134,19 @@ def _docstrings(address: str, stream: BinaryIO) -> Record:
 
 
 def _page(source: str, file: File, record: Record) -> Page:
-    url = record.anchor if "://" in record.anchor else file.address + record.anchor
-    digest = hashlib.sha256(f"{source}\0{url}".encode("utf-8", "replace")).hexdigest()
+    """The page of a record: what a row says of itself goes before what its file and source say."""
+    place = record.anchor if "://" in record.anchor else file.address + record.anchor
+    digest = hashlib.sha256(f"{source}\0{place}".encode("utf-8", "replace")).hexdigest()
     return Page(
         digest[:_ID_CHARACTERS],
         source,
         file.rule.domain,
-        url,
-        file.license,
-        record.fetched_at or file.fetched_at,
+        record.url or place,
+        record.license or file.license,
+        record.date or file.fetched_at,
         record.mime,
-        file.rule.lang,
+        record.lang or file.rule.lang,
+        record.record_id,
         record.raw,
         record.reason,
     )
@@ -188,7 +192,7 @@ def _folder_files(source: FolderSource | HubSource, root: Path) -> list[File]:
     _check_exists(source.name, root)
     base = root if root.is_dir() else root.parent
     paths = [path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file()]
-    named = [(path.relative_to(base).as_posix(), path) for path in paths]
+    named = [(readable(path.relative_to(base).as_posix()), path) for path in paths]
     return [
         File(f"{source.kind}://{source.name}/{name}", rule, source.license, _date(path), _opener(path))
         for name, path in named
@@ -201,7 +205,7 @@ def _code_files(source: CodeSource) -> list[File]:
     _check_exists(source.name, root)
     rule = PageRule(pattern="*", domain="code", cap_bytes=source.cap_bytes)
     files: list[File] = []
-    for name, path in program_files(root, ENDINGS):
+    for name, path in ((readable(name), path) for name, path in program_files(root, ENDINGS)):
         try:
             terms, reason = source.license or license_of(path, root), ""
         except OSError:
@@ -228,6 +232,11 @@ def _remote_files(source: FolderSource) -> list[File]:
         for file in list_files(source.path)
         if (rule := _rule(source.rules, file.name)) is not None
     ]
+
+
+def readable(name: str) -> str:
+    """A file name as text; bytes that are not UTF-8 are written in hexadecimal, so that two names stay two."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _rule(rules: tuple[PageRule, ...], name: str) -> PageRule | None:

@@ -3,95 +3,117 @@
 A record that cannot be read becomes a dropped record with a reason word; a file never stops the stage.
 """
 
+import bz2
 import io
 import json
+import lzma
 import zlib
-from collections.abc import Iterator
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwenops.data.collect.streams import Inflated
-from qwenops.data.collect.warc import Record, read_warc
+from qwenops.data.collect.formats import HEAD_BYTES, is_binary, kind_of, packing, packing_named, unpacked_name
+from qwenops.data.collect.records import TEXT, UNSUPPORTED, Record, record_of
+from qwenops.data.collect.streams import Inflated, Piece, inflated_pieces, pieces_of
+from qwenops.data.collect.warc import read_warc
 
-_MIME = {
-    ".html": "text/html",
-    ".htm": "text/html",
-    ".xhtml": "text/html",
-    ".txt": "text/plain",
-    ".md": "text/markdown",
-    ".rst": "text/x-rst",
-    ".py": "text/x-python",
-    ".c": "text/x-c",
-    ".h": "text/x-c",
-    ".cc": "text/x-c++",
-    ".cpp": "text/x-c++",
-    ".hpp": "text/x-c++",
-    ".cs": "text/x-csharp",
-    ".java": "text/x-java",
-    ".js": "text/javascript",
-    ".jsx": "text/javascript",
-    ".ts": "text/x-typescript",
-    ".tsx": "text/x-typescript",
-    ".go": "text/x-go",
-    ".kt": "text/x-kotlin",
-    ".php": "text/x-php",
-    ".rb": "text/x-ruby",
-    ".rs": "text/x-rust",
-    ".scala": "text/x-scala",
-    ".sh": "text/x-shellscript",
-    ".sql": "text/x-sql",
-    ".swift": "text/x-swift",
-}
-_TEXT = "text/plain"
-_TEXT_FIELDS = ("text", "content", "html")
 _BLOCK_BYTES = 1 << 20
 _BATCH_ROWS = 100
 # An escaped character of JSON takes six bytes at most; a block more for the other fields of an object.
 _JSON_EXPANSION = 6
+_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError, RecursionError)
+_UNPACKERS: dict[str, Callable[[BinaryIO], Any]] = {
+    "zstd": partial(pa.input_stream, compression="zstd"),
+    "bz2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+}
 
 
 def read_records(path: str, stream: BinaryIO, max_bytes: int) -> Iterator[Record]:
-    """The records of one file, by the endings of its name; a file of unknown kind is one plain text.
+    """The records of one file, by its first bytes and the endings of its name; what is left is one plain text.
 
-    The file is read as a stream: of JSON Lines, WARC, Parquet and their `.gz` and `.zst` one record is held at a time.
+    The file is read as a stream: of JSON Lines, WARC, Parquet and their packed forms one record is held at a time.
 
     Args:
         path: Name of the file; only its endings matter.
         stream: The file. A failure to read it on is one dropped record, "unreadable", after those before it.
         max_bytes: A record larger than this is dropped as "too_large".
     """
-    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
     try:
-        records = _records(suffixes, stream, max_bytes)
-        for record in records:
+        for record in _records(path, io.BufferedReader(_Raw(stream), _BLOCK_BYTES), max_bytes):
             yield _checked(record, max_bytes)
-    except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError, RecursionError):
-        yield Record("", _TEXT, b"", "unreadable")
+    except _ERRORS:
+        yield Record("", TEXT, b"", "unreadable")
 
 
-def _records(suffixes: list[str], stream: BinaryIO, max_bytes: int) -> Iterator[Record]:
-    *before, last = ["", *suffixes] if suffixes else ["", ""]
-    if last == ".gz":
-        content = Inflated(stream)
-        yield from _records(before, io.BufferedReader(content, _BLOCK_BYTES), max_bytes)
-        if not content.is_whole:  # what could be read is kept, and the account says that something is missing
-            yield Record("#rest", _TEXT, b"", "truncated")
-    elif last == ".zst":
-        unpacked: Any = pa.input_stream(stream, compression="zstd")
-        yield from _records(before, io.BufferedReader(unpacked, _BLOCK_BYTES), max_bytes)
-    elif last == ".jsonl":
-        yield from _json_lines(stream, max_bytes)
-    elif last == ".json":
-        yield from _json(stream.read())
-    elif last == ".parquet":
-        yield from _parquet(stream)
-    elif last == ".warc":
-        yield from read_warc(stream, max_bytes)
+class _Raw(io.RawIOBase):
+    """Any readable object as a raw stream, so that its first bytes can be looked at."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        return self._stream.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        block = self._stream.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def _records(name: str, stream: io.BufferedReader, max_bytes: int) -> Iterator[Record]:
+    head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
+    # Where the first byte is damaged the name says how to go on: members behind it may be whole.
+    packed = packing(head) or (packing_named(name) if is_binary(head) else "")
+    if packed == "gzip":
+        yield from _gzip(unpacked_name(name), stream, max_bytes)
+    elif packed:
+        unpacked = io.BufferedReader(_Raw(_UNPACKERS[packed](stream)), _BLOCK_BYTES)
+        yield from _records(unpacked_name(name), unpacked, max_bytes)
     else:
-        yield Record("", _MIME.get(last, _TEXT), stream.read(max_bytes + 1))
+        yield from _of_kind(kind_of(unpacked_name(name), head), stream, pieces_of(stream), max_bytes)
+
+
+def _gzip(name: str, stream: io.BufferedReader, max_bytes: int) -> Iterator[Record]:
+    try:
+        head = zlib.decompressobj(wbits=31).decompress(stream.peek(HEAD_BYTES), HEAD_BYTES)
+    except zlib.error:
+        head = b""  # the name alone says what it was
+    kind = "" if packing(head) else kind_of(name, head)
+    if kind == "warc":  # member by member, since each is a record and one that is damaged costs that record alone
+        yield from _of_kind(kind, stream, inflated_pieces(stream), max_bytes)
+        return
+    content = Inflated(stream)
+    yield from _records(name, io.BufferedReader(content, _BLOCK_BYTES), max_bytes)
+    if not content.is_whole:  # what could be read is kept, and the account says that something is missing
+        yield Record("#rest", TEXT, b"", "truncated")
+
+
+def _of_kind(kind: str, stream: io.BufferedReader, pieces: Iterator[Piece], max_bytes: int) -> Iterator[Record]:
+    if kind.startswith(UNSUPPORTED):
+        yield Record("", TEXT, b"", kind)
+    elif kind == "lines":
+        yield from _json_lines(stream, max_bytes)
+    elif kind == "json":
+        yield from _json(stream.read())
+    elif kind == "parquet":
+        yield from _parquet(stream)
+    elif kind == "warc":
+        yield from read_warc(pieces, max_bytes)
+    else:
+        yield Record("", kind, stream.read(max_bytes + 1))
 
 
 def _json_lines(stream: BinaryIO, max_bytes: int) -> Iterator[Record]:
@@ -102,45 +124,27 @@ def _json_lines(stream: BinaryIO, max_bytes: int) -> Iterator[Record]:
         if len(line) == longest and not line.endswith(b"\n"):
             while (rest := stream.readline(_BLOCK_BYTES)) and not rest.endswith(b"\n"):
                 pass
-            yield Record(f"#{number}", _TEXT, line[:1000], "too_large")
+            yield Record(f"#{number}", TEXT, line[:1000], "too_large")
         elif line.strip():
             try:
-                yield _from_value(f"#{number}", json.loads(line))
+                yield record_of(f"#{number}", json.loads(line))
             except (ValueError, RecursionError):
-                yield Record(f"#{number}", _TEXT, line[:1000], "unreadable")
+                yield Record(f"#{number}", TEXT, line[:1000], "unreadable")
 
 
 def _json(raw: bytes) -> Iterator[Record]:
     value = json.loads(raw)
     for number, item in enumerate(value if isinstance(value, list) else [value], start=1):
-        yield _from_value(f"#{number}", item)
+        yield record_of(f"#{number}", item)
 
 
 def _parquet(stream: BinaryIO) -> Iterator[Record]:
     file = pq.ParquetFile(stream if stream.seekable() else io.BytesIO(stream.read()))
-    columns = [name for name in _TEXT_FIELDS if name in file.schema_arrow.names]
-    if not columns:
-        yield from (Record(f"#{number}", _TEXT, b"", "no_text") for number in range(1, file.metadata.num_rows + 1))
-        return
     number = 0
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS):
         for row in batch.to_pylist():
             number += 1
-            yield _from_value(f"#{number}", row)
-
-
-def _from_value(anchor: str, value: Any) -> Record:
-    """A record from JSON: a string, or an object whose text lies under "text", "content" or "html"."""
-    mime = _TEXT
-    if isinstance(value, dict):
-        if "text" not in value and "content" not in value and "html" in value:
-            mime = "text/html"
-        value = value.get("text", value.get("content", value.get("html")))
-    if isinstance(value, bytes):
-        return Record(anchor, mime, value)
-    if not isinstance(value, str):
-        return Record(anchor, mime, b"", "no_text")
-    return Record(anchor, mime, value.encode("utf-8", "replace"))
+            yield record_of(f"#{number}", row)
 
 
 def _checked(record: Record, max_bytes: int) -> Record:

@@ -25,6 +25,7 @@ from qwenops.contracts.gate import SAMPLE_ROWS, gate
 from qwenops.data.accounting import account
 from qwenops.data.collect.config import CollectConfig
 from qwenops.data.collect.pages import Page, read_source
+from qwenops.data.collect.records import UNSUPPORTED
 from qwenops.errors import PlatformError, StageError
 from qwenops.platform.stage import Stage
 
@@ -132,10 +133,13 @@ class PartWriter:
 
 
 def _warn_of_losses(stage: Stage, source: str, dropped: Mapping[str, int]) -> None:
-    """Files that could not be read to their end may have held more records than the one that is counted for them."""
+    """Warn of files that broke off, since they may have held more than is counted for them, and of foreign ones."""
     if lost := {reason: dropped[reason] for reason in _LOSSES if reason in dropped}:
         found = ", ".join(f"{count} {reason}" for reason, count in lost.items())
         stage.warn(f"source {source} was not read whole: {found}; see dropped_sample.jsonl")
+    if foreign := {reason: count for reason, count in dropped.items() if reason.startswith(UNSUPPORTED)}:
+        found = ", ".join(f"{count} {reason.removeprefix(UNSUPPORTED)}" for reason, count in foreign.items())
+        stage.warn(f"source {source} holds what is not read as documents: {found}; see the README of collect")
 
 
 def _gate(stage: Stage, record: list[dict[str, Any]]) -> None:

@@ -1,10 +1,63 @@
-"""Unpack a gzip file as it is read: member by member, and with a word on whether its end was there."""
+"""Unpack a gzip file as it is read: member by member, and with a word on whether each was whole."""
 
 import io
 import zlib
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, Literal
 
 _BLOCK_BYTES = 1 << 18
+_MEMBER = b"\x1f\x8b\x08"
+
+_HELD_BYTES = 1 << 22
+
+# A stretch of content and "" for good content, "lost" for that of a damaged member, "damaged" (with b"") where a member
+# of which content has been given already turns out to be damaged.
+Piece = tuple[bytes, Literal["", "damaged", "lost"]]
+
+
+def pieces_of(stream: BinaryIO) -> Iterator[Piece]:
+    """A stream in pieces; none is damaged."""
+    while block := stream.read(_BLOCK_BYTES):
+        yield block, ""
+
+
+def inflated_pieces(packed: BinaryIO) -> Iterator[Piece]:
+    """The content of the members of a gzip file, a member at a time where it is not too large to be held.
+
+    A checksum stands behind its content, so what is given at once is known to be whole. Members after a damaged one are
+    found by the bytes that a member begins with. A file that was cut short gives what there is and ends.
+    """
+    waiting, content = b"", bytearray()
+    member, begun, given = zlib.decompressobj(wbits=31), False, False
+    while waiting or (waiting := packed.read(_BLOCK_BYTES)):
+        ended = False
+        try:
+            content += member.decompress(waiting, _BLOCK_BYTES)
+            waiting, begun, ended = member.unconsumed_tail, True, member.eof
+        except zlib.error:
+            yield (b"", "damaged") if given else (bytes(content), "lost")
+            # What was fed may hold the begin of the next member, behind that of this one where it began here.
+            waiting = _from_next_member(waiting, 0 if begun else 1, packed)
+            member, begun, given = zlib.decompressobj(wbits=31), False, False
+            content.clear()
+        if ended or len(content) > _HELD_BYTES:
+            yield bytes(content), ""
+            given = True
+            content.clear()
+        if ended:
+            waiting = member.unused_data.lstrip(b"\0")
+            member, begun, given = zlib.decompressobj(wbits=31), False, False
+    if content:
+        yield bytes(content), ""
+
+
+def _from_next_member(waiting: bytes, start: int, packed: BinaryIO) -> bytes:
+    while (place := waiting.find(_MEMBER, start)) < 0:
+        more = packed.read(_BLOCK_BYTES)
+        if not more:
+            return b""
+        waiting, start = waiting[-len(_MEMBER) + 1 :] + more, 0
+    return waiting[place:]
 
 
 class Inflated(io.RawIOBase):

@@ -1,78 +1,212 @@
-"""Read the HTML responses of a WARC file, one record in memory at a time."""
+"""Read the pages of a WARC file, one record in memory at a time; a bad record costs that record and no other.
 
+FastWARC parses records and HTTP heads. It stops at the first record whose length is wrong or whose gzip member is
+damaged, and so does warcio; so records are cut out here by their lengths, each is handed over by itself, and where the
+next record does not begin behind one, it is dropped and the next is looked for behind its head.
+"""
+
+import io
+import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
 
-_TEXT = "text/plain"
-_MARK = b"WARC/"
-_LINE_BYTES = 1 << 16
-_BLOCK_BYTES = 1 << 20
-_HEAD_END = b"\r\n\r\n"
+import brotli
+import pyarrow as pa
+from fastwarc.warc import ArchiveIterator, HeaderMap, WarcRecord, WarcRecordType
+
+from qwenops.data.collect.formats import HEAD_BYTES, kind_of
+from qwenops.data.collect.records import HTML, TEXT, UNSUPPORTED, Record
+from qwenops.data.collect.streams import Piece
+
+_MARK, _HTTP = b"WARC/", b"HTTP/"
+_HEAD = re.compile(rb"WARC/\d\.\d[ \t]*\r?\n(?=[\w-]+[ \t]*:)")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_LENGTH = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?$")
+_PAGE = re.compile(rb"(?im)^warc-type[ \t]*:[ \t]*(response|resource|conversion)[ \t]*\r?$")
+_ADDRESS = re.compile(rb"(?im)^warc-target-uri[ \t]*:[ \t]*<?([^\s>]+)")
 # Room for the protocol's own headers beside a body of the largest size.
 _HEAD_BYTES = 1 << 16
+# The next record begins within so many bytes behind one: two line ends, and some writers' more.
+_GAP_BYTES = 64
+_TEXTS = (TEXT, HTML, "text/markdown")
 
 
-@dataclass(frozen=True)
-class Record:
-    """One record of a file: its address below the file's, media type and bytes, or the reason it was dropped.
+def read_warc(pieces: Iterator[Piece], max_bytes: int) -> Iterator[Record]:
+    """The pages: responses, resources and conversions (WET); other kinds of record hold none and are passed over."""
+    tape, number = _Tape(pieces), 0
+    while tape.seek_head():
+        number += 1
+        head = tape.head()
+        anchor, stated = _address(head) or f"#{number}", _LENGTH.search(head)
+        length = int(stated.group(1)) if stated else 0
+        block = tape.take(len(head), length, max_bytes + _HEAD_BYTES) if stated else None
+        if block is None:
+            tape.drop(max(len(head), 1))
+            yield Record(anchor, TEXT, b"", "unreadable" if tape.has_more() else "truncated")
+        elif len(block) < len(head) + length and _PAGE.search(head):
+            yield Record(anchor, TEXT, block[len(head) :][:1000], "too_large")
+        elif _PAGE.search(head):
+            yield _page(anchor, len(head), block, max_bytes)
+    for anchor in tape.lost or ([] if number else ["#rest"]):
+        yield Record(anchor, TEXT, b"", "unreadable")
 
-    `fetched_at` is the day it was fetched where the file says so, otherwise empty.
+
+def _address(head: bytes) -> str:
+    found = _ADDRESS.search(head)
+    return found.group(1).decode("utf-8", "replace") if found else ""
+
+
+class _Tape:
+    """What has been read and is not yet done with, where damaged members ended, and the addresses of lost ones."""
+
+    def __init__(self, pieces: Iterator[Piece]) -> None:
+        self._pieces, self._held, self._damage = pieces, bytearray(), list[int]()
+        self.lost: list[str] = []
+
+    def has_more(self) -> bool:
+        """Whether another head can be found."""
+        return self._find_head() >= 0
+
+    def seek_head(self) -> bool:
+        """Go to the next head; False at the end."""
+        place = self._find_head()
+        self.drop(place if place >= 0 else len(self._held))
+        return place >= 0
+
+    def head(self) -> bytes:
+        """The head that begins here, with the empty line; up to the next damage or limit where that is missing."""
+        while (end := _HEAD_END.search(self._held)) is None and len(self._held) < _HEAD_BYTES and self._read():
+            pass
+        return bytes(self._held[: end.end() if end else len(_MARK)])
+
+    def take(self, head: int, length: int, most: int) -> bytes | None:
+        """Take a record, head and body, at most `most` bytes of it; None, and nothing taken, where it is bad."""
+        end = head + length
+        while len(self._held) < min(end, most) and self._read():
+            pass
+        block = bytes(self._held[: min(end, most)])
+        skipped = 0
+        while end - skipped > len(self._held):  # too large to hold: its first bytes stay, in case the length is wrong
+            if not self._read():
+                return None
+            surplus = max(min(len(self._held), end - skipped) - most, 0)
+            del self._held[most : most + surplus]
+            self._damage = [place - surplus if place > most else place for place in self._damage]
+            skipped += surplus
+        rest = end - skipped
+        while len(self._held) < rest + _GAP_BYTES and self._read():
+            pass
+        after = bytes(self._held[rest : rest + _GAP_BYTES])
+        gap = len(after) - len(after.lstrip(b"\r\n"))
+        if self._damage and self._damage[0] <= rest + gap:
+            return None
+        if after[gap:] and not after[gap:].startswith(_MARK[: len(after) - gap]):
+            return None
+        self.drop(rest)
+        return block
+
+    def drop(self, count: int) -> None:
+        """Forget the first bytes, and the damage in them."""
+        self._damage = [place - count for place in self._damage if place > count]
+        del self._held[:count]
+
+    def _find_head(self) -> int:
+        start = 0
+        while (found := _HEAD.search(self._held, start)) is None:
+            start = max(len(self._held) - 32, 0)
+            if not self._read():
+                return -1
+        return found.start()
+
+    def _read(self) -> bool:
+        for piece, fate in self._pieces:
+            if fate == "lost":
+                self.lost.append(_address(piece) or "#rest")
+            elif fate == "damaged":
+                self._damage.append(len(self._held))
+            elif piece:
+                self._held += piece
+                return True
+        return False
+
+
+def _page(anchor: str, head: int, block: bytes, max_bytes: int) -> Record:
+    """The page of a whole record with a head of `head` bytes."""
+    try:
+        record = _parsed(block)
+        mime, body = _media_type(record.headers.get("Content-Type")), block[head:]
+        date = (record.headers.get("WARC-Date") or "")[:10]
+        if record.record_type == WarcRecordType.response and body.startswith(_HTTP):
+            headers, body = _answer(record, block)
+            if not 200 <= (headers.status_code or 200) < 300:
+                return Record(anchor, TEXT, body[:1000], "http_status", date)
+            mime = _media_type(headers.get("Content-Type"))
+            body = decoded(body, ",".join(headers.get_multiple("Content-Encoding")), max_bytes)
+    except OSError:
+        return Record(anchor, TEXT, block[head:][:1000], "unreadable")
+    mime, reason = _judged(mime, body)
+    return Record(anchor, mime, body, reason, date)
+
+
+def decoded(body: bytes, codings: str, max_bytes: int) -> bytes:
+    """A body without its content codings, at most a byte more than `max_bytes`.
+
+    A body that is not coded as it says is stored decoded, as Common Crawl does, and is given back as it is.
     """
-
-    anchor: str
-    mime: str
-    raw: bytes
-    reason: str = ""
-    fetched_at: str = ""
-
-
-def read_warc(stream: BinaryIO, max_bytes: int) -> Iterator[Record]:
-    """The responses: each record is a line `WARC/...`, headers, an empty line and `Content-Length` bytes."""
-    while line := stream.readline(_LINE_BYTES):
-        if not line.startswith(_MARK):
-            continue
-        headers = _read_headers(stream)
-        if headers is None:
-            yield Record("#rest", _TEXT, b"", "truncated")
-            return
-        address, date = headers.get("warc-target-uri", ""), headers.get("warc-date", "")[:10]
-        length = int(headers.get("content-length", "0"))
-        body = stream.read(min(length, max_bytes + _HEAD_BYTES))
-        if not _skip(stream, length - len(body)):
-            yield Record(address or "#rest", _TEXT, b"", "truncated", date)
-        elif headers.get("warc-type") == "response":
-            yield _response(address, body, date, max_bytes)
+    for coding in reversed([name.strip().lower() for name in codings.split(",")]):
+        try:
+            body = _without(coding, body, max_bytes + 1)
+        except (zlib.error, brotli.error, pa.ArrowException, OSError):
+            return body
+    return body
 
 
-def _response(address: str, raw: bytes, date: str, max_bytes: int) -> Record:
-    head, _, body = raw.partition(_HEAD_END)
-    headers = _fields(head.split(b"\r\n")[1:])
-    if headers.get("content-encoding") == "gzip":
-        body = zlib.decompressobj(wbits=31).decompress(body, max_bytes + 1)
-    mime = headers.get("content-type", "").split(";")[0].strip() or "text/html"
-    return Record(address, mime, body, "" if mime.startswith("text/") or "html" in mime else "not_text", date)
+def _without(coding: str, body: bytes, most: int) -> bytes:
+    if coding in ("gzip", "x-gzip"):
+        return zlib.decompressobj(wbits=31).decompress(body, most)
+    if coding == "deflate":
+        try:
+            return zlib.decompressobj().decompress(body, most)
+        except zlib.error:  # some servers leave the frame of zlib out
+            return zlib.decompressobj(wbits=-15).decompress(body, most)
+    if coding == "br":
+        return brotli.decompress(body)[:most]
+    if coding == "zstd":
+        return pa.input_stream(io.BytesIO(body), compression="zstd").read(most)
+    return body
 
 
-def _read_headers(stream: BinaryIO) -> dict[str, str] | None:
-    """The fields up to the empty line; None when the file ends before it."""
-    lines: list[bytes] = []
-    while (line := stream.readline(_LINE_BYTES)).strip():
-        lines.append(line)
-    return _fields(lines) if line else None
+def _parsed(block: bytes) -> WarcRecord:
+    for record in ArchiveIterator(io.BytesIO(block), parse_http=False, quirks_mode=True):
+        return record
+    raise OSError("no record")
 
 
-def _fields(lines: list[bytes]) -> dict[str, str]:
-    pairs = (line.decode("latin-1").partition(":") for line in lines)
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+def _answer(record: WarcRecord, block: bytes) -> tuple[HeaderMap, bytes]:
+    """Head and body of an HTTP answer, without chunk sizes; the body as it is where it is not chunked as it says.
+
+    Raises:
+        OSError: the head cannot be read.
+    """
+    for auto_decode in ("transfer", "none"):
+        record.is_http = True
+        try:
+            record.parse_http(auto_decode=auto_decode, quirks_mode=True)
+            return record.http_headers, record.reader.read()
+        except OSError:
+            record = _parsed(block)
+    raise OSError("no HTTP head")
 
 
-def _skip(stream: BinaryIO, count: int) -> bool:
-    """Read `count` bytes away; whether they were there."""
-    while count > 0:
-        block = stream.read(min(count, _BLOCK_BYTES))
-        if not block:
-            return False
-        count -= len(block)
-    return True
+def _media_type(stated: str | None) -> str:
+    return (stated or "").split(";")[0].strip().lower()
+
+
+def _judged(mime: str, body: bytes) -> tuple[str, str]:
+    """Media type of a body and why it is no text, by what it says and what it begins with."""
+    if mime and mime not in _TEXTS and not ("html" in mime or mime.startswith("text/x-")):
+        return mime, "not_text"
+    kind = kind_of("a.html" if "html" in mime else "", body[:HEAD_BYTES])
+    if kind.startswith(UNSUPPORTED):
+        return mime or TEXT, kind
+    return (kind if kind in _TEXTS else mime or TEXT), ""

@@ -12,7 +12,7 @@ from qwenops.data.ingest.main_text import extract
 from qwenops.data.ingest.markup import nesting
 from qwenops.data.ingest.text import damaged_share, decode, normalise, normalise_code
 
-_COPIED = ("id", "source", "domain", "url", "license")
+_COPIED = ("id", "source", "domain", "url", "license", "record_id", "fetched_at")
 
 
 def ingest_pages(pages: pa.Table, config: IngestConfig) -> tuple[pa.Table, pa.Table, dict[str, list[int]]]:
