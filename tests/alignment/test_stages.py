@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from tests.alignment.conftest import byte_tokenizer, publish
 
 from qwenops.alignment.dpo.config import DpoConfig
 from qwenops.alignment.measure_config import MeasureConfig
@@ -10,8 +12,11 @@ from qwenops.alignment.online.config import OnlineConfig, RewardSourceConfig
 from qwenops.alignment.reward.config import RewardConfig
 from qwenops.alignment.reward_model import load_reward_model
 from qwenops.alignment.sft.config import SftConfig, qwen1_sft
-from qwenops.errors import ContractError
+from qwenops.alignment.sft.data import batches_of
+from qwenops.contracts.tokens import TokenIndex, TokenShards, write_index, write_shard
+from qwenops.errors import ContractError, RecipeError
 from qwenops.model.checkpoints import load_model
+from qwenops.training.batching import Example
 from qwenops.training.config import TrainingConfig
 from qwenops.training.schedule import learning_rate
 
@@ -133,3 +138,27 @@ def test_reward_and_ppo_defaults_are_qwen1_values():
     ppo = online.ppo
     assert (ppo.value_warmup_steps, ppo.kl_coefficient, ppo.value_clip) == (50, 0.04, 0.15)
     assert (ppo.policy_learning_rate, ppo.value_learning_rate, online.top_p) == (1e-6, 5e-6, 0.9)
+
+
+def test_text_to_replay_must_be_given(artifacts, run_stage):
+    inputs = {"checkpoint": artifacts["base"], "demonstrations": artifacts["demonstrations"]}
+    with pytest.raises(RecipeError, match="no text to replay"):
+        run_stage("sft", sft_config(replay_share=0.5), inputs)
+
+
+def test_replayed_text_is_as_many_rows_of_a_step_as_asked_for(artifacts, run_stage, tmp_path):
+    rng = np.random.default_rng(0)
+    facts = {
+        "train-web": write_shard(tmp_path, "train-web", rng.integers(0, 200, (4, 900)), ["en"] * 4, 3600, "uint16")
+    }
+    write_index(tmp_path, TokenIndex(259, "uint16", 256, {"web": 1.0}, facts))
+    inputs = {"checkpoint": artifacts["base"], "demonstrations": artifacts["demonstrations"]}
+    config = sft_config(replay_share=0.5)  # batches of two rows
+    done = run_stage("sft", config, inputs | {"tokens": publish(tmp_path, "tokens")})
+    curves = [json.loads(line) for line in (done.path / "curves.jsonl").read_text().splitlines()]
+    assert len([point for point in curves if point["name"] == "loss.replay.sft"]) == 3
+    batch = next(
+        batches_of(byte_tokenizer(), [Example([1, 2, 3], [False, True, True])], config, 7, TokenShards(tmp_path))(0)
+    )
+    assert batch["replay"].tolist() == [False, True]
+    assert batch["num_tokens"] == 3 + 256

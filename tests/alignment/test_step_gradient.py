@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,11 +17,12 @@ from tests.training.counting import VOCABULARY, tiny_model
 from tests.training.workers import on_workers
 
 from qwenops.alignment.examples import Pair, pair_batch, pair_stream
-from qwenops.alignment.objectives import chosen_objective, dpo_objective, reward_objective
+from qwenops.alignment.objectives import chosen_objective, dpo_objective, replay_objective, reward_objective
 from qwenops.alignment.online.config import PpoConfig
 from qwenops.alignment.online.ppo import ActorCritic, ppo_objective
 from qwenops.alignment.online.rollouts import Rollout, to_pair
 from qwenops.alignment.reward_model import RewardModel
+from qwenops.alignment.sft.data import with_replay
 from qwenops.contracts.conversation import Conversation, ask
 from qwenops.training.batching import Example, pack_batch, packed_epochs, pad_batch, text_batch
 from qwenops.training.config import TrainingConfig
@@ -98,6 +100,13 @@ def plain_row(generator):
     return ids, torch.rand(LENGTH, generator=generator) + 0.1
 
 
+def answered_or_text(generator):
+    """A conversation, or a row of replayed text as (inputs, what they predict)."""
+    if float(torch.rand(1, generator=generator)) < 0.4:
+        return torch.randint(1, VOCABULARY, (LENGTH + 1,), generator=generator)
+    return example(generator)
+
+
 def log_probs(model, made):
     """Log-probability of every learnt token of one sequence, float64."""
     logits = model(input_ids=torch.tensor([made.tokens])).logits[0, :-1].double()
@@ -154,6 +163,19 @@ def ppo_formula(models, rows):
     return loss + TEXT * likelihood_formula(models.policy, text) if text else loss
 
 
+def replay_formula(model, rows):
+    texts = [row for row in rows if not isinstance(row, Example)]
+    answers = [row for row in rows if isinstance(row, Example)]
+    loss = likelihood_formula(model, answers) if answers else 0.0
+    return loss + TEXT * lm_formula(model, [(ids, torch.ones(LENGTH)) for ids in texts]) if texts else loss
+
+
+def replay_batch(rows):
+    texts = [row.numpy() for row in rows if not isinstance(row, Example)]
+    packed = pack_batch([[row] for row in rows if isinstance(row, Example)], LENGTH, 0)
+    return [with_replay(packed, np.array(texts, dtype=np.int64).reshape(-1, LENGTH + 1))]
+
+
 def text_rows_batch(rows):
     ids, weights = (torch.stack(column).numpy() for column in zip(*rows, strict=True))
     return [text_batch(ids, weights)]
@@ -187,6 +209,7 @@ CASES = {
         lambda rows: [pack_batch([rows[i : i + 2] for i in range(0, len(rows), 2)], LENGTH, 0)],
         likelihood_formula,
     ),
+    "sft, replayed text": Case(replay_objective(TEXT), policy, answered_or_text, replay_batch, replay_formula),
     "reward": Case(reward_objective, reward_model, pair, lambda rows: [pair_batch(rows, 0)], reward_formula),
     "dpo": Case(DPO, policy, pair, lambda rows: [pair_batch(rows, 0)], dpo_formula),
     "online dpo": Case(DPO, policy, rolled_out, lambda rows: [pair_batch(rows, 0)], dpo_formula),

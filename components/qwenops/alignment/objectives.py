@@ -1,4 +1,4 @@
-"""Training objectives of alignment: DPO with an optional likelihood term, the reward pair loss, the reference pass."""
+"""Alignment objectives: answers beside replayed text, DPO with a likelihood term, reward pairs; the reference pass."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from qwenops.alignment.examples import split_sides
 from qwenops.training.batching import Example, pad_batch
 from qwenops.training.fit import Batches
-from qwenops.training.loss import dpo_loss, hidden_states, output_weight, reward_pair_loss, token_log_probs
+from qwenops.training.loss import (
+    cross_entropy_by_token,
+    dpo_loss,
+    hidden_states,
+    output_weight,
+    reward_pair_loss,
+    token_log_probs,
+)
 from qwenops.training.precision import Precision, autocast
 from qwenops.training.terms import IGNORED, Batch, Counts, Figures, Objective
 
@@ -40,6 +47,34 @@ def dpo_objective(beta: float, nll_weight: float) -> Objective:
         return {"pairs": losses.mean(), "chosen": nll_weight * nll}, figures
 
     return Objective(lambda batch: {"pairs": _pairs(batch), "chosen": _chosen_tokens(batch)}, means)
+
+
+def replay_objective(weight: float, z_loss: float = 0.0) -> Objective:
+    """Mean loss of the answers plus `weight` times that of replayed text, for batches that tell them apart.
+
+    Two terms, so that long texts do not drown short answers: each is a mean over its own targets.
+    """
+
+    def split(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        yield "answers", ~batch["replay"]
+        yield "replay", batch["replay"]
+
+    def counts(batch: Batch) -> Counts:
+        return {name: float((batch["labels"][rows] != IGNORED).sum()) for name, rows in split(batch)}
+
+    def means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+        hidden = hidden_states(model, batch["input_ids"], None, batch["position_ids"])
+        found, figures = {}, {}
+        for name, rows in split(batch):
+            if rows.any():
+                loss, by_token = cross_entropy_by_token(
+                    hidden[rows], output_weight(model), batch["labels"][rows], z_loss=z_loss
+                )
+                found[name] = loss * weight if name == "replay" else loss
+                figures[f"loss.{name}"] = (float(by_token.sum()), float(len(by_token)))
+        return found, figures
+
+    return Objective(counts, means)
 
 
 def _chosen_means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:

@@ -36,7 +36,7 @@ _STAGES: tuple[Node, ...] = (
     Node("ontology", "instructions.ontology", {"documents": "decontaminate"}),
     Node("select", "instructions.select", {"instructions": "ontology"}),
     Node("evolve", "instructions.evolve", {"instructions": "select"}),
-    Node("sft_seed", "alignment.sft", {"checkpoint": "extend", "demonstrations": "evolve"}),
+    Node("sft_seed", "alignment.sft", {"checkpoint": "extend", "demonstrations": "evolve", "tokens": "tokens"}),
     Node("rank", "instructions.rank", {"instructions": "evolve", "checkpoint": "sft_seed"}),
     Node(
         "synthesize",
@@ -46,7 +46,13 @@ _STAGES: tuple[Node, ...] = (
     Node(
         "sft",
         "alignment.sft",
-        {"checkpoint": "sft_seed", "demonstrations": "evolve", "ranked": "rank", "synthesized": "synthesize"},
+        {
+            "checkpoint": "sft_seed",
+            "demonstrations": "evolve",
+            "ranked": "rank",
+            "synthesized": "synthesize",
+            "tokens": "tokens",
+        },
     ),
     Node("reward", "alignment.reward", {"checkpoint": "sft", "ranked": "rank", "synthesized": "synthesize"}),
     Node(

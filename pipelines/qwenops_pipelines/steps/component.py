@@ -72,11 +72,16 @@ def earlier_for_pretraining(earlier: str, tokenizer: dsl.Output[dsl.Artifact], t
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def earlier_for_post_training(earlier: str, decontaminate: dsl.Output[dsl.Dataset], extend: dsl.Output[dsl.Model]):
-    """Take up the clean documents and the base model of an earlier run. Seconds."""
+def earlier_for_post_training(
+    earlier: str,
+    decontaminate: dsl.Output[dsl.Dataset],
+    tokens: dsl.Output[dsl.Dataset],
+    extend: dsl.Output[dsl.Model],
+):
+    """Take up the clean documents, the token shards and the base model of an earlier run. Seconds."""
     from qwenops_pipelines.steps.earlier import take_up
 
-    take_up(earlier, {"decontaminate": decontaminate, "extend": extend})
+    take_up(earlier, {"decontaminate": decontaminate, "tokens": tokens, "extend": extend})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

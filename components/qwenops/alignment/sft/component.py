@@ -10,6 +10,7 @@ def sft_seed(
     config: str,
     checkpoint: dsl.Input[dsl.Model],
     demonstrations: dsl.Input[dsl.Dataset],
+    tokens: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     summary: dsl.Output[dsl.Markdown],
@@ -17,16 +18,16 @@ def sft_seed(
 ):
     """First supervised fine-tuning: the extended base learns to answer from the evolved demonstrations.
 
-    Reads the extended checkpoint and the evolved demonstrations; writes a chat checkpoint that `rank` and
-    `synthesize` sample from. A minute in `tiny`. When it fails, look at gate/conversations.html in the output
-    (bad rows), then at the loss curve.
+    Reads the extended checkpoint, the evolved demonstrations and, to replay, pre-training text; writes a chat
+    checkpoint that `rank` and `synthesize` sample from. A minute in `tiny`. When it fails, look at
+    gate/conversations.html in the output (bad rows), then at the loss curve.
     """
     from qwenops.platform.stage import execute
 
     execute(
         "alignment.sft",
         config,
-        {"checkpoint": checkpoint.path, "demonstrations": demonstrations.path},
+        {"checkpoint": checkpoint.path, "demonstrations": demonstrations.path, "tokens": tokens.path},
         output,
         metrics=metrics,
         summary=summary,
@@ -41,6 +42,7 @@ def sft(
     demonstrations: dsl.Input[dsl.Dataset],
     ranked: dsl.Input[dsl.Dataset],
     synthesized: dsl.Input[dsl.Dataset],
+    tokens: dsl.Input[dsl.Dataset],
     output: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     summary: dsl.Output[dsl.Markdown],
@@ -48,9 +50,10 @@ def sft(
 ):
     """Supervised fine-tuning on all demonstrations: evolved, ranked and synthesized.
 
-    Reads the checkpoint of `sft_seed` and three sets of demonstrations; writes a chat checkpoint, its pass rate
-    on held-out questions and that of a control which saw the old demonstrations only. A minute in `tiny`. When
-    it fails, look at gate/conversations.html in the output (bad rows), then at the loss curve.
+    Reads the checkpoint of `sft_seed`, three sets of demonstrations and, to replay, pre-training text; writes a
+    chat checkpoint, its pass rate on held-out questions and that of a control which saw the old demonstrations
+    only. A minute in `tiny`. When it fails, look at gate/conversations.html in the output (bad rows), then at the
+    loss curve.
     """
     from qwenops.platform.stage import execute
 
@@ -59,5 +62,6 @@ def sft(
         "demonstrations": demonstrations.path,
         "ranked": ranked.path,
         "synthesized": synthesized.path,
+        "tokens": tokens.path,
     }
     execute("alignment.sft", config, inputs, output, metrics=metrics, summary=summary, page=page)

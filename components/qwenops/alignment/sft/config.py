@@ -33,6 +33,15 @@ class SftConfig(Config):
         le=1,
         description="Least share of answered tokens from verifiable tasks; house choice: repeats them until reached.",
     )
+    replay_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of a step's rows that are pre-training text; house choice: none, the report names none.",
+    )
+    replay_weight: float = Field(
+        1.0, ge=0, description="Weight of that text's mean loss beside the answers'; house choice: as much as they."
+    )
     control: Literal["seed_data", "none"] = Field(
         "none",
         description="Also train on the seed data alone for as many steps; house choice: shows what new data gives.",

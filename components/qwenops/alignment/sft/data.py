@@ -1,19 +1,25 @@
 """Which demonstrations SFT trains on, and as which batches."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from qwenops.alignment.examples import encode_row, pad_id_of
 from qwenops.alignment.sft.config import SftConfig
 from qwenops.contracts.conversation import Conversation, read_conversations
+from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import ContractError
 from qwenops.training.batching import Example, packed_epochs, plan_packing
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batches
+from qwenops.training.parallel import own_rows
+from qwenops.training.terms import Batch
 
 
 @dataclass(frozen=True)
@@ -75,28 +81,71 @@ def training_config(config: SftConfig, examples: Sequence[Example]) -> TrainingC
     """The configured loop, its steps replaced by what the epochs need where `budget` says so."""
     if config.budget == "steps":
         return config.training
-    rows = len(plan_packing(examples, config.max_length_tokens))
-    steps = -(-rows * config.epochs // rows_per_batch(config))
+    packed = len(plan_packing(examples, config.max_length_tokens))
+    steps = -(-packed * config.epochs // rows_per_batch(config)[0])
     return config.training.model_copy(update={"steps": max(steps, 1)})
 
 
-def rows_per_batch(config: SftConfig) -> int:
-    """Packed rows of one step."""
-    return max(config.training.batch_tokens // config.max_length_tokens, 1)
+def rows_per_batch(config: SftConfig) -> tuple[int, int]:
+    """Rows of one step: of packed conversations (at least one), and of replayed text."""
+    rows = max(config.training.batch_tokens // config.max_length_tokens, 1)
+    replayed = min(round(rows * config.replay_share), rows - 1)
+    return rows - replayed, replayed
 
 
 def batches_of(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], config: SftConfig, seed: int
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    config: SftConfig,
+    seed: int,
+    text: TokenShards | None = None,
 ) -> Batches:
-    """Packed batches from any step on."""
-    return lambda start: packed_epochs(
-        examples,
-        length=config.max_length_tokens,
-        rows_per_batch=rows_per_batch(config),
-        pad_id=pad_id_of(tokenizer),
-        seed=seed,
-        start_step=start,
-    )
+    """Packed batches from any step on, replayed text below the conversations where the config asks for it.
+
+    Args:
+        tokenizer: Names the padding.
+        examples: What is packed.
+        config: Lengths and shares.
+        seed: Draws the order of both.
+        text: Pre-training text; needed for a `replay_share` only.
+    """
+    packed, replayed = rows_per_batch(config)
+
+    def conversations(start: int) -> Iterator[Batch]:
+        return packed_epochs(
+            examples,
+            length=config.max_length_tokens,
+            rows_per_batch=packed,
+            pad_id=pad_id_of(tokenizer),
+            seed=seed,
+            start_step=start,
+        )
+
+    if not replayed or text is None:
+        return conversations
+
+    def with_text(start: int) -> Iterator[Batch]:
+        rows = text.packed("train", config.max_length_tokens + 1, seed, start * replayed)
+        for batch in conversations(start):
+            drawn = own_rows([row.ids for row in islice(rows, replayed)])
+            yield with_replay(batch, np.stack(drawn))
+
+    return with_text
+
+
+def with_replay(batch: Batch, rows: np.ndarray) -> Batch:
+    """A packed batch with rows of text below its own, bool [rows] `replay` telling them apart.
+
+    Args:
+        batch: What `pack_batch` made, of rows of `length` tokens.
+        rows: Integer [rows, length + 1]: the inputs and, one to the right, what to predict.
+    """
+    ids = torch.from_numpy(rows.astype(np.int64))
+    positions = torch.arange(ids.shape[1] - 1).expand(len(ids), -1)
+    added = {"input_ids": ids[:, :-1], "labels": ids[:, 1:], "position_ids": positions}
+    replay = torch.arange(len(batch["input_ids"]) + len(ids)) >= len(batch["input_ids"])
+    joined = {name: torch.cat([batch[name], extra]) for name, extra in added.items()}
+    return batch | joined | {"replay": replay, "num_tokens": batch["num_tokens"] + ids[:, 1:].numel()}
 
 
 def _targets(examples: Sequence[Example]) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from qwenops.alignment.objectives import replay_objective
 from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate
 from qwenops.alignment.sft.config import SftConfig
 from qwenops.alignment.sft.data import TrainingSet, batches_of, build_training_set, read_demonstrations, training_config
@@ -19,6 +20,8 @@ from qwenops.alignment.train import on_workers, train
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.conversation import Conversation
 from qwenops.contracts.gate import conversation_tables, gate
+from qwenops.contracts.tokens import TokenShards
+from qwenops.errors import RecipeError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
@@ -35,6 +38,7 @@ def run(
     stage: Stage,
     ranked: Path | None = None,
     synthesized: Path | None = None,
+    tokens: Path | None = None,
 ) -> None:
     """Train, measure, and write a chat checkpoint with `summary.md`, `pass_rate.json` and the data gate's page.
 
@@ -45,18 +49,35 @@ def run(
         stage: Where to report and write.
         ranked: Demonstrations chosen by ranking, when there are any.
         synthesized: Synthesized demonstrations, when there are any.
+        tokens: Pre-training text; needed where `replay_share` asks for some.
+
+    Raises:
+        RecipeError: text is to be replayed and there is none.
     """
     seed_rows = read_demonstrations(demonstrations)
     rows = read_demonstrations(demonstrations, ranked, synthesized)
     _gate(rows, stage)
-    on_workers(stage, fine_tune, config=config, checkpoint=checkpoint, seed_rows=seed_rows, rows=rows)
+    if config.replay_share and tokens is None:
+        raise RecipeError(
+            f"{stage.node} has no text to replay",
+            expected="the tokens of pre-training, which replay_share takes rows from",
+            found=f"replay_share {config.replay_share} and no tokens",
+            action="give the stage `tokens`, or set replay_share to 0",
+        )
+    texts = tokens if config.replay_share else None
+    on_workers(stage, fine_tune, config=config, checkpoint=checkpoint, seed_rows=seed_rows, rows=rows, tokens=texts)
 
 
 def fine_tune(
-    config: SftConfig, checkpoint: Path, seed_rows: Sequence[Conversation], rows: Sequence[Conversation], stage: Stage
+    config: SftConfig,
+    checkpoint: Path,
+    seed_rows: Sequence[Conversation],
+    rows: Sequence[Conversation],
+    tokens: Path | None,
+    stage: Stage,
 ) -> None:
     """What every worker runs: train on `rows`, measure, train the control on `seed_rows`."""
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer, text = load_tokenizer(checkpoint), TokenShards(tokens) if tokens else None
     questions = choose_questions(seed_rows, config.measure, stage.seed)
     data = build_training_set(tokenizer, rows, config)
     stage.count(read=data.read, kept=data.read - sum(data.dropped.values()), dropped=data.dropped)
@@ -64,7 +85,7 @@ def fine_tune(
     model = load_model(checkpoint).to(place().kind)
     loop = training_config(config, data.examples)
     before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
-    result = _train(stage, "sft", model, tokenizer, data, loop, config)
+    result = _train(stage, "sft", model, tokenizer, data, loop, config, text)
     after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     facts = read_facts(checkpoint)
     save_checkpoint(
@@ -78,7 +99,7 @@ def fine_tune(
     )
     control = None
     if config.control == "seed_data":
-        control = _control(stage, checkpoint, tokenizer, seed_rows, loop, config, questions)
+        control = _control(stage, checkpoint, tokenizer, seed_rows, loop, config, questions, text)
     _report(stage, result, data, before, after, control)
 
 
@@ -90,10 +111,12 @@ def _control(
     loop: TrainingConfig,
     config: SftConfig,
     questions: Sequence[Conversation],
+    text: TokenShards | None,
 ) -> PassRate:
     """The same start, steps and optimiser on the seed demonstrations alone."""
     model = load_model(checkpoint).to(place().kind)
-    _train(stage, "control", model, tokenizer, build_training_set(tokenizer, seed_rows, config), loop, config)
+    data = build_training_set(tokenizer, seed_rows, config)
+    _train(stage, "control", model, tokenizer, data, loop, config, text)
     return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
 
 
@@ -105,9 +128,11 @@ def _train(
     data: TrainingSet,
     loop: TrainingConfig,
     config: SftConfig,
+    text: TokenShards | None,
 ) -> FitResult:
-    batches = batches_of(tokenizer, data.examples, config, stage.seed)
-    return train(stage, name, model, text_objective(loop), batches, loop)
+    batches = batches_of(tokenizer, data.examples, config, stage.seed, text)
+    objective = replay_objective(config.replay_weight, loop.z_loss) if text else text_objective(loop)
+    return train(stage, name, model, objective, batches, loop)
 
 
 def _gate(rows: Sequence[Conversation], stage: Stage) -> None:
