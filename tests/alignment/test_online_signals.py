@@ -40,7 +40,7 @@ def run_with(reward, tokenizer, learner=None, **changes):
     config = settings(prompts_per_episode=8, samples=2, **changes)
     policy = small_model()
     learner = learner or DpoLearner(policy, config, plain_optimizer(policy, config), pad_id_of(tokenizer))
-    sampler = Sampler(tokenizer, reward, Sampling(n=2, temperature=1.0, max_new_tokens=4, seed=3), 65536)
+    sampler = Sampler(tokenizer, reward, Sampling(n=2, temperature=1.0, max_new_tokens=4, seed=3), 65536, 0.0)
     return Loop(config, sampler, PROMPTS, lambda policy: 1.0, seed=5).run(learner), learner
 
 

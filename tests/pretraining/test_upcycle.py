@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.delivery.artifacts import make_tokenizer, publish
 from tests.model.small import random_ids, small_model
 
@@ -10,13 +11,17 @@ from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.tokens import TokenIndex, TokenShards, write_index, write_shard
 from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, save_checkpoint
+from qwenops.model.routing import watch_routers
 from qwenops.model.sizes import Experts
 from qwenops.platform.context import RunContext
 from qwenops.platform.stage import Stage
 from qwenops.pretraining.upcycle.config import UpcycleConfig
-from qwenops.pretraining.upcycle.continued import spread_batches
+from qwenops.pretraining.upcycle.continued import balanced_language_modelling, spread_batches
 from qwenops.pretraining.upcycle.run import run
+from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import FitHooks, fit
+from qwenops.training.objective import language_modelling
 from qwenops.training.parallel import Place
 
 CONFIG = UpcycleConfig(
@@ -102,3 +107,41 @@ def test_spread_batches_resume_anywhere_and_divide_between_workers(tmp_path):
     halves = [next(spread_batches(shards, 32, CONFIG.training, 3, Place(rank, 2, "cpu"))(0)) for rank in (0, 1)]
     assert torch.equal(whole[0]["input_ids"][0::2], halves[0]["input_ids"])
     assert torch.equal(whole[0]["input_ids"][1::2], halves[1]["input_ids"])
+
+
+def _router_logits(model, ids):
+    """Raw logits of every router, from its inputs and weight."""
+    found = []
+
+    def record(gate, inputs):
+        found.append(inputs[0].flatten(0, -2) @ gate.weight.T)
+
+    hooks = [layer.mlp.gate.register_forward_pre_hook(record) for layer in model.model.layers]
+    logits = model(ids).logits
+    for hook in hooks:
+        hook.remove()
+    return logits, found
+
+
+def test_cut_step_has_the_texts_loss_of_the_whole_and_the_balance_of_its_passes_by_their_tokens():
+    model, coefficient = small_model(experts=CONFIG.experts), 0.5
+    passes = [text_batch(random_ids(rows, 13).numpy()) for rows in (1, 4)]
+    losses, balances = [], []
+    with torch.no_grad():
+        for batch in passes:
+            logits, routers = _router_logits(model, batch["input_ids"])
+            losses.append(F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="none"))
+            by_layer = []
+            for raw in routers:
+                shares = raw.softmax(-1)
+                used = F.one_hot(shares.topk(2, -1).indices, 4).sum(1).float().mean(0)
+                by_layer.append(4 * (used * shares.mean(0)).sum())
+            balances.append(torch.stack(by_layer).mean())
+    expected = torch.cat(losses).mean() + coefficient * (balances[0] * 1 + balances[1] * 4) / 5
+    loop = CONFIG.training.model_copy(update={"steps": 1, "precision": "fp32", "learning_rate": 1e-12})
+    reports = []
+    with watch_routers(model) as log:
+        objective = balanced_language_modelling(log, coefficient, language_modelling)
+        fit(model, objective, lambda _: iter([passes]), loop, hooks=FitHooks(on_step=reports.append))
+    assert reports[0].loss == pytest.approx(float(expected), rel=1e-5)
+    assert reports[0].facts["text"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)

@@ -1,6 +1,6 @@
 """Alignment objectives: answers beside replayed text, DPO with a likelihood term, reward pairs; the reference pass."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from qwenops.alignment.examples import split_sides
 from qwenops.training.batching import Example, pad_batch
-from qwenops.training.fit import Batches
 from qwenops.training.loss import (
     cross_entropy_by_token,
     dpo_loss,
@@ -21,6 +20,7 @@ from qwenops.training.precision import Precision, autocast
 from qwenops.training.terms import IGNORED, Batch, Counts, Figures, Objective
 
 _ROWS = 128
+PairBatches = Callable[[int], Iterator[list[Batch]]]
 
 
 def dpo_objective(beta: float, nll_weight: float) -> Objective:
@@ -147,7 +147,7 @@ def log_probs_of(model: nn.Module, examples: Sequence[Example], pad_id: int, pre
 
 
 @torch.inference_mode()
-def with_reference(model: nn.Module, batches: Batches, steps: int, precision: Precision) -> Batches:
+def with_reference(model: nn.Module, batches: PairBatches, steps: int, precision: Precision) -> PairBatches:
     """`batches` of pairs, their rows' log-probabilities under `model` as it is now beside them.
 
     They are taken in the very passes that training makes, so that a policy of the same weights has a margin of exactly

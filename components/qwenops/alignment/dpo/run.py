@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qwenops.alignment.dpo.config import DpoConfig
 from qwenops.alignment.examples import Pair, encode_pairs, pad_id_of, pair_stream
-from qwenops.alignment.objectives import chosen_objective, dpo_objective, with_reference
+from qwenops.alignment.objectives import PairBatches, chosen_objective, dpo_objective, with_reference
 from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate
 from qwenops.alignment.train import on_workers, train
 from qwenops.contracts.checkpoint import read_facts
@@ -20,7 +20,7 @@ from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.platform.stage import Stage
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batches, FitResult
+from qwenops.training.fit import FitResult
 from qwenops.training.parallel import place
 
 
@@ -103,7 +103,7 @@ def _loop(config: DpoConfig, num_pairs: int) -> TrainingConfig:
 
 def _batches(
     pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, loop: TrainingConfig, config: DpoConfig, seed: int
-) -> Batches:
+) -> PairBatches:
     pad_id = pad_id_of(tokenizer)
     return lambda start: pair_stream(pairs, config.pairs_per_step, pad_id, loop.pair_tokens, seed, start)
 
@@ -111,7 +111,7 @@ def _batches(
 def _control(
     stage: Stage,
     checkpoint: Path,
-    batches: Batches,
+    batches: PairBatches,
     tokenizer: PreTrainedTokenizerBase,
     loop: TrainingConfig,
     config: DpoConfig,

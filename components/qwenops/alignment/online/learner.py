@@ -75,7 +75,8 @@ class DpoLearner:
         )
         self.policy.eval()
         self._steps += steps
-        return {"pairs": float(len(pairs)), "loss": result.final_loss, "tokens": float(result.tokens)}
+        figures = {"pairs": float(len(pairs)), "left_over": float(len(pairs) - steps * per_step)}
+        return figures | {"loss": result.final_loss, "tokens": float(result.tokens)}
 
     def state(self) -> dict[str, Any]:
         """See `Learner.state`."""

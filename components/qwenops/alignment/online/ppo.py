@@ -188,16 +188,17 @@ def ppo_objective(config: PpoConfig, warms_up: Callable[[], bool]) -> Objective:
         warms_up: Whether the value model learns alone, as it is before a step.
     """
 
-    def means(models: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+    def means(models: Any, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
         policy = models.policy
-        hidden = None if warms_up() else hidden_states(policy, batch["input_ids"], batch["attention_mask"])
         if "advantages" not in batch:
+            hidden = hidden_states(policy, batch["input_ids"], batch["attention_mask"])
             likelihood = chunked_cross_entropy(hidden, output_weight(policy), batch["labels"])
             return {"text": config.pretraining_coefficient * likelihood}, {}
         mask = (batch["labels"] != IGNORED).float()
         losses = ppo_value_loss(models.values(batch), batch["old_values"], batch["returns"], config.value_clip)
         found = {"value": masked_mean(losses, mask)}
-        if hidden is not None:
+        if not warms_up():
+            hidden = hidden_states(policy, batch["input_ids"], batch["attention_mask"])
             log_probs = token_log_probs(hidden, output_weight(policy), batch["labels"])
             losses = ppo_policy_loss(log_probs, batch["old"], batch["advantages"], config.policy_clip)
             found["policy"] = masked_mean(losses, mask)
