@@ -1,68 +1,63 @@
 """The command line: `qwenops run|compile|submit|schedule|show|compare|chat|review|upcycle|doctor|plan|placement`.
 
 An error is one message (expected, found, what to do) and the exit status of its family; a traceback is shown only
-with `--debug`. Each command imports what it needs, so `qwenops --help` answers at once.
+with `--debug` (`ending.py`). Each command imports what it needs, so `qwenops --help` answers at once.
 """
 
 import argparse
 import importlib
-import os
-import select
-import signal
 import sys
-import traceback
 from pathlib import Path
-from typing import NoReturn
 
 from qwenops import __version__
-from qwenops.errors import PlatformError, QwenOpsError
-
-_INTERRUPTED = 130
+from qwenops.errors import RecipeError
+from qwenops_pipelines.ending import one_message
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse `arguments` (the process's own when None), run the command, exit with its status."""
-    options = _parser().parse_args(arguments)
-    try:
+    with one_message():
+        options = _parser().parse_args(arguments)
+    with one_message(debug=options.debug):
         status = importlib.import_module("qwenops_pipelines.commands").COMMANDS[options.command](options)
         sys.stdout.flush()
         sys.exit(status)
-    except QwenOpsError as error:
-        _end(error, debug=options.debug)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            _end_unread()
-        refused = PlatformError(
-            "this machine refused a read or a write",
-            expected="readable inputs and a writable folder with free space",
-            found=error,
-            action="free some space or choose another folder, then run again; finished stages are kept",
+
+
+def place(text: str) -> Path:
+    """A file or folder of this machine, as an argument names it.
+
+    Raises:
+        RecipeError: the text is empty, an address of a store, or bytes that no record could name.
+    """
+    if not text or "://" in text or not _is_text(text):
+        raise RecipeError(
+            "this is no place on this machine",
+            expected="the path of a file or folder, in UTF-8; artifacts go to a store by a placement's artifact_root",
+            found=repr(text),
+            action="give a path",
         )
-        _end(refused, debug=options.debug)
-    except KeyboardInterrupt:
-        print("\nqwenops: stopped; run the same command again to continue", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+    return Path(text)
 
 
-def _nobody_reads() -> bool:
-    """Whether standard output is a pipe whose reader is gone, as after `| head`; other pipes may break as well."""
-    watch = select.poll()
-    watch.register(sys.stdout)
-    return any(events & (select.POLLERR | select.POLLHUP) for _, events in watch.poll(0))
+def amount(text: str) -> float:
+    """A finite number above zero.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"a finite number above 0, not {text}")
+    return number
 
 
-def _end_unread() -> NoReturn:
-    """Leave without a word, with the status of a process that such a pipe ended."""
-    # What is still buffered would be written, and complained about, at the interpreter's end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(128 + signal.SIGPIPE)
-
-
-def _end(error: QwenOpsError, *, debug: bool) -> NoReturn:
-    if debug:
-        traceback.print_exc()
-    print(f"qwenops: {type(error).__name__}: {error}", file=sys.stderr)
-    sys.exit(error.exit_status)
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run a recipe on this machine")
     _add_recipe(run)
-    run.add_argument("--out", type=Path, help="folder of the run (default runs/RECIPE)")
+    run.add_argument("--out", type=place, help="folder of the run (default runs/RECIPE)")
     run.add_argument("--until", default="report", metavar="STAGE", help="stop after this stage")
     run.add_argument(
         "--from", default="", dest="restart", metavar="STAGE", help="make this stage and what follows again"
@@ -83,15 +78,15 @@ def _parser() -> argparse.ArgumentParser:
     compile_ = commands.add_parser("compile", help="write the pipeline as KFP YAML")
     _add_recipe(compile_)
     compile_.add_argument("--placement", required=True, help="laptop, h200_node, kind, or a .json file")
-    compile_.add_argument("-o", "--output", type=Path, required=True, help="YAML file to write")
+    compile_.add_argument("-o", "--output", type=place, required=True, help="YAML file to write")
     compile_.add_argument("--pipeline", default="full", help="full, data, pretraining, post_training, evaluation")
     compile_.add_argument("--until", default="", metavar="STAGE", help="last stage of the pipeline")
 
     submit = commands.add_parser("submit", help="run a compiled pipeline on Kubeflow")
     _add_kubeflow(submit)
     submit.add_argument("--wait", action="store_true", help="follow the run; the exit status is its outcome")
-    submit.add_argument("--timeout", type=float, default=86_400.0, metavar="SECONDS", help="longest wait (one day)")
-    submit.add_argument("--summary", type=Path, metavar="FILE", help="append a Markdown summary to this file")
+    submit.add_argument("--timeout", type=amount, default=86_400.0, metavar="SECONDS", help="longest wait (one day)")
+    submit.add_argument("--summary", type=place, metavar="FILE", help="append a Markdown summary to this file")
 
     schedule = commands.add_parser("schedule", help="run a compiled pipeline on Kubeflow at fixed times")
     _add_kubeflow(schedule)
@@ -105,23 +100,23 @@ def _parser() -> argparse.ArgumentParser:
     placement.add_argument("placement", help="laptop, h200_node, kind, or a .json file")
 
     show = commands.add_parser("show", help="what a run did")
-    show.add_argument("run", type=Path, help="folder of a run")
+    show.add_argument("run", type=place, help="folder of a run")
     compare = commands.add_parser("compare", help="two runs side by side")
-    compare.add_argument("runs", type=Path, nargs=2, help="folders of two runs")
+    compare.add_argument("runs", type=place, nargs=2, help="folders of two runs")
 
     chat = commands.add_parser("chat", help="talk to an exported model")
-    chat.add_argument("model", type=Path, help="folder of a run, or of an exported model")
+    chat.add_argument("model", type=place, help="folder of a run, or of an exported model")
     chat.add_argument("--long-context", choices=("plain", "yarn", "dca"), default="plain", help="long-context mode")
 
     review = commands.add_parser("review", help="sampled documents of each source to judge; a saved page to weights")
-    review.add_argument("target", type=Path, help="folder of a run, or the decisions.json that the page saved")
+    review.add_argument("target", type=place, help="folder of a run, or the decisions.json that the page saved")
     review.add_argument("--documents", type=int, default=20, help="sampled documents of each source (default 20)")
     review.add_argument("--seed", type=int, default=0, help="seed of the sample (default 0)")
-    review.add_argument("-o", "--output", type=Path, default=Path("review.html"), help="page to write")
+    review.add_argument("-o", "--output", type=place, default=Path("review.html"), help="page to write")
 
     upcycle = commands.add_parser("upcycle", help="turn a dense Qwen2 folder into a mixture of experts, file by file")
-    upcycle.add_argument("dense", type=Path, metavar="DENSE", help="folder of a dense Qwen2 model")
-    upcycle.add_argument("out", type=Path, metavar="OUT", help="new folder for the mixture")
+    upcycle.add_argument("dense", type=place, metavar="DENSE", help="folder of a dense Qwen2 model")
+    upcycle.add_argument("out", type=place, metavar="OUT", help="new folder for the mixture")
     upcycle.add_argument("--experts", type=int, default=64, help="routed experts per layer (default 64)")
     upcycle.add_argument("--active", type=int, default=8, help="routed experts a token uses (default 8)")
     upcycle.add_argument("--expert-width", type=int, default=2560, help="width of a routed expert (default 2560)")
@@ -132,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "--start", choices=("report", "function_preserving"), default="report", help="what it computes"
     )
     upcycle.add_argument("--seed", type=int, default=0, help="seed of every draw (default 0)")
-    upcycle.add_argument("--shard-gb", type=float, default=5.0, help="size of an output file, most of the memory")
+    upcycle.add_argument("--shard-gb", type=amount, default=5.0, help="size of an output file, most of the memory")
 
     doctor = commands.add_parser("doctor", help="what is missing here, and the command that mends it")
     doctor.add_argument("--cluster", action="store_true", help="look at the cluster that the kubeconfig names")
@@ -142,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_kubeflow(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pipeline", type=Path, help="YAML that `qwenops compile` wrote")
+    parser.add_argument("pipeline", type=place, help="YAML that `qwenops compile` wrote")
     parser.add_argument("--host", default="", help="address of Kubeflow Pipelines (default $KF_PIPELINES_ENDPOINT)")
     parser.add_argument("--namespace", default="", help="namespace of the run; empty where there is one user")
     parser.add_argument("--service-account", default="", help="account of the steps (default: Kubeflow's own)")
@@ -156,7 +151,7 @@ def _add_kubeflow(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", help="a recipe's name, or a file with its JSON text")
+    parser.add_argument("recipe", help="a recipe's name, a file with its JSON text, or that text")
     _add_overrides(parser)
 
 
@@ -167,7 +162,7 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="overrides",
         metavar="PATH=VALUE",
-        help="change one field (repeatable)",
+        help="change one field (repeatable, a later one wins)",
     )
 
 

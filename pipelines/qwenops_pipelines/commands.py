@@ -2,8 +2,6 @@
 
 import argparse
 import importlib
-import importlib.util
-import json
 import os
 import shutil
 import sys
@@ -11,44 +9,38 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qwenops.contracts.metrics import find_metric
 from qwenops.errors import PlatformError, RecipeError
 from qwenops.model.sizes import Experts
-from qwenops.recipe.codec import canonical
-from qwenops_pipelines.dags.edges import NODES
+from qwenops.recipe.codec import canonical, decode
+from qwenops_pipelines.dags.edges import NODES, Node
 from qwenops_pipelines.dags.pipelines import find_pipeline
+from qwenops_pipelines.extras import EXTRAS, RUN, absent, require
+from qwenops_pipelines.limits import check_form
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import load_recipe
+from qwenops_pipelines.records import compare, read_record, show
 
-# Modules a run needs, and the extra of this package that brings each.
-_NEEDED = {
-    "kfp": "pipelines",
-    "ray": "platform",
-    "mlflow": "platform",
-    "torch": "train",
-    "transformers": "train",
-    "great_expectations": "data",
-    "pyarrow": "data",
-    "kubernetes": "platform",
-}
 _NEEDED_BYTES = 5 * 10**9
 _REGISTRY = "models can be registered at"
 
 
 def _run(options: argparse.Namespace) -> int:
-    for stage in (options.until, options.restart):
-        _check_stage(stage)
+    _check_stage(options.until)
+    if options.restart:
+        _check_stage(options.restart)
     recipe = load_recipe(options.recipe, options.overrides)
+    require(RUN)
     local = importlib.import_module("qwenops_pipelines.local")
     out = options.out or Path("runs") / recipe.name
     return local.run_local(recipe, out, by_name(options.placement), until=options.until, restart=options.restart)
 
 
 def _compile(options: argparse.Namespace) -> int:
-    _check_stage(options.until)
     pipeline = find_pipeline(options.pipeline)
-    compiler = importlib.import_module("qwenops_pipelines.compile")
+    if options.until:
+        _check_stage(options.until, pipeline.nodes)
     recipe, placement = load_recipe(options.recipe, options.overrides), by_name(options.placement)
+    compiler = importlib.import_module("qwenops_pipelines.compile")
     compiler.compile_pipeline(recipe, placement, options.output, pipeline=pipeline, until=options.until)
     print(f"wrote {options.output}")
     return 0
@@ -81,7 +73,9 @@ def _submission(options: argparse.Namespace) -> tuple[Any, Any, dict[str, str]]:
     parameters: dict[str, str] = {}
     if options.recipe or options.overrides:
         source = options.recipe or package.form["recipe_text"]
-        parameters["recipe_text"] = canonical(load_recipe(source, options.overrides))
+        recipe = load_recipe(source, options.overrides)
+        check_form(recipe)
+        parameters["recipe_text"] = canonical(recipe)
     if options.start_from:
         parameters["start_from"] = options.start_from
     if options.fail_on_gate:
@@ -90,8 +84,8 @@ def _submission(options: argparse.Namespace) -> tuple[Any, Any, dict[str, str]]:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    plan = importlib.import_module("qwenops_pipelines.plan")
-    print(plan.describe(load_recipe(options.recipe, options.overrides), by_name(options.placement)))
+    recipe, placement = load_recipe(options.recipe, options.overrides), by_name(options.placement)
+    print(importlib.import_module("qwenops_pipelines.plan").describe(recipe, placement))
     return 0
 
 
@@ -102,40 +96,31 @@ def _placement(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    record = _read_record(options.run)
-    print(f"{record['run_name']}  recipe {record['recipe']}  {record['status']}  {record['seconds']:.0f} s")
-    for name, stage in record["stages"].items():
-        print(f"\n{name}  {stage['status']}  {stage['seconds']:.1f} s")
-        for metric, value in sorted(stage["metrics"].items()):
-            print(f"  {metric:<44} {value:>12.4g} {_unit(metric)}")
-        for warning in stage["warnings"]:
-            print(f"  warning: {warning}")
+    show(read_record(options.run))
     return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
-    left, right = (_read_record(path) for path in options.runs)
-    print(f"{'':<58} {left['run_name']:>14} {right['run_name']:>14}")
-    for name in (node.name for node in NODES):
-        pair = [record["stages"].get(name, {"metrics": {}, "seconds": 0.0}) for record in (left, right)]
-        _compare_row(f"{name} seconds", pair[0]["seconds"], pair[1]["seconds"])
-        for metric in sorted(set(pair[0]["metrics"]) | set(pair[1]["metrics"])):
-            _compare_row(f"{name} {metric}", pair[0]["metrics"].get(metric), pair[1]["metrics"].get(metric))
+    compare(*(read_record(folder) for folder in options.runs))
     return 0
-
-
-def _compare_row(label: str, left: float | None, right: float | None) -> None:
-    if left != right:
-        cells = [f"{value:>14.4g}" if value is not None else f"{'-':>14}" for value in (left, right)]
-        print(f"{label:<58} {' '.join(cells)}")
 
 
 def _chat(options: argparse.Namespace) -> int:
-    model = (
-        Path(_read_record(options.model)["model"]["path"]) if (options.model / "run.json").exists() else options.model
-    )
+    model = _exported(options.model) if (options.model / "run.json").exists() else options.model
     importlib.import_module("qwenops.delivery.chat").chat(model, options.long_context, sys.stdin, sys.stdout)
     return 0
+
+
+def _exported(run: Path) -> Path:
+    path = read_record(run).model.path
+    if not path:
+        raise RecipeError(
+            f"the run in {run} has exported no model",
+            expected="a run that reached export",
+            found="none in its record",
+            action="run the same command again to continue it",
+        )
+    return Path(path)
 
 
 def _review(options: argparse.Namespace) -> int:
@@ -143,8 +128,9 @@ def _review(options: argparse.Namespace) -> int:
     if options.target.is_file():
         print(f"--set '{review.setting(review.source_weights(options.target))}'")
         return 0
-    stages = _read_record(options.target)["stages"]
-    reached = [name for name in ("decontaminate", "dedup", "quality", "ingest") if stages.get(name, {}).get("outputs")]
+    stages = read_record(options.target).stages
+    kept = ("decontaminate", "dedup", "quality", "ingest")
+    reached = [name for name in kept if name in stages and stages[name].outputs]
     if not reached:
         raise RecipeError(
             f"{options.target} holds no documents",
@@ -152,8 +138,8 @@ def _review(options: argparse.Namespace) -> int:
             found=", ".join(stages) or "no stage",
             action="run the recipe at least to ingest",
         )
-    (output,) = stages[reached[0]]["outputs"].values()
-    shown = review.write_page(Path(output["path"]), options.output, options.documents, options.seed)
+    (output,) = stages[reached[0]].outputs.values()
+    shown = review.write_page(Path(output.path), options.output, options.documents, options.seed)
     print(
         f"wrote {options.output}: {shown} documents of {reached[0]}. Judge them and save the page, then:"
         " qwenops review decisions.json"
@@ -164,12 +150,9 @@ def _review(options: argparse.Namespace) -> int:
 def _upcycle(options: argparse.Namespace) -> int:
     upcycling = importlib.import_module("qwenops.model.upcycling")
     folder = importlib.import_module("qwenops.model.upcycled_folder")
-    layout = Experts(
-        num_experts=options.experts,
-        num_active=options.active,
-        expert_width=options.expert_width,
-        shared_width=options.shared_width,
-    )
+    widths = {"expert_width": options.expert_width, "shared_width": options.shared_width}
+    chosen = {"num_experts": options.experts, "num_active": options.active, **widths}
+    layout = decode(Experts, canonical(chosen), where="upcycle")
     how = upcycling.Upcycling(layout, options.reinit, options.granularity, options.start, options.seed)
     done = folder.upcycle_folder(
         options.dense,
@@ -188,10 +171,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.cluster:
         cluster = importlib.import_module("qwenops_pipelines.doctor")
         return cluster.report(cluster.look(by_name(options.placement), options.namespace))
-    lines = [
-        (name, importlib.util.find_spec(name) is not None, f"pip install -c constraints.txt -e '.[{extra}]'")
-        for name, extra in _NEEDED.items()
-    ]
+    lines = [(name, not absent([name]), f"pip install -c constraints.txt -e '.[{EXTRAS[name]}]'") for name in RUN]
     free = shutil.disk_usage(Path.cwd()).free
     lines.append(("5 GB of free disk", free >= _NEEDED_BYTES, f"free some space ({free / 1e9:.1f} GB here)"))
     lines.append(("two CPU cores", (os.cpu_count() or 1) >= 2, "a run on one core takes twice as long"))
@@ -199,14 +179,14 @@ def _doctor(options: argparse.Namespace) -> int:
     lines += _registry()
     for name, good, command in lines:
         print(f"{'ok     ' if good else 'missing'}  {name}" + ("" if good else f"  ->  {command}"))
-    needed = [*lines[: len(_NEEDED)], *(line for line in lines if line[0].startswith(_REGISTRY))]
+    needed = [*lines[: len(RUN)], *(line for line in lines if line[0].startswith(_REGISTRY))]
     return 0 if all(good for _, good, _ in needed) else 5
 
 
 def _registry() -> list[tuple[str, bool, str]]:
     """Whether the MLflow server that the environment names takes models; a run without one makes its own database."""
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not address or importlib.util.find_spec("mlflow") is None:
+    if not address or absent(["mlflow"]):
         return []
     try:
         importlib.import_module("qwenops.platform.registry").check(address)
@@ -215,31 +195,14 @@ def _registry() -> list[tuple[str, bool, str]]:
     return [(f"{_REGISTRY} {address}", True, "")]
 
 
-def _check_stage(name: str) -> None:
-    if name and name not in {node.name for node in NODES}:
+def _check_stage(name: str, nodes: tuple[Node, ...] = NODES) -> None:
+    if name not in {node.name for node in nodes}:
         raise RecipeError(
             "unknown stage",
-            expected=f"one of {', '.join(node.name for node in NODES)}",
-            found=name,
+            expected=f"one of {', '.join(node.name for node in nodes)}",
+            found=repr(name),
             action="check --until and --from",
         )
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(
-            f"{folder} holds no run record",
-            expected="a folder that `qwenops run` wrote",
-            found=error,
-            action="give the folder that was --out",
-        ) from None
-
-
-def _unit(metric: str) -> str:
-    listed = find_metric(metric)
-    return listed.unit if listed else ""
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {

@@ -14,7 +14,7 @@ from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.build import build
 from qwenops_pipelines.dags.pipelines import PIPELINES, Pipeline
-from qwenops_pipelines.meshes import check_meshes
+from qwenops_pipelines.meshes import check_fit
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import RECIPES, load_recipe
 
@@ -32,9 +32,9 @@ def compile_pipeline(
     """Write the IR YAML of the pipeline to `out`, replacing it in one step.
 
     Raises:
-        RecipeError: the placement's mesh does not fit the recipe.
+        RecipeError: the recipe does not fit the placement.
     """
-    check_meshes(recipe, placement)
+    check_fit(recipe, placement)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         draft = Path(folder) / "pipeline.yaml"
@@ -47,7 +47,8 @@ def shipped(folder: Path) -> Iterator[tuple[str, str, Pipeline, Path]]:
 
     A recipe is the default of a text field and changes nothing else, so its parts need not be kept for each.
     """
-    chosen = [(recipe, "h200_node", PIPELINES["full"]) for recipe in RECIPES]
+    # The steps of smoke and smol have fewer rows than that node has workers.
+    chosen = [(recipe, "h200_node", PIPELINES["full"]) for recipe in RECIPES if recipe not in ("smoke", "smol")]
     chosen += [("tiny", "h200_node", pipeline) for name, pipeline in PIPELINES.items() if name != "full"]
     chosen += [("smoke", "kind", PIPELINES["full"])]
     for recipe, placement, pipeline in chosen:

@@ -1,22 +1,18 @@
 """`qwenops run`: the compiled DAG on one machine, through KFP's local runner in the installed environment.
 
-This module starts and stops what the run needs (one Ray, one stage server, one MLflow parent run), watches
+This module runs the stages on what `services.py` starts for them, watches
 the events for the console, and writes the run record and the report whatever the end is. A folder holds one
 run at a time. Whether finished work is reused is the stages' own business (`platform.stage`).
 """
 
 import contextlib
 import fcntl
-import importlib
 import logging
 import os
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,45 +21,29 @@ from kfp import local
 
 from qwenops.contracts.manifest import MANIFEST
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, RecipeError, StageError
+from qwenops.platform import storage
 from qwenops.platform.context import RunContext
 from qwenops.recipe.account import account_text
-from qwenops.recipe.codec import fingerprint
+from qwenops.recipe.codec import canonical
 from qwenops.recipe.mesh import mesh_text
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.build import build
-from qwenops_pipelines.dags.edges import Node, ancestors
-from qwenops_pipelines.meshes import check_meshes
-from qwenops_pipelines.record import Clock, artifact_folders, build_record, close_tracking, publish_record, read_events
+from qwenops_pipelines.dags.edges import NODES, Node, ancestors
+from qwenops_pipelines.meshes import check_fit
+from qwenops_pipelines.record import (
+    RECIPE,
+    Clock,
+    artifact_folders,
+    build_record,
+    close_tracking,
+    publish_record,
+    read_events,
+)
 from qwenops_pipelines.reuse import Stock
+from qwenops_pipelines.services import ENVIRONMENT, cache_folder, services, sqlite_address
 
 _WATCH_SECONDS = 0.5
-_OBJECT_STORE_BYTES = 300 * 2**20
-# A training step frees and takes the same large blocks again; returning their pages to the system in between cost a
-# sixth of a step (0.44 s of processor time against 0.37 s, forward and backward of the tiny model, one core).
-ALLOCATOR = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
-# Background reporters of these libraries start threads (unsafe before a fork) or call home; neither belongs in a run.
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    "GX_ANALYTICS_ENABLED": "false",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    # The console belongs to `platform.progress`; a bar of a library's would draw across it.
-    "TQDM_DISABLE": "1",
-    # Loops that gain from more threads measure how many; elsewhere two on a shared core can be ten times slower.
-    "OMP_NUM_THREADS": "1",
-    "PYTHONWARNINGS": "ignore",
-    **ALLOCATOR,
-}
 
 
 def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "report", restart: str = "") -> int:
@@ -81,6 +61,13 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         QwenOpsError: the folder cannot be used, or a node failed (after the run record is written).
     """
     nodes = ancestors(until)
+    if restart and restart not in {node.name for node in nodes}:
+        raise RecipeError(
+            f"{restart} comes after {until}",
+            expected=f"one of {', '.join(node.name for node in nodes)}",
+            found=f"--from {restart} --until {until}",
+            action="give an earlier --from or a later --until",
+        )
     if placement.artifact_root:
         raise RecipeError(
             f"placement {placement.name} is a cluster's",
@@ -88,23 +75,24 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
             found=f"artifact_root {placement.artifact_root}",
             action=f"qwenops compile {recipe.name} --placement {placement.name} -o pipeline.yaml, then qwenops submit",
         )
-    check_meshes(recipe, placement)
+    check_fit(recipe, placement)
     with _locked(out):
         context = _context(out, placement)
         if restart:
             _forget(Path(context.store) / restart)
         began = time.time()
-        for stale in (*Path(context.events).glob("*.json"), *Path(context.logs).glob("*.jsonl")):
-            stale.unlink()
+        for node in NODES:
+            for stale in (Path(context.events) / f"{node.name}.json", Path(context.logs) / f"{node.name}.jsonl"):
+                stale.unlink(missing_ok=True)
         # Before anything is looked up: what a hub id stands for is asked as the stages will.
-        os.environ.update(_ENVIRONMENT)
+        os.environ.update(ENVIRONMENT)
         stock = Stock(recipe, context, nodes)
         todo = [node.name for node in nodes if node.name not in stock.found]
         print(
             f"{recipe.name}: {len(nodes)} stages, {len(nodes) - len(todo)} reused, {len(todo)} to run; output in {out}"
         )
         print(*(f"  {line}\n" for line in stock.lines()), sep="", end="", flush=True)
-        with _services(context, recipe, out, needed=bool(todo)) as ready, _console(ready, nodes) as watch:
+        with services(context, recipe, out, needed=bool(todo)) as ready, _console(ready, nodes) as watch:
             failure = _run_dag(recipe, placement, ready, out, until)
         clock = Clock(began, time.time(), watch.peak_resident_bytes)
         artifacts = artifact_folders(read_events(Path(ready.events)), ready)
@@ -146,13 +134,12 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _context(out: Path, placement: Placement) -> RunContext:
     folder = out.resolve()
-    cache = Path(os.environ.get("QWENOPS_CACHE") or Path.home() / ".cache" / "qwenops")
     return RunContext(
         store=str(folder / "stages"),
         events=str(folder / "events"),
-        cache=str(cache),
+        cache=str(cache_folder(folder)),
         run_name=folder.name,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}",
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(folder / "mlflow.db"),
         num_workers=placement.num_workers,
         mesh=mesh_text(placement.mesh),
         logs=str(folder / "logs"),
@@ -162,69 +149,13 @@ def _context(out: Path, placement: Placement) -> RunContext:
     )
 
 
-@contextlib.contextmanager
-def _services(context: RunContext, recipe: Recipe, out: Path, *, needed: bool) -> Iterator[RunContext]:
-    """Start Ray, the stage server and the MLflow parent run when something is left to compute; stop them at the end."""
-    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(prefix="qwenops-") as scratch:
-        os.environ.setdefault("HOME", scratch)
-        if needed:
-            context = replace(context, stage_server=str(Path(scratch) / "stages.sock"))
-            parent = _open_tracking(context, recipe, out)
-            address = _start_ray(stack)
-            context = replace(context, ray_address=address, parent_run_id=parent)
-            os.environ.update(context.to_environment())
-            _start_stage_server(context, stack)
-        os.environ.update(context.to_environment())
-        yield context
-
-
-def _start_ray(stack: contextlib.ExitStack) -> str:
-    # Ray and MLflow take seconds to import, which a fully reused run need not pay.
-    ray = importlib.import_module("ray")
-    ray.init(
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    stack.callback(ray.shutdown)
-    return ray.get_runtime_context().gcs_address
-
-
-def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
-    parent = importlib.import_module("qwenops.platform.tracking").open_run(
-        tracking_uri=context.tracking_uri,
-        artifact_root=str(out.resolve() / "mlartifacts"),
-        run_name=context.run_name,
-        recipe_name=recipe.name,
-        fingerprint=fingerprint(recipe),
-        params=recipe.model_dump(mode="json"),
-    )
-    # A registry that refuses models is found now and not after the training.
-    importlib.import_module("qwenops.platform.registry").check(context.tracking_uri, parent)
-    return parent
-
-
-def _start_stage_server(context: RunContext, stack: contextlib.ExitStack) -> None:
-    server = subprocess.Popen([sys.executable, "-m", "qwenops.platform.serve_stages", context.stage_server])
-    stack.callback(server.wait)
-    stack.callback(server.terminate)
-    while not Path(context.stage_server).exists():
-        if server.poll() is not None:
-            raise PlatformError(
-                "the stage server did not start",
-                expected="a listening socket",
-                found=f"exit status {server.returncode}",
-                action="run `qwenops doctor`",
-            )
-        time.sleep(0.05)
-
-
 def _run_dag(recipe: Recipe, placement: Placement, context: RunContext, out: Path, until: str) -> BaseException | None:
     """Run the pipeline through KFP's local runner, its own chatter going to a log file; returns what stopped it."""
     logs = out / "logs"
     logs.mkdir(exist_ok=True)
+    # By its path, because KFP's runner hands parameters on as arguments, which are short.
+    text = str((out / RECIPE).resolve())
+    storage.write_text(text, canonical(recipe))
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(out / "kfp"),
@@ -233,7 +164,7 @@ def _run_dag(recipe: Recipe, placement: Placement, context: RunContext, out: Pat
     )
     with (logs / "kfp.log").open("w", encoding="utf-8") as log, _captured(log):
         try:
-            build(recipe, placement, until=until)(run_name=context.run_name)
+            build(recipe, placement, until=until)(recipe_text=text, run_name=context.run_name)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - outer border: the record first, then this
             return error
     return None

@@ -7,14 +7,13 @@ hold against what a loop really allocates, and on a CPU against the resident mem
 
 from dataclasses import dataclass
 
-from qwenops.errors import RecipeError
 from qwenops.model.sizes import count_parameters
 from qwenops.recipe.mesh import ParallelConfig
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops.training.footprint import Footprint, footprint
 from qwenops_pipelines.measured import PROCESS_BYTES, Device, device_of
-from qwenops_pipelines.meshes import check_meshes, mesh_of, workers_of
+from qwenops_pipelines.meshes import check_fit, mesh_of, workers_of
 from qwenops_pipelines.workloads import Workload, workloads
 
 _DAY, _HOUR = 86_400, 3600
@@ -51,7 +50,7 @@ def plan_stages(recipe: Recipe, placement: Placement) -> list[StagePlan]:
     Raises:
         RecipeError: a step has fewer rows than there are workers that share them, or the mesh does not fit.
     """
-    check_meshes(recipe, placement)
+    check_fit(recipe, placement)
     device, workers = device_of(placement), workers_of(placement)
     mesh = mesh_of(placement).resolved(workers)
     return [_plan(workload, device, mesh if workload.sharded else _whole(workers)) for workload in workloads(recipe)]
@@ -103,13 +102,6 @@ def _whole(workers: int) -> ParallelConfig:
 def _plan(workload: Workload, device: Device, mesh: ParallelConfig) -> StagePlan:
     sharing = mesh.replicate * mesh.shard
     workers = sharing * mesh.context * mesh.tensor
-    if workload.rows < sharing and workload.sharded:
-        raise RecipeError(
-            f"{workload.stage} has fewer rows in a step than the placement has workers",
-            expected=f"at least {sharing} rows of {workload.length} tokens: batch_tokens {sharing * workload.length}",
-            found=f"{workload.rows} rows",
-            action="raise batch_tokens, choose a placement with fewer workers, or a mesh with context or tensor",
-        )
     rows = -(-workload.rows // sharing)
     if workload.config.micro_batch_tokens:
         rows = min(rows, max(workload.config.micro_batch_tokens // workload.length, 1))

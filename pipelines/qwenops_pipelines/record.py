@@ -22,6 +22,7 @@ from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.edges import Node
 
 SCHEMA_VERSION = 1
+RECIPE = "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,10 @@ def build_record(
 def publish_record(record: dict[str, Any], recipe: Recipe, artifacts: Mapping[str, Path], folder: Path) -> str:
     """Write `report.html`, `run.json` and `recipe.json` into `folder`; returns the report."""
     report = render(record, artifacts, folder)
-    _replace(folder / "report.html", report)
-    _replace(folder / "run.json", json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-    _replace(folder / "recipe.json", canonical(recipe))
+    storage.write_text(str(folder / "report.html"), report)
+    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
+    storage.write_text(str(folder / "run.json"), text + "\n")
+    storage.write_text(str(folder / RECIPE), canonical(recipe))
     return report
 
 
@@ -93,13 +95,6 @@ def close_tracking(record: dict[str, Any], context: RunContext, folder: Path, ot
         # MLflow takes seconds to import, which a fully reused run need not pay.
         tracking = importlib.import_module("qwenops.platform.tracking")
         tracking.close_run(context.tracking_uri, context.parent_run_id, status, record, folder / "report.html")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one step: a reader finds the old text or the new one."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def artifact_folders(events: Mapping[str, Mapping[str, Any]], context: RunContext) -> dict[str, Path]:

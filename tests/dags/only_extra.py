@@ -25,7 +25,7 @@ sys.meta_path.insert(0, _Missing())
 
 
 def only_extra(extra: str, folder: Path) -> Path:
-    """Write into `folder` what makes interpreters with it on PYTHONPATH have `extra` alone; returns the folder."""
+    """Write into `folder` what makes interpreters with it on PYTHONPATH have `extra` alone ("": none); returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     code = _BLOCK.format(blocked=sorted(_others(extra)))
     (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
@@ -36,7 +36,7 @@ def only_extra(extra: str, folder: Path) -> Path:
 def _others(extra: str) -> frozenset[str]:
     """Modules of installed distributions that neither the project nor `extra` asks for, directly or not."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    waiting = [*project["dependencies"], *project["optional-dependencies"][extra]]
+    waiting = [*project["dependencies"], *project["optional-dependencies"].get(extra, ())]
     wanted: set[tuple[str, str]] = set()
     while waiting:
         asked = Requirement(waiting.pop())

@@ -109,7 +109,7 @@ def test_shipped_file_loads_in_kfp_and_places_every_task(pipeline):
 
 
 def test_stages_are_cached_by_their_slice_and_their_inputs_alone(tmp_path):
-    spec = read_spec(COMPILED / "h200_node" / "smoke.full.yaml")
+    spec = read_spec(COMPILED / "h200_node" / "tiny.full.yaml")
     for node in NODES:
         component = spec["components"][f"comp-{node.name.replace('_', '-')}"]
         assert set(component["inputDefinitions"]["parameters"]) == {"config"}
@@ -117,7 +117,7 @@ def test_stages_are_cached_by_their_slice_and_their_inputs_alone(tmp_path):
 
 
 def test_stages_show_figures_and_a_summary_and_some_a_page(tmp_path):
-    spec = read_spec(COMPILED / "h200_node" / "smoke.full.yaml")
+    spec = read_spec(COMPILED / "h200_node" / "tiny.full.yaml")
     kinds = {}
     for node in NODES:
         outputs = spec["components"][f"comp-{node.name.replace('_', '-')}"]["outputDefinitions"]["artifacts"]

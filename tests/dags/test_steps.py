@@ -13,7 +13,8 @@ from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import OPENED, RunContext
 from qwenops.platform.kfp_artifacts import address_of
-from qwenops.platform.stage import Events, Slice, stage_fingerprint
+from qwenops.platform.slices import Reference, Slice, read
+from qwenops.platform.stage import Events
 from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.placement import Placement, Resources
@@ -29,7 +30,7 @@ from qwenops_pipelines.steps.gate import heed
 
 def cache_keys(pipeline="full"):
     begun = begin(TEXT, "night", pipeline, "")
-    return {name: decode(Slice, begun[name]).cache_key for name in BY_NAME}
+    return {name: decode(Reference, begun[name]).cache_key for name in BY_NAME}
 
 
 def test_cache_keys_are_stable_and_change_with_the_store_and_a_lost_artifact(store, monkeypatch, tmp_path):
@@ -45,16 +46,40 @@ def test_cache_keys_are_stable_and_change_with_the_store_and_a_lost_artifact(sto
     assert not set(cache_keys().values()) & set(first.values())
 
 
-def test_cache_key_is_no_part_of_the_fingerprint():
-    envelope = decode(Slice, resolve(TEXT)["collect"])
-    keyed = envelope.model_copy(update={"cache_key": "x"})
-    assert stage_fingerprint({}, keyed, {}) == stage_fingerprint({}, envelope, {})
+def test_stage_gets_its_slice_by_a_reference_that_stays_small(store):
+    sources = [{"kind": "folder", "name": f"s{n}", "path": f"/data/{n:0120d}"} for n in range(900)]
+    text = canonical(load_recipe("smoke", [f"collect.sources={json.dumps(sources)}"]))
+    assert len(text) > 160_000
+    begun = begin(text, "night", "full", "")
+    assert max(len(begun[name]) for name in BY_NAME) < 1000
+    context = RunContext.from_environment()
+    for name, plain in resolve(text).items():
+        assert read(begun[name], context) == decode(Slice, plain)
 
 
-def test_one_machine_gets_plain_slices(store, monkeypatch):
-    monkeypatch.delenv("QWENOPS_RUN_ID")
-    assert {name: text for name, text in begin(TEXT, "r", "full", "").items() if name != "earlier"} == resolve(TEXT)
-    assert not store.exists()
+def test_changed_slice_has_another_reference_and_an_equal_one_the_same(store):
+    def references(*overrides):
+        begun = begin(canonical(load_recipe("smoke", list(overrides))), "night", "full", "")
+        return {name: begun[name] for name in BY_NAME}
+
+    first, second = references(), references("dpo.training.learning_rate=0.00123")
+    assert references() == first
+    assert [name for name in first if first[name] != second[name]] == ["dpo"]
+
+
+def test_slice_that_was_changed_in_the_store_is_refused(store):
+    begun = begin(TEXT, "night", "full", "")
+    for path in (store / ".slices").iterdir():
+        path.write_text(path.read_text().replace('"seed":7', '"seed":8'))
+    with pytest.raises(ContractError, match="not what the first step put there"):
+        read(begun["collect"], RunContext.from_environment())
+
+
+def test_recipe_may_lie_in_a_file_or_nowhere(store, tmp_path):
+    (tmp_path / "mine.json").write_text(TEXT)
+    assert begin(str(tmp_path / "mine.json"), "night", "full", "") == begin(TEXT, "night", "full", "")
+    with pytest.raises(RecipeError, match="the path or s3:// address"):
+        begin(str(tmp_path / "yours.json"), "night", "full", "")
 
 
 def test_steps_of_a_run_share_what_the_first_one_opened(store, monkeypatch, tmp_path):

@@ -9,10 +9,10 @@ from tests.dags.test_steps import end
 from tests.platform.servers import KEYS, s3_server
 
 from qwenops.contracts.manifest import MANIFEST
-from qwenops.errors import ContractError
+from qwenops.errors import ContractError, RecipeError
 from qwenops.platform import object_store, storage
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Slice
+from qwenops.platform.slices import Reference, Slice, read
 from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.pipelines import PIPELINES
@@ -45,7 +45,7 @@ def upload(name, parents=None):
 
 def cache_keys():
     begun = begin(TEXT, "night", "full", "")
-    return {name: decode(Slice, begun[name]).cache_key for name in BY_NAME}
+    return {name: decode(Reference, begun[name]).cache_key for name in BY_NAME}
 
 
 def test_cache_keys_change_with_a_lost_object_and_another_bucket(bucket, monkeypatch):
@@ -57,6 +57,15 @@ def test_cache_keys_change_with_a_lost_object_and_another_bucket(bucket, monkeyp
     assert {name for name in first if lost[name] != first[name]} == {"collect"}
     monkeypatch.setenv("QWENOPS_STORE", f"{STORE}-b")
     assert not set(cache_keys().values()) & set(first.values())
+
+
+def test_slices_and_the_recipe_itself_are_read_from_the_bucket(bucket):
+    bucket.put_object(Bucket="artifacts", Key="mine.json", Body=TEXT.encode())
+    begun, context = begin("s3://artifacts/mine.json", "night", "full", ""), RunContext.from_environment()
+    for name, text in resolve(TEXT).items():
+        assert read(begun[name], context) == decode(Slice, text)
+    with pytest.raises(RecipeError, match="s3://artifacts/yours"):
+        begin("s3://artifacts/yours.json", "night", "full", "")
 
 
 def test_earlier_artifact_is_found_by_a_pod_with_an_empty_cache(bucket, monkeypatch, tmp_path):

@@ -5,7 +5,7 @@ Reading a recipe or planning a run needs the numbers only; `model.architecture` 
 
 from typing import NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qwenops.recipe.config import Config
 
@@ -18,24 +18,58 @@ class Experts(Config):
     expert_width: int = Field(2560, ge=1, description="Intermediate size of one routed expert, §2.2.2.")
     shared_width: int = Field(20480, ge=0, description="Intermediate size of the fused shared experts, §2.2.2.")
 
+    @model_validator(mode="after")
+    def _a_token_finds_its_experts(self) -> "Experts":
+        if self.num_active > self.num_experts:
+            raise ValueError(f"num_active at most num_experts, which is {self.num_experts}: not {self.num_active}")
+        return self
+
 
 class Size(Config):
     """Dimensions of one model."""
 
-    hidden_size: int = Field(description="Width of the residual stream, §2.2.3.")
-    num_layers: int = Field(description="Decoder layers, §2.2.3.")
-    num_query_heads: int = Field(description="Query heads, §2.2.3.")
-    num_kv_heads: int = Field(description="Key-value heads, §2.2.3.")
-    intermediate_size: int = Field(description="Width of the dense feed-forward layer, §2.2.3.")
-    vocab_rows: int = Field(description="Rows of the embedding, padded; house choice: the published configs' number.")
+    hidden_size: int = Field(ge=1, description="Width of the residual stream, §2.2.3.")
+    num_layers: int = Field(ge=1, description="Decoder layers, §2.2.3.")
+    num_query_heads: int = Field(ge=1, description="Query heads, §2.2.3.")
+    num_kv_heads: int = Field(ge=1, description="Key-value heads, §2.2.3.")
+    intermediate_size: int = Field(ge=1, description="Width of the dense feed-forward layer, §2.2.3.")
+    vocab_rows: int = Field(
+        ge=1, description="Rows of the embedding, padded; house choice: the published configs' number."
+    )
     tied_embeddings: bool = Field(description="Whether the output projection is the embedding, §2.2.3.")
-    rms_norm_epsilon: float = Field(1e-6, description="Epsilon of RMSNorm; house choice: the published configs' value.")
+    rms_norm_epsilon: float = Field(
+        1e-6, gt=0, description="Epsilon of RMSNorm; house choice: the published configs' value."
+    )
     experts: Experts | None = Field(None, description="Routed and shared experts, or none for a dense model, §2.2.2.")
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "Size":
+        check_heads(self.hidden_size, self.num_query_heads)
+        if self.num_query_heads % self.num_kv_heads:
+            fits = [count for count in range(1, self.num_query_heads + 1) if self.num_query_heads % count == 0]
+            raise ValueError(
+                f"num_kv_heads that divides the {self.num_query_heads} query heads ({', '.join(map(str, fits))}): "
+                f"not {self.num_kv_heads}"
+            )
+        return self
 
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_query_heads
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Check that `width` is that of `heads` heads, each of an even width because RoPE turns pairs (section 2.2.1).
+
+    Raises:
+        ValueError: it is not; says the nearest widths that are.
+    """
+    unit = 2 * heads
+    if width % unit:
+        below, above = width // unit * unit, (width // unit + 1) * unit
+        near = f"{below} or {above}" if below else f"{above}"
+        raise ValueError(f"a hidden_size that {heads} heads of even width divide, such as {near}: not {width}")
 
 
 class Parameters(NamedTuple):

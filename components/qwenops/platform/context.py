@@ -73,7 +73,7 @@ class RunContext:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "RunContext":
-        """Read the context from `QWENOPS_*` variables; an injected `MLFLOW_RUN_ID` wins over our parent run.
+        """Read the context from `QWENOPS_*` variables.
 
         Raises:
             PlatformError: a variable that has no default is missing.

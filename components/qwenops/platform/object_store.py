@@ -117,6 +117,25 @@ def store_id(url: str) -> str:
         return store.cat_file(f"{url}/{STORE_ID}").decode()
 
 
+def write_text(url: str, text: str) -> None:
+    """Write `text` to the object at `url`."""
+    with _reaching(url):
+        _store().pipe_file(url, text.encode())
+
+
+def read_text(url: str) -> str:
+    """The text of the object at `url`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    store = _store()
+    with _reaching(url):
+        if store.exists(url):
+            return store.cat_file(url).decode()
+    raise FileNotFoundError(url)
+
+
 def forget(url: str) -> None:
     """Take the artifact at `url` away, its manifest first."""
     store = _store()

@@ -1,4 +1,4 @@
-"""List and open files at fsspec addresses: `s3://`, `gs://`, `https://`, `hf://` and any other that fsspec knows.
+"""List and open files at fsspec addresses: `s3://`, `https://`, `hf://` and the others of `recipe.addresses`.
 
 A library that speaks to a store is imported when an address of its kind is met, and its own errors become `OSError`, so
 that a reader treats a store that goes away as it treats a disk.
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import fsspec
 
 from qwenops.errors import PlatformError
+from qwenops.recipe.addresses import EXTRAS
 
 # Where S3 is, when it is not Amazon's; the first that is set counts.
 S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
@@ -85,7 +86,7 @@ def open_store(address: str) -> tuple[Any, str]:
             f"no access to {scheme}:// addresses here",
             expected="an fsspec address whose library is installed",
             found=error,
-            action="install what the message names (s3fs, gcsfs, aiohttp, huggingface_hub)",
+            action=f"pip install 'qwenops[{EXTRAS[scheme]}]'" if scheme in EXTRAS else "install what the message names",
         ) from error
 
 

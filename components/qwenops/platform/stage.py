@@ -27,29 +27,17 @@ from typing import Any
 from qwenops.contracts.manifest import MANIFEST, Manifest, digest_files, is_intact, read_manifest, write_manifest
 from qwenops.contracts.metrics import check_metric
 from qwenops.errors import ContractError, PlatformError, QwenOpsError, StageError
-from qwenops.platform import kfp_artifacts, logs, storage
+from qwenops.platform import kfp_artifacts, logs, slices, storage
 from qwenops.platform.context import RunContext
 from qwenops.platform.identity import Sources, differences, read_config, version_of
 from qwenops.platform.live import LIVE, Live
 from qwenops.platform.observe import observed
 from qwenops.platform.progress import Progress
 from qwenops.platform.secrets import redact
-from qwenops.recipe.codec import decode, fingerprint
-from qwenops.recipe.config import Config
+from qwenops.platform.slices import Slice
+from qwenops.recipe.codec import fingerprint
 
 CURVES = "curves.jsonl"
-
-
-class Slice(Config):
-    """What `resolve_recipe` hands to one node: its name, the run's seed and the stage's own config.
-
-    `cache_key` makes Kubeflow's cache see what the rest does not say (the causes, the store); no fingerprint holds it.
-    """
-
-    node: str
-    seed: int
-    config: dict[str, Any]
-    cache_key: str = ""
 
 
 @dataclass
@@ -178,7 +166,7 @@ def execute(
 
     Args:
         stage: Dotted place below `qwenops`, for example "data.dedup".
-        slice_text: Canonical JSON of a `Slice`.
+        slice_text: Canonical JSON of a `slices.Reference`, or of the `Slice` itself.
         inputs: Input name to a published artifact: its folder, its address, or the file of the step that made it.
         output: A KFP artifact, or None; its file will say where the artifact lies.
         shown: Further KFP artifacts of the task, filled by `kfp_artifacts.fill`.
@@ -222,7 +210,7 @@ def read_task(message: Mapping[str, Any], context: RunContext) -> Task:
 
     The `causes` are the message's where it has them: who launched the task looks for the artifact they lead to.
     """
-    stage, envelope = message["stage"], decode(Slice, message["slice"])
+    stage, envelope = message["stage"], slices.read(message["slice"], context)
     causes = message.get("causes") or causes_of(stage, envelope, Sources(Path(context.cache)))
     return Task(stage, envelope, _localized(message["inputs"], context), causes)
 
@@ -276,7 +264,7 @@ def find_published(task: Task, context: RunContext, *, made_now: bool = False) -
 
 def stage_fingerprint(causes: Mapping[str, str], envelope: Slice, parents: Mapping[str, str]) -> str:
     """Fingerprint of one task: what its output follows from, its slice, and the ids of what it reads."""
-    plain = envelope.model_dump(mode="json", exclude={"cache_key"})
+    plain = envelope.model_dump(mode="json")
     return fingerprint({"causes": dict(causes), "slice": plain, "parents": dict(parents)})
 
 

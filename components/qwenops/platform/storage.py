@@ -106,6 +106,36 @@ def store_id(store: str) -> str:
     return place.read_text(encoding="utf-8")
 
 
+def write_text(place: str, text: str) -> None:
+    """Write `text` to `place`, a path or an address, in one step."""
+    if is_remote(place):
+        object_store().write_text(place, text)
+        return
+    path = Path(place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def read_text(place: str) -> str:
+    """The text at `place`, a path or an address.
+
+    Raises:
+        ContractError: there is none.
+        PlatformError: the object store cannot be reached.
+    """
+    try:
+        return object_store().read_text(place) if is_remote(place) else Path(place).read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise ContractError(
+            f"no text at {place}",
+            expected="a file in UTF-8",
+            found=f"{type(error).__name__}: {error}",
+            action="check the path or address; if a run put it there, start the run again",
+        ) from None
+
+
 def runs_folder(context: RunContext) -> Path:
     """Holds one folder per finished run on a cluster: beside the store, or in the cache of an object store."""
     return (Path(context.cache) if is_remote(context.store) else Path(context.store).parent) / "runs"

@@ -33,6 +33,7 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.errors import PlatformError
@@ -52,6 +53,7 @@ _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 # Limits of MLflow's tracking API (mlflow.utils.validation).
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH, _PARAM_LENGTH, _DIGEST_LENGTH = 900, 100, 6000, 36
 _ARTIFACT_BYTES = 5 << 20
+_UNKNOWN_RUN = (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE))
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
@@ -68,7 +70,8 @@ def open_run(
 ) -> str:
     """Open the parent run of one pipeline run and return its id.
 
-    An injected `MLFLOW_RUN_ID` (Kubeflow's MLflow plugin) is logged into and returned instead of a new run.
+    An injected `MLFLOW_RUN_ID` (a shell's, a notebook's or Kubeflow's MLflow plugin's) is logged into and returned
+    instead of a new run; what it holds already stays. One that this server does not have is left with a warning.
 
     Args:
         tracking_uri: For example `sqlite:////runs/mlflow.db` or `http://mlflow:5000`.
@@ -88,9 +91,14 @@ def open_run(
     try:
         with impatient():
             client = MlflowClient(tracking_uri)
+            injected = _injected_run(client)
+            if os.environ.get(INJECTED_RUN) and not injected:
+                _warn("mlflow", f"{INJECTED_RUN} names no run that is active at {tracking_uri}; a new one is opened")
             root = "" if is_server(tracking_uri) else artifact_root
-            run_id = os.environ.get(INJECTED_RUN) or create_run(client, root, run_name)
-            _log(client, run_id, params=flatten(params), tags=labels)
+            run_id = injected or create_run(client, root, run_name)
+            known = client.get_run(run_id).data.params if injected else {}
+            values = {name: value for name, value in flatten(params).items() if _name(name) not in known}
+            _log(client, run_id, params=values, tags=labels)
             client.log_dict(run_id, redact_all(params), "recipe.json")
     except (MlflowException, OSError) as error:
         raise PlatformError(
@@ -140,7 +148,8 @@ def close_run(tracking_uri: str, run_id: str, status: str, run_record: Mapping[s
 def open_stage(context: RunContext, node: str) -> str:
     """Open the run of a stage before it runs, for what is recorded meanwhile; returns its id, or "" with a warning."""
     try:
-        return os.environ.get(INJECTED_RUN) or _nested_run(MlflowClient(context.tracking_uri), context, node)
+        client = MlflowClient(context.tracking_uri)
+        return _own_run(client, context) or _nested_run(client, context, node)
     except (MlflowException, OSError) as error:
         _warn(node, f"MLflow has no run of this stage while it runs: {error}")
         return ""
@@ -156,7 +165,7 @@ def fail_stage(context: RunContext) -> None:
 
 
 def log_stage(context: RunContext, manifest: Manifest, path: Path) -> None:
-    """Log one published stage as a run nested under the pipeline's run (or into an injected `MLFLOW_RUN_ID`).
+    """Log one published stage as a run nested under the pipeline's run, or into the run injected for this very step.
 
     A run that `open_stage` opened is used.
 
@@ -167,7 +176,7 @@ def log_stage(context: RunContext, manifest: Manifest, path: Path) -> None:
     """
     try:
         client = MlflowClient(context.tracking_uri)
-        injected = os.environ.get(INJECTED_RUN, "")
+        injected = _own_run(client, context)
         run_id = injected or context.stage_run_id or _nested_run(client, context, manifest.node)
         _log(
             client,
@@ -209,6 +218,22 @@ def read_curves(path: Path, timestamp: int) -> Iterator[Metric]:
         for line in stream:
             point = json.loads(line)
             yield Metric("curve/" + _name(point["name"]), point["value"], timestamp, point["step"])
+
+
+def _injected_run(client: MlflowClient) -> str:
+    """The run that `MLFLOW_RUN_ID` names, where this server has it and it takes figures; else ""."""
+    run_id = os.environ.get(INJECTED_RUN, "")
+    try:
+        return run_id if run_id and client.get_run(run_id).info.lifecycle_stage == "active" else ""
+    except MlflowException as error:
+        if error.error_code in _UNKNOWN_RUN:
+            return ""
+        raise
+
+
+def _own_run(client: MlflowClient, context: RunContext) -> str:
+    """The run injected for this step alone; where one variable reaches every step, it names the parent of them all."""
+    return "" if os.environ.get(INJECTED_RUN) == context.parent_run_id else _injected_run(client)
 
 
 def create_run(client: MlflowClient, artifact_root: str, run_name: str) -> str:

@@ -7,7 +7,10 @@ floats; sorted keys and no spaces make equal values equal text, which is what th
 import difflib
 import hashlib
 import json
-from typing import Any, TypeVar
+import math
+import types
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -15,6 +18,7 @@ from qwenops.errors import RecipeError
 from qwenops.recipe.config import Config
 
 C = TypeVar("C", bound=Config)
+_SHOWN = 300
 
 
 def canonical(value: Any) -> str:
@@ -26,6 +30,27 @@ def canonical(value: Any) -> str:
 def fingerprint(value: Any) -> str:
     """Return the SHA-256 of the canonical text, in hex."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def read_json(text: str, where: str) -> Any:
+    """Parse JSON a person wrote: NaN and infinities, numbers too large to be finite and repeated keys are refused.
+
+    Args:
+        text: JSON text.
+        where: What the text is, for the message.
+
+    Raises:
+        RecipeError: it is no such text.
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(
+            f"{where} is not what JSON allows",
+            expected="JSON text with finite numbers and each key once",
+            found=_short(str(error)),
+            action="correct the text there",
+        ) from None
 
 
 def decode(config_class: type[C], text: str, *, where: str = "") -> C:
@@ -41,7 +66,14 @@ def decode(config_class: type[C], text: str, *, where: str = "") -> C:
             the value found and the nearest valid key.
     """
     try:
-        return config_class.model_validate_json(text)
+        return config_class.model_validate_json(text.encode())
+    except UnicodeEncodeError as error:
+        raise RecipeError(
+            f"{where or 'the recipe'} holds half a character",
+            expected="text that UTF-8 can hold",
+            found=ascii(text[max(error.start - 20, 0) : error.end + 20]),
+            action="write the character whole",
+        ) from None
     except ValidationError as error:
         raise _explain(config_class, error, where) from None
 
@@ -51,7 +83,7 @@ def _explain(config_class: type[Config], error: ValidationError, where: str) -> 
     path = [str(part) for part in first["loc"]]
     dotted = ".".join(([where] if where else []) + path)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(config_class, path[:-1])
+        known = _known_keys(config_class, first["loc"][:-1])
         near = difflib.get_close_matches(path[-1], known, n=1)
         return RecipeError(
             f"unknown field {dotted}",
@@ -61,18 +93,58 @@ def _explain(config_class: type[Config], error: ValidationError, where: str) -> 
         )
     return RecipeError(
         f"bad value at {dotted or 'the recipe'}",
-        expected=first["msg"],
-        found=repr(first.get("input")),
+        expected=first["msg"].removeprefix("Value error, "),
+        # A check across fields says what it found; their whole owner would bury it.
+        found="" if first["type"] == "value_error" else _short(repr(first.get("input"))),
         action="change the value in the recipe, or the --set that gave it",
     )
 
 
-def _known_keys(config_class: type[Config], path: list[str]) -> list[str]:
+def _short(text: str) -> str:
+    """What is shown of a value that may be a whole recipe."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text}, which is no finite number")
+    return number
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    plain = dict(pairs)
+    if len(plain) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {max(names, key=names.count)!r} more than once")
+    return plain
+
+
+def _known_keys(config_class: type[Config], path: Sequence[str | int]) -> list[str]:
+    """The fields at `path`, which pydantic gives with an index for a sequence's item and a tag for a union's member."""
     owner: Any = config_class
-    for name in path:
+    for step in path:
         fields = getattr(owner, "model_fields", {})
-        if name not in fields:
-            break
-        annotation = fields[name].annotation
-        owner = annotation if isinstance(annotation, type) else owner
+        owner = _bare(fields[step].annotation if step in fields else _inside(owner, step))
     return sorted(getattr(owner, "model_fields", {}))
+
+
+def _bare(annotation: Any) -> Any:
+    """An annotation without its metadata and without "or None"."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    configs = [member for member in get_args(annotation) if hasattr(member, "model_fields")]
+    return configs[0] if get_origin(annotation) in (Union, types.UnionType) and len(configs) == 1 else annotation
+
+
+def _inside(annotation: Any, step: str | int) -> Any:
+    """The type of a sequence's items, or the member of a union that `step` is the tag of."""
+    members = get_args(annotation)
+    if isinstance(step, int):
+        return members[0] if members else annotation
+    return next((one for one in members if _kind(one) == step), annotation)
+
+
+def _kind(member: Any) -> Any:
+    field = getattr(member, "model_fields", {}).get("kind")
+    return field.default if field else None

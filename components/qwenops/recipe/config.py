@@ -8,15 +8,25 @@ of the Qwen2 report or the words "house choice:" and why (a test reads them).
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from qwenops.recipe.outside import Outside
 
+_LARGEST = 2**63
+
 
 class Config(BaseModel):
-    """Base of all configs: frozen, strict, unknown keys refused, finite numbers only."""
+    """Base of all configs: frozen, strict, unknown keys refused, finite numbers only, whole ones of 64 bits."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _fits_in_64_bits(self) -> "Config":
+        # Python's integers have no end; those of Arrow, torch and MLflow have.
+        for name, value in self:
+            if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+                raise ValueError(f"{name} between -2^63 and 2^63 - 1")
+        return self
 
     def outside(self) -> Iterator[Outside]:
         """What this config and those in it name that lies outside the recipe; a class with such a field adds to it."""

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from qwenops.recipe.addresses import check_path, check_store
 from qwenops.recipe.config import Config
 from qwenops.recipe.mesh import ParallelConfig
 from qwenops.recipe.pods import Pod, Resources, Toleration, Volume
@@ -133,6 +134,18 @@ class Placement(Pod):
     budget: float = Field(0.0, ge=0, description="What a run may cost, in the prices' currency; 0 is no limit.")
     retries: int = Field(0, ge=0, description="Times KFP retries a failed task; a lost step pod adopts its RayJob.")
     timeout_seconds: int = Field(0, ge=0, description="Longest life of a step's pod, queueing included; 0: no limit.")
+
+    @model_validator(mode="after")
+    def _places_can_be_written(self) -> "Placement":
+        check_store(self.artifact_root)
+        check_path(self.cache_root)
+        return self
+
+    @model_validator(mode="after")
+    def _mesh_fits_the_workers(self) -> "Placement":
+        for place in (self, *self.clusters.values()):
+            place.mesh.resolved(max(place.num_workers, 1))
+        return self
 
     @model_validator(mode="after")
     def _clusters_exist(self) -> "Placement":

@@ -37,6 +37,7 @@ from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.pretraining.extend.config import ExtendConfig
 from qwenops.pretraining.pretrain.config import PretrainConfig
 from qwenops.pretraining.upcycle.config import UpcycleConfig
+from qwenops.recipe.addresses import check_path, check_readable
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.config import Config
 
@@ -49,11 +50,17 @@ warnings.filterwarnings("ignore", message='Field name "register" in "Recipe" sha
 class Recipe(Config):
     """Everything that decides what a run produces. Where it runs is a `Placement` and never stands here."""
 
-    name: str = Field(description="Name of the recipe; house choice: the recipe function's name.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=63,
+        description="Name of the recipe; house choice: the recipe function's name, fit for a folder and for Kubeflow.",
+    )
     recipe_version: int = Field(
         RECIPE_VERSION, description="Layout of this object; house choice: old recipes are issued again, not converted."
     )
-    seed: int = Field(description="Seed of every random choice of the run; house choice: one seed, mixed by stage.")
+    seed: int = Field(
+        ge=0, description="Seed of every random choice of the run; house choice: one seed, mixed by stage."
+    )
 
     collect: CollectConfig
     ingest: IngestConfig
@@ -103,6 +110,28 @@ class Recipe(Config):
         rows, vocabulary = self.pretrain.size.vocab_rows, self.tokenizer.vocabulary
         if rows < vocabulary:
             raise ValueError(f"pretrain.size.vocab_rows is {rows}, below tokenizer.vocabulary {vocabulary}")
+        return self
+
+    @model_validator(mode="after")
+    def _experts_come_from_a_dense_model(self) -> "Recipe":
+        size, upcycle = self.pretrain.size, self.upcycle
+        if size.experts:
+            raise ValueError("pretrain.size.experts of null: upcycle makes the experts of a dense model")
+        if upcycle.start == "function_preserving" and upcycle.experts.shared_width < size.intermediate_size:
+            raise ValueError(
+                f"upcycle.experts.shared_width of at least {size.intermediate_size}, the dense layer's, to start "
+                f"function_preserving: not {upcycle.experts.shared_width}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _places_can_be_read(self) -> "Recipe":
+        for node in NODES:
+            for thing in getattr(self, node).outside():
+                try:
+                    (check_readable if node == "collect" and thing.kind == "files" else check_path)(thing.name)
+                except ValueError as error:
+                    raise ValueError(f"{node}: {error}") from None
         return self
 
     @model_validator(mode="after")

@@ -86,6 +86,15 @@ class TrainingConfig(Config):
         """Most tokens of one forward pass over pairs: both sides of a pair stand in one pass, so pairs are not cut."""
         return self.micro_batch_tokens or _PAIR_TOKENS
 
+    def check_row(self, length: int) -> None:
+        """Check that a step holds at least one row of `length` tokens.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self.batch_tokens < length:
+            raise ValueError(f"training.batch_tokens of at least one row, {length}: not {self.batch_tokens}")
+
 
 def check_attention(attention: str, context: int) -> None:
     """Check that rows which `context` workers share are kept apart in a way that reaches over all of them.

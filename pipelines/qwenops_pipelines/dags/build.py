@@ -20,7 +20,10 @@ from qwenops_pipelines.dags.pipelines import PIPELINES, Pipeline
 from qwenops_pipelines.steps import component as steps
 
 _FORM = {
-    "recipe_text": "The recipe as JSON text; every number of the run. Unknown fields are refused.",
+    "recipe_text": (
+        "The recipe as JSON text, every number of the run; or the path or s3:// address of a file that holds it, for "
+        "one of more than 100 kB. Unknown fields are refused."
+    ),
     "run_name": "Name of this run in MLflow and in the report.",
     "start_from": (
         "Where the artifacts this pipeline starts from come from: the name or id of a finished run on this cluster, or "

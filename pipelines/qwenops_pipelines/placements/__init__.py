@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qwenops.errors import RecipeError
-from qwenops.recipe.codec import decode
+from qwenops.recipe.codec import canonical, decode, read_json
 from qwenops.recipe.placement import Placement
 from qwenops_pipelines.placements.h200_node import h200_node
 from qwenops_pipelines.placements.kind import kind
@@ -33,11 +33,11 @@ def by_name(name: str) -> Placement:
 def _read(path: Path) -> Placement:
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise RecipeError(
             f"cannot read the placement {path}",
-            expected="a readable JSON file",
+            expected="a readable JSON file in UTF-8",
             found=error,
             action="check --placement",
         ) from None
-    return decode(Placement, text, where="placement")
+    return decode(Placement, canonical(read_json(text, f"the placement {path}")), where="placement")

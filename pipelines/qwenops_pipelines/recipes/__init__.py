@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenops.errors import RecipeError
-from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.codec import canonical, decode, read_json
 from qwenops.recipe.schema import Recipe
 
 RECIPES: tuple[str, ...] = (
@@ -36,7 +36,7 @@ def load_recipe(name: str, overrides: list[str]) -> Recipe:
         path, equals, text = override.partition("=")
         if not equals:
             raise RecipeError("bad --set", expected="path.to.field=value", found=override, action="write it with a =")
-        _set(plain, path.split("."), text)
+        _set(plain, path, text)
     return decode(Recipe, canonical(plain))
 
 
@@ -44,41 +44,72 @@ def _plain(name: str) -> dict[str, Any]:
     if name in RECIPES:
         module = importlib.import_module(f"qwenops_pipelines.recipes.{name}")
         return getattr(module, name)().model_dump(mode="json")
-    if name.startswith("{"):
-        return json.loads(name)
-    path = Path(name)
-    if not path.is_file():
+    text, where = (name, "the recipe") if name.startswith("{") else (_read(Path(name)), f"the recipe {name}")
+    plain = read_json(text, where)
+    if not isinstance(plain, dict):
         raise RecipeError(
-            "unknown recipe",
-            expected=f"one of {', '.join(RECIPES)}, or a JSON file",
-            found=name,
-            action="check the name",
+            f"{where} is no recipe",
+            expected="one JSON object with the fields of a recipe",
+            found=f"a {type(plain).__name__}",
+            action="write it again from the recipe.json of a run",
         )
+    return plain
+
+
+def _read(path: Path) -> str:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise RecipeError(
-            f"{path} is no recipe",
-            expected="the JSON text of a recipe",
+            f"cannot read the recipe {path}",
+            expected="JSON text in UTF-8",
             found=error,
-            action="write it again from recipe.json",
+            action="write it again from the recipe.json of a run",
         ) from None
+    raise RecipeError(
+        "unknown recipe",
+        expected=f"one of {', '.join(RECIPES)}, or a JSON file",
+        found=f"the folder {path}" if str(path) != "." and path.is_dir() else repr(str(path)),
+        action="check the name",
+    )
 
 
-def _set(plain: dict[str, Any], path: list[str], text: str) -> None:
+def _set(plain: dict[str, Any], path: str, text: str) -> None:
     """Set one field; the new text is read as JSON where it is JSON, else as a plain string."""
     owner: Any = plain
-    for part in path[:-1]:
-        if not isinstance(owner, dict) or part not in owner:
+    *parents, field = path.split(".")
+    for depth, part in enumerate((*parents, field)):
+        if not isinstance(owner, dict):
+            whole = ".".join(path.split(".")[:depth])
             raise RecipeError(
-                f"unknown field {'.'.join(path)}",
-                expected=f"one of {', '.join(owner) if isinstance(owner, dict) else 'nothing below'}",
+                f"unknown field {path}",
+                expected=f"{whole} as a whole: it is {'a list' if isinstance(owner, list) else 'one value'}",
                 found=part,
-                action="check the path of --set",
+                action=f"--set '{whole}={'[...]' if isinstance(owner, list) else 'VALUE'}'",
             )
-        owner = owner[part]
+        if depth < len(parents):
+            owner = _field(owner, part, path)
+    owner[field] = _value(path, text)
+
+
+def _field(owner: dict[str, Any], part: str, path: str) -> Any:
+    if part not in owner:
+        raise RecipeError(
+            f"unknown field {path}",
+            expected=f"one of {', '.join(owner)}",
+            found=part,
+            action="check the path of --set",
+        )
+    return owner[part]
+
+
+def _value(path: str, text: str) -> Any:
     try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    owner[path[-1]] = value
+        json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    except (ValueError, RecursionError):
+        # JSON that Python cannot hold, such as a number of five thousand digits; said below.
+        pass
+    return read_json(text, f"--set {path}")

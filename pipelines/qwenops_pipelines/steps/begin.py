@@ -1,9 +1,9 @@
 """The first step of a run: one slice per stage, the artifacts to start from, the run in MLflow.
 
-What Kubeflow's cache cannot know travels in each slice's `cache_key`: the causes of the stage's output, the store it
-lies in, how a step's output names its artifact, and whether an artifact of the stage was deleted from the store (a hit
-would then hand out nothing). On one machine `qwenops run` has opened the MLflow run and the stages check the store
-themselves, so only the slices are made.
+What Kubeflow's cache cannot know travels in each reference's `cache_key`: the causes of the stage's output, the store
+it lies in, how a step's output names its artifact, and whether an artifact of the stage was deleted from the store (a
+hit would then hand out nothing). On one machine `qwenops run` has opened the MLflow run and the stages check the store
+themselves, so only the slices are put there.
 """
 
 import importlib
@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qwenops.platform import storage
+from qwenops.errors import ContractError, RecipeError
+from qwenops.platform import slices, storage
 from qwenops.platform.context import OPENED, RunContext
 from qwenops.platform.identity import Sources, version_of
 from qwenops.platform.kfp_artifacts import FORM
@@ -25,10 +26,10 @@ from qwenops_pipelines.steps.earlier import find_earlier
 
 
 def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> dict[str, str]:
-    """Return node name to the text of its slice, and under "earlier" what `earlier.take_up` needs.
+    """Return node name to the reference to its slice, and under "earlier" what `earlier.take_up` needs.
 
     Args:
-        recipe_text: JSON text of the recipe.
+        recipe_text: JSON text of the recipe, or the path or `s3://` address of a file that holds it.
         run_name: Name of the run in MLflow.
         pipeline: Name of the pipeline.
         start_from: Where the artifacts of nodes outside the pipeline come from; see `earlier.find_earlier`.
@@ -38,11 +39,13 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
         ContractError: an artifact to start from is missing or broken.
         PlatformError: MLflow or its registry cannot be used.
     """
-    slices = resolve(recipe_text)
+    recipe_text = read_recipe(recipe_text)
+    texts = resolve(recipe_text)
     context = RunContext.from_environment()
     needed = find_pipeline(pipeline).earlier
-    found = find_earlier(needed, slices, context, start_from) if needed else {}
+    found = find_earlier(needed, texts, context, start_from) if needed else {}
     earlier: dict[str, Any] = {"places": found}
+    cache_keys: dict[str, str] = {}
     if context.run_id:
         _open(decode(Recipe, recipe_text), run_name, context)
         for name, place in found.items():
@@ -53,10 +56,28 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
         for node in NODES:
             # A word that no other run has, where an artifact was published and is no longer there.
             lost = f" again in {context.run_id}" if storage.has_lost(f"{context.store}/{node.name}") else ""
-            causes = causes_of(node.stage, decode(Slice, slices[node.name]), sources)
-            key = f"{version_of(causes)} {store}{lost}"
-            slices[node.name] = canonical(json.loads(slices[node.name]) | {"cache_key": key})
-    return slices | {"earlier": canonical(earlier)}
+            causes = causes_of(node.stage, decode(Slice, texts[node.name]), sources)
+            cache_keys[node.name] = f"{version_of(causes)} {store}{lost}"
+    return slices.keep(texts, context, cache_keys) | {"earlier": canonical(earlier)}
+
+
+def read_recipe(given: str) -> str:
+    """The recipe's text: `given` itself, or what lies at the path or `s3://` address that it is.
+
+    Raises:
+        RecipeError: nothing lies there.
+    """
+    if given.lstrip().startswith("{"):
+        return given
+    try:
+        return storage.read_text(given.strip())
+    except (ContractError, OSError) as error:
+        raise RecipeError(
+            "this is no recipe",
+            expected="the JSON text of a recipe, or the path or s3:// address of a file that holds it",
+            found=error,
+            action="correct recipe_text",
+        ) from error
 
 
 def _open(recipe: Recipe, run_name: str, context: RunContext) -> None:

@@ -51,7 +51,7 @@ def resolve_recipe(
         ("earlier", str),
     ],
 ):
-    """Check the recipe strictly, cut it into one slice per stage, find the earlier artifacts, open the MLflow run.
+    """Check the recipe strictly, store one slice per stage, find the earlier artifacts, open the MLflow run.
 
     Takes a second and is never cached. When it fails, the recipe text of this run is wrong (the message names the
     dotted field), or an artifact to start from is missing.

@@ -22,6 +22,7 @@ from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.pipelines import Pipeline, find_pipeline
 from qwenops_pipelines.record import Clock, artifact_folders, build_record, close_tracking, publish_record, read_events
+from qwenops_pipelines.steps.begin import read_recipe
 
 # ML Metadata's names: Kubeflow's driver hands on the state that it has of everything before. A step that was taken from
 # the cache does not move it, so of a run whose last steps were, it says RUNNING: the run's own record judges then.
@@ -34,7 +35,7 @@ def finish(
     """Free what the run holds, write `runs/<run id>/`, close the MLflow run, fill the step's artifacts.
 
     Args:
-        recipe_text: JSON text of the recipe.
+        recipe_text: JSON text of the recipe, or where it lies, as `begin` takes it.
         run_name: Name of the run.
         pipeline: Name of the pipeline.
         status: KFP's `PipelineTaskFinalStatus` of everything before.
@@ -49,6 +50,7 @@ def finish(
     if context.pod_namespace:
         importlib.import_module("qwenops.platform.launchers").release(context)
     try:
+        recipe_text = read_recipe(recipe_text)
         recipe, chosen = decode(Recipe, recipe_text), find_pipeline(pipeline)
     except RecipeError as error:
         Path(summary.path).write_text(f"# {run_name}: failed\n\n{error}\n", encoding="utf-8")

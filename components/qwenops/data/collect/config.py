@@ -93,7 +93,7 @@ class FolderSource(Config):
     kind: Literal["folder"] = Field(default="folder", description="Tag of the union. house choice: no class paths.")
     name: str = Field(pattern=_NAME, description="Name of the source. house choice: the key of metrics and weights.")
     path: str = Field(
-        description="Folder, file or address (s3://, gs://, https://, hf://), read recursively."
+        description="Folder, file or address (s3://, https://, hf://; gs:// with gcsfs), read recursively."
         " house choice: the way in for one's own data."
     )
     license: str = Field(default="unknown", description="Licence of the texts. house choice: every page carries one.")

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from qwenops.model.sizes import check_heads
 from qwenops.recipe.config import Config
 from qwenops.training.config import TrainingConfig
 
@@ -83,3 +84,13 @@ class MixtureConfig(Config):
     instruction_share: float = Field(
         0.02, ge=0, lt=1, description="Share of training tokens from them; house choice: the report gives no figure."
     )
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "MixtureConfig":
+        check_heads(self.hidden_size, self.num_heads)
+        return self
+
+    @model_validator(mode="after")
+    def _a_step_holds_a_row(self) -> "MixtureConfig":
+        self.training.check_row(self.context_length_tokens)
+        return self

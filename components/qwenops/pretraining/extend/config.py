@@ -41,3 +41,8 @@ class ExtendConfig(Config):
         if sum(phase.steps for phase in self.phases) != self.training.steps:
             raise ValueError("training.steps must be the sum of the phases' steps")
         return self
+
+    @model_validator(mode="after")
+    def _a_step_holds_a_row(self) -> "ExtendConfig":
+        self.training.check_row(max(phase.length for phase in self.phases))
+        return self

@@ -46,6 +46,11 @@ class PretrainConfig(Config):
             raise ValueError("training.steps must be the sum of the phases' steps")
         return self
 
+    @model_validator(mode="after")
+    def _a_step_holds_a_row(self) -> "PretrainConfig":
+        self.training.check_row(max(phase.length for phase in self.phases))
+        return self
+
     def outside(self) -> Iterator[Outside]:
         """See `Config.outside`."""
         if self.init_from:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qwenops.model.sizes import Experts
 from qwenops.recipe.config import Config
@@ -31,3 +31,14 @@ class UpcycleConfig(Config):
     heldout_tokens: int = Field(
         1_000_000, ge=1, description="Held-out text that both are scored on; house choice: under a minute at any size."
     )
+
+    @model_validator(mode="after")
+    def _a_step_holds_a_row(self) -> "UpcycleConfig":
+        self.training.check_row(self.length)
+        return self
+
+    @model_validator(mode="after")
+    def _experts_are_shared(self) -> "UpcycleConfig":
+        if self.experts.shared_width < 1:
+            raise ValueError("experts.shared_width of at least 1: the shared expert is made of the dense layer")
+        return self

@@ -1,0 +1,105 @@
+"""A run in a shell that holds anything: dead addresses, no home, long and odd paths, a recipe of many sources."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from tests.dags.conftest import qwenops
+
+from qwenops.recipe.codec import canonical
+from qwenops_pipelines.recipes import load_recipe
+from qwenops_pipelines.services import cache_folder, sqlite_address
+
+# A run of few stages starts Ray, MLflow and the stage server: seconds, or minutes on a busy machine.
+SECONDS = 600
+# As long as the socket of Ray's that fails first, without its folder.
+LONG = 104
+ODD = "lr 5%25 what?x=1 #ü"
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A file with the recipe of 900 folders, of about 170 kB."""
+    sources = []
+    for number in range(900):
+        folder = tmp_path / "data" / f"{number:060d}"
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text(f"Page {number} tells of the river and of the mill beside it.\n" * 20)
+        sources.append({"kind": "folder", "name": f"source-{number}", "path": str(folder)})
+    plain = json.loads(canonical(load_recipe("smoke", [])))
+    plain["collect"]["sources"] = sources
+    path = tmp_path / "many.json"
+    path.write_text(json.dumps(plain, indent=1))
+    assert path.stat().st_size > 150_000
+    return path
+
+
+@pytest.fixture
+def long_folder(tmp_path):
+    """A folder whose path has 104 characters."""
+    folder = tmp_path / "x" * 1 if len(str(tmp_path)) >= LONG else tmp_path / ("x" * (LONG - 1 - len(str(tmp_path))))
+    folder.mkdir(parents=True)
+    assert len(str(folder)) >= LONG
+    return folder
+
+
+@pytest.mark.timeout(SECONDS)
+def test_run_of_many_sources_succeeds_in_a_shell_that_holds_anything(tmp_path, many, long_folder):
+    out = tmp_path / "runs" / ODD
+    database = sqlite_address(tmp_path / "mine.db")
+    client = MlflowClient(database)
+    experiment = client.create_experiment("mine", artifact_location=(tmp_path / "files").as_uri())
+    mine = client.create_run(experiment, run_name="open").info.run_id
+    client.log_param(mine, "seed", "mine")
+    shell = {"RAY_ADDRESS": "127.0.0.1:6379", "HOME": "", "TMPDIR": str(long_folder), "MLFLOW_RUN_ID": mine}
+    shell |= {"MLFLOW_TRACKING_URI": database, "QWENOPS_CACHE": str(tmp_path / "cache")}
+    result = qwenops("run", many, "--out", out, "--until", "ingest", **shell)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [ODD]
+    assert json.loads((out / "run.json").read_text())["stages"]["collect"]["metrics"]
+    nested = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{mine}'")
+    assert sorted(run.info.run_name for run in nested) == ["collect", "ingest"]
+    assert client.get_run(mine).info.status == "RUNNING"
+    assert client.get_run(mine).data.params["seed"] == "mine"
+    assert client.get_run(mine).data.metrics["ingest/seconds"] > 0
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.parametrize(
+    "shell", [{"MLFLOW_RUN_ID": "gone"}, {"HOME": "/nonexistent", "TMPDIR": ""}, {"TMPDIR": "/no"}]
+)
+def test_run_succeeds_though_its_shell_names_what_is_gone(tmp_path, shell):
+    # MLflow's database lies in the run's folder here, whose name an address must not take apart.
+    out = tmp_path / "runs" / ODD
+    result = qwenops("run", "smoke", "--out", out, "--until", "collect", QWENOPS_CACHE=str(tmp_path / "cache"), **shell)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert (out / "mlflow.db").is_file()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [ODD]
+
+
+@pytest.mark.parametrize("home", [None, "", "/nonexistent/home"])
+def test_cache_lies_in_a_home_that_is_one(monkeypatch, tmp_path, home):
+    monkeypatch.delenv("QWENOPS_CACHE", raising=False)
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    place = cache_folder(tmp_path)
+    account = Path(os.path.expanduser("~root")) if os.getuid() == 0 else None
+    assert place in ((account / ".cache" / "qwenops") if account else place, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", [ODD, "a:b@c", "a+b&c=d", "%2F%00", "日本語"])
+def test_mlflow_finds_the_database_where_it_is_meant_to_lie(tmp_path, name):
+    code = (
+        "import sys; from mlflow import MlflowClient; from pathlib import Path\n"
+        "from qwenops_pipelines.services import sqlite_address\n"
+        "MlflowClient(sqlite_address(Path(sys.argv[1]) / 'mlflow.db')).search_experiments()"
+    )
+    folder = tmp_path / name
+    folder.mkdir()
+    subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (folder / "mlflow.db").is_file()
