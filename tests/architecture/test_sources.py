@@ -10,8 +10,8 @@ from tests.architecture.places import LIBRARY, PIPELINES, ROOT, SOURCES
 from qwenops.contracts.metrics import METRICS, find_metric
 
 _MARK = re.compile(r"\b(TODO|FIXME|XXX)\b")
-# Kubeflow serialises a component's body, and an accelerator or a fence may be missing: these import inside functions.
-_IMPORTS_INSIDE = ("component.py", "vllm_engine.py", "confinement.py")
+# Kubeflow serialises a component's body, an accelerator or a fence may be missing, a start is slow: these import late.
+_IMPORTS_INSIDE = ("component.py", "vllm_engine.py", "confinement.py", "border.py")
 _READS_ENVIRONMENT = re.compile(r"\bos\.(getenv|environ(\[|\.get))")
 _FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc", "manager"}
 

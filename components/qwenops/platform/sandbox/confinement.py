@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 
 from qwenops.errors import PlatformError
 from qwenops.recipe.isolation import Isolation
@@ -63,18 +64,18 @@ class Fence:
 
     isolation: Isolation
 
-    def start(self, entry: str, arguments: Sequence[object], pipes: Sequence[int] = ()) -> subprocess.Popen[bytes]:
-        """Start `qwenops.platform.sandbox.guest.<entry>.main` with standard input and output as pipes.
+    def start(
+        self, entry: ModuleType, arguments: Sequence[object], pipes: Sequence[int] = ()
+    ) -> subprocess.Popen[bytes]:
+        """Start `main` of a module of the guest with standard input and output as pipes.
 
         Args:
-            entry: Module of the guest.
+            entry: The module; its import here keeps its bytecode where the guest finds it.
             arguments: Its command line.
             pipes: Descriptors it inherits.
         """
         guest = _GUEST if self.isolation == "bubblewrap" else str(files("qwenops").joinpath(".."))
-        boot = (
-            f"import sys; sys.path.insert(0, {guest!r}); from {_PACKAGE.replace('/', '.')}.{entry} import main; main()"
-        )
+        boot = f"import sys; sys.path.insert(0, {guest!r}); from {entry.__name__} import main; main()"
         return self._popen(boot, arguments, pipes, subprocess.DEVNULL)
 
     def _popen(

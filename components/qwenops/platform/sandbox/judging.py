@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import IO, Any, Literal
 
 from qwenops.errors import PlatformError
 from qwenops.platform.sandbox.confinement import SCRATCH_BYTES, Fence, open_fence
+from qwenops.platform.sandbox.guest import referee, stand
 from qwenops.platform.sandbox.guest.border import BorderError, receive, send
 from qwenops.recipe.isolation import Isolation
 
@@ -103,29 +105,29 @@ class Court:
         """
         with ExitStack() as stack:
             limits = (self.memory_mb << 20, max(1, round(self.timeout_seconds + 0.5)), SCRATCH_BYTES)
-            stand = self._start(stack, "stand", limits)
-            assert stand.stdin and stand.stdout
-            pipes = (stand.stdout.fileno(), stand.stdin.fileno())
-            referee = self._start(stack, "referee", (_REFEREE_BYTES, limits[1], limits[2], *pipes), pipes)
-            stand.stdin.close()
-            stand.stdout.close()
-            assert referee.stdin and referee.stdout
-            if _receive(referee.stdout, _START_SECONDS) != "ready":
+            program_process = self._start(stack, stand, limits)
+            assert program_process.stdin and program_process.stdout
+            pipes = (program_process.stdout.fileno(), program_process.stdin.fileno())
+            tests_process = self._start(stack, referee, (_REFEREE_BYTES, limits[1], limits[2], *pipes), pipes)
+            program_process.stdin.close()
+            program_process.stdout.close()
+            assert tests_process.stdin and tests_process.stdout
+            if _receive(tests_process.stdout, _START_SECONDS) != "ready":
                 raise PlatformError(
                     "the sandbox did not start", expected=f"an interpreter within {_START_SECONDS:.0f} s"
                 )
             began = time.monotonic()
             job = {"code": program.code, "tests": program.tests, "names": program.names, "prelude": program.prelude}
             with suppress(BorderError):
-                send(referee.stdin, job)
-            results: Any = _receive(referee.stdout, self.timeout_seconds)
+                send(tests_process.stdin, job)
+            results: Any = _receive(tests_process.stdout, self.timeout_seconds)
             seconds = time.monotonic() - began
         if results is None:
             results = ["timeout" if seconds >= self.timeout_seconds else "died"] * len(program.tests)
         return Verdict(tuple(results), seconds)
 
     def _start(
-        self, stack: ExitStack, entry: str, arguments: Sequence[int], pipes: Sequence[int] = ()
+        self, stack: ExitStack, entry: ModuleType, arguments: Sequence[int], pipes: Sequence[int] = ()
     ) -> subprocess.Popen[bytes]:
         process = self.fence.start(entry, arguments, pipes)
         stack.callback(_end, process)

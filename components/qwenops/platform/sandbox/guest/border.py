@@ -5,13 +5,15 @@ class with an `__eq__` of its own nor a subclass of `str` reaches a test. What i
 crosses as a reference. `pickle` and `marshal` are not taken: both can build more than data from hostile bytes.
 """
 
+from __future__ import annotations
+
 import json
 from collections import deque
-from collections.abc import Callable
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from fractions import Fraction
-from typing import IO, Any
+
+TYPE_CHECKING = False  # typing itself costs an interpreter's start, and so do the modules of rare values
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import IO, Any
 
 # House choice: larger than any result of the code benchmarks, small enough to be read at once.
 LONGEST_MESSAGE = 16 * 1024 * 1024
@@ -23,16 +25,9 @@ _GROUPS: dict[str, type] = {
     "frozenset": frozenset,
     "deque": deque,
 }
-_TEXTS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
-    "bytes": (bytes, lambda value: bytes(value).hex(), bytes.fromhex),
-    "bytearray": (bytearray, lambda value: bytes(value).hex(), bytearray.fromhex),
-    "complex": (complex, lambda value: repr(complex(value)), complex),
-    "Decimal": (Decimal, str, Decimal),
-    "Fraction": (Fraction, str, Fraction),
-    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
-    "date": (date, date.isoformat, date.fromisoformat),
-    "time": (time, time.isoformat, time.fromisoformat),
-}
+_RARE_MODULES = {"decimal", "fractions", "datetime"}
+_RARE_NAMES = {"Decimal", "Fraction", "datetime", "date", "time"}
+_BYTES = {"bytes": bytes, "bytearray": bytearray}
 
 
 class BorderError(Exception):
@@ -57,11 +52,13 @@ def encode(value: Any, keep: Callable[[Any], list[Any]]) -> Any:
         return ["dict", *([encode(key, keep), encode(item, keep)] for key, item in value.items())]
     if isinstance(value, range):
         return ["range", value.start, value.stop, value.step]
-    if isinstance(value, timedelta):
-        return ["timedelta", value.days, value.seconds, value.microseconds]
-    for name, (kind, write, _) in _TEXTS.items():
+    if isinstance(value, complex):
+        return ["complex", repr(complex(value))]
+    for name, kind in _BYTES.items():
         if isinstance(value, kind):
-            return [name, write(value)]
+            return [name, bytes(value).hex()]
+    if _RARE_MODULES & {base.__module__ for base in type(value).__mro__}:
+        return _encode_rare(value, keep)
     return keep(value)
 
 
@@ -85,10 +82,12 @@ def decode(tree: Any, find: Callable[[list[Any]], Any]) -> Any:
             return int(rest[0], 16)
         if name == "range":
             return range(*rest)
-        if name == "timedelta":
-            return timedelta(*rest)
-        if name in _TEXTS:
-            return _TEXTS[name][2](rest[0])
+        if name == "complex":
+            return complex(rest[0])
+        if name in _BYTES:
+            return _BYTES[name].fromhex(rest[0])
+        if name == "timedelta" or name in _RARE_NAMES:
+            return _decode_rare(name, rest)
         return find(tree)
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise BorderError(f"not a value: {error}") from error
@@ -120,3 +119,30 @@ def receive(stream: IO[bytes]) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BorderError(f"not a message: {error}") from error
+
+
+def _encode_rare(value: Any, keep: Callable[[Any], list[Any]]) -> Any:
+    import datetime
+    import decimal
+    import fractions
+
+    if isinstance(value, datetime.timedelta):
+        return ["timedelta", value.days, value.seconds, value.microseconds]
+    if isinstance(value, decimal.Decimal | fractions.Fraction):
+        return ["Decimal" if isinstance(value, decimal.Decimal) else "Fraction", str(value)]
+    for kind in (datetime.datetime, datetime.date, datetime.time):
+        if isinstance(value, kind):
+            return [kind.__name__, kind.isoformat(value)]
+    return keep(value)
+
+
+def _decode_rare(name: str, rest: list[Any]) -> Any:
+    import datetime
+    import decimal
+    import fractions
+
+    if name == "timedelta":
+        return datetime.timedelta(*rest)
+    if name in ("Decimal", "Fraction"):
+        return {"Decimal": decimal.Decimal, "Fraction": fractions.Fraction}[name](rest[0])
+    return getattr(datetime, name).fromisoformat(rest[0])

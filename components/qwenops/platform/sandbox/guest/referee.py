@@ -5,14 +5,19 @@ and shown, and each answer is plain data of an exact type; it is equal to nothin
 arithmetic, so that no comparison is ever left to the program.
 """
 
+from __future__ import annotations
+
 import builtins
 import contextlib
 import os
 import sys
-from typing import IO, Any, NoReturn
 
 from qwenops.platform.sandbox.guest.border import BorderError, decode, encode, receive, send
 from qwenops.platform.sandbox.guest.stand import limit, quiet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO, Any, NoReturn
 
 
 class Gone(BaseException):
@@ -73,7 +78,7 @@ class Line:
         self.broken = True
         raise Gone
 
-    def _proxy(self, reference: list[Any]) -> "Proxy":
+    def _proxy(self, reference: list[Any]) -> Proxy:
         kind, place = reference
         if kind != "kept" or type(place) is not int:
             raise BorderError("not a reference")

@@ -4,13 +4,18 @@ Nothing it says is believed beyond "this is what the program returned". The limi
 program; where the sandbox holds the process, it cannot lift them.
 """
 
+from __future__ import annotations
+
 import os
 import resource
 import sys
 from types import ModuleType
-from typing import Any
 
 from qwenops.platform.sandbox.guest.border import BorderError, decode, encode, receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MODULE = "solution"
 _OPEN_FILES = 64
