@@ -102,6 +102,7 @@ def test_check_of_a_server_leaves_nothing_active_behind(path_server):
 @pytest.mark.parametrize("does", ["refuse connections", "accept and say nothing"])
 def test_dead_server_is_found_in_seconds(does, monkeypatch):
     monkeypatch.setattr(patience, "_ANSWER_SECONDS", 1)
+    monkeypatch.setattr(patience, "_PAUSE_SECONDS", 0.1)
     with socket.socket() as dead:
         dead.bind(("127.0.0.1", 0))
         if does != "refuse connections":
@@ -115,6 +116,7 @@ def test_dead_server_is_found_in_seconds(does, monkeypatch):
         assert time.monotonic() - began < 25
 
 
+@pytest.mark.integration
 def test_server_whose_artifacts_cannot_be_written_is_found_by_the_check(empty_database, tmp_path, monkeypatch):
     (tmp_path / "artifacts").write_text("a file where a folder should be")
     with _server("passed through", empty_database, tmp_path) as address:
