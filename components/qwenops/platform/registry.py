@@ -71,21 +71,21 @@ class Turn:
         Raises:
             PlatformError: the turn took too long, and others went on.
         """
-        self._client.set_registered_model_alias(self._name, CANDIDATE, self.version.number)
-        if passed:
-            self._promote()
-        self._client.update_model_version(self._name, self.version.number, description)
-        self._client.set_model_version_tag(self._name, self.version.number, _GATE, _VERDICTS[passed])
-        return CHAMPION if passed else CANDIDATE
-
-    def _promote(self) -> None:
         try:
             self._check()
-            self._client.set_registered_model_alias(self._name, CHAMPION, self.version.number)
+            self._point(CANDIDATE)
+            if passed:
+                self._point(CHAMPION)
             self._check()
         except PlatformError:
             self._put_back()
             raise
+        self._client.update_model_version(self._name, self.version.number, description)
+        self._client.set_model_version_tag(self._name, self.version.number, _GATE, _VERDICTS[passed])
+        return CHAMPION if passed else CANDIDATE
+
+    def _point(self, alias: str) -> None:
+        self._client.set_registered_model_alias(self._name, alias, self.version.number)
 
     def _check(self) -> None:
         found = self._client.get_model_version(self._name, self.version.number).tags.get(_GATE)
