@@ -26,6 +26,7 @@ from qwenops.training.optimizer import build_optimizer
 from qwenops.training.parallel import (
     clip_gradients,
     context_workers,
+    gathered_figures,
     global_sums,
     longest_wait,
     own_part,
@@ -35,7 +36,7 @@ from qwenops.training.parallel import (
 from qwenops.training.precision import autocast
 from qwenops.training.recompute import decoder_layers, recompute_layers
 from qwenops.training.schedule import learning_rate
-from qwenops.training.terms import Batch, Counts, Objective
+from qwenops.training.terms import Batch, Counts, Figures, Objective, add_figures
 
 _LOG = logging.getLogger(__name__)
 
@@ -250,20 +251,18 @@ def _train_step(
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
     optimizer.zero_grad(set_to_none=True)
-    local_loss, sums = 0.0, dict[str, tuple[float, float]]()
+    local_loss, figures = 0.0, list[Figures]()
     device = next(model.parameters()).device
     for batch, shares in zip(micro, _shares(objective, micro), strict=True):
         with autocast(model, config.precision):
-            loss, figures = objective(model, _to(batch, device), shares)
+            loss, found = objective(model, _to(batch, device), shares)
         loss.backward()
         local_loss += float(loss.detach())
-        for name, (total, count) in figures.items():
-            so_far = sums.get(name, (0.0, 0.0))
-            sums[name] = (so_far[0] + total, so_far[1] + count)
+        figures.append(found)
     sum_gradients(model)
-    own = [local_loss, sum(int(batch["num_tokens"]) for batch in micro)]
-    loss_sum, tokens, *flat = global_sums([*own, *(number for pair in sums.values() for number in pair)])
-    facts = {name: total / count for name, total, count in zip(sums, flat[::2], flat[1::2], strict=True) if count}
+    loss_sum, tokens = global_sums([local_loss, sum(int(batch["num_tokens"]) for batch in micro)])
+    sums = gathered_figures(add_figures(figures))
+    facts = {name: total / count for name, (total, count) in sums.items() if count}
     norm = clip_gradients(model, config.clip_norm)
     fault = find_fault(config, state, loss_sum, norm)
     if not fault:

@@ -85,4 +85,4 @@ def _by_domain(batch: Batch, by_token: Tensor) -> Figures:
     domain = batch["domains"][:, None].expand_as(targets)[targets]
     sums = torch.bincount(domain, by_token, minlength=len(batch["domain_names"])).tolist()
     counts = torch.bincount(domain, minlength=len(batch["domain_names"])).tolist()
-    return {f"loss.{name}": (sums[i], counts[i]) for i, name in enumerate(batch["domain_names"])}
+    return {f"loss.{name}": (sums[i], counts[i]) for i, name in enumerate(batch["domain_names"]) if counts[i]}

@@ -24,6 +24,7 @@ from qwenops.recipe.mesh import ParallelConfig
 from qwenops.training.context_parallel import divide_context, own_stretch
 from qwenops.training.expert_parallel import divide_experts
 from qwenops.training.mesh import Layout, build_layout, check_mesh
+from qwenops.training.terms import Figures, add_figures
 
 # How each projection of a layer is divided over the tensor dimension: by heads, by feed-forward columns. A layer has
 # the names of a dense or of a mixture's feed-forward part.
@@ -166,6 +167,15 @@ def global_sums(values: Sequence[float]) -> list[float]:
     totals = torch.tensor(values, dtype=torch.float64, device=place().kind)
     dist.all_reduce(totals)
     return [total / _num_equal() for total in totals.tolist()]
+
+
+def gathered_figures(own: Figures) -> dict[str, tuple[float, float]]:
+    """Figures (sum, count) added up over all workers, of which each may have names of its own."""
+    every: list[Any] = [own]
+    if is_distributed():
+        every = [None] * dist.get_world_size()
+        dist.all_gather_object(every, own)
+    return add_figures(every)
 
 
 def longest_wait() -> float:

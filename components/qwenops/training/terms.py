@@ -6,7 +6,7 @@ each term a batch holds before anything is computed; the loop adds this up over 
 pass counts by its own share. The gradient of a step is then the same however it is cut.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,16 @@ class Objective:
         means, figures = self.means(model, batch)
         parts = [mean if shares is None else mean * shares[name] for name, mean in means.items()]
         return sum(parts[1:], parts[0]), figures
+
+
+def add_figures(every: Iterable[Figures]) -> dict[str, tuple[float, float]]:
+    """Sums and counts added up by name."""
+    found: dict[str, tuple[float, float]] = {}
+    for figures in every:
+        for name, (total, count) in figures.items():
+            so_far = found.get(name, (0.0, 0.0))
+            found[name] = (so_far[0] + total, so_far[1] + count)
+    return found
 
 
 def count_targets(batch: Batch) -> float:
