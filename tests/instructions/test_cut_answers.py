@@ -101,7 +101,7 @@ def test_rank_shows_and_pairs_whole_answers_only(tmp_path, make_stage, monkeypat
     rows = generate("reverse", 8, 1, "train")
     write_conversations(tmp_path, [replace(row, messages=row.prompt) for row in rows], PROMPTS)
     engine = Says(Sample("12", token_ids=(1, 9)), Sample("half", **CUT), Sample("3", token_ids=(3, 9)))
-    monkeypatch.setattr(rank, "open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(rank, "open_stage_engine", lambda *_, **__: engine)
     stage = make_stage("rank")
     config = RankConfig(prompts=8, judge="machine", strategies=(Sampling(temperature=1.0, n=3),))
     rank.run(config, instructions=tmp_path, checkpoint=tmp_path, stage=stage)

@@ -23,8 +23,8 @@ from qwenops.evaluation.statistics import wilson
 from qwenops.generation.chat import encode_prompts, render
 from qwenops.generation.config import EngineConfig
 from qwenops.generation.engine import Engine, Prompt, Sampling
-from qwenops.generation.opening import open_engine
 from qwenops.model.checkpoints import load_tokenizer
+from qwenops.platform.engines import open_stage_engine
 from qwenops.tasks.evalitem import EvalItem
 
 Format = Literal["text", "chat"]
@@ -117,7 +117,7 @@ class Examiner:
                 self._model = load_scorer(self._path)
             return answer_choices(self._candidate, exam, self._model, self._batch_tokens)
         if self._engine is None:
-            self._engine = open_engine(self._engine_config, self._path)
+            self._engine = open_stage_engine(self._engine_config, self._scratch, self._path)
         return answer_freely(self._candidate, exam, self._engine, self._judge)
 
 

@@ -1,27 +1,35 @@
 """Generation through an OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp, TGI or a hosted model.
 
-Standard library only, so that every image can use it. Requests run on a few threads; a busy or broken server is asked
-again after a growing pause, a refused request is not.
+`requests` sends (it knows proxies and certificates from the environment) and urllib3's `Retry` decides how long to
+wait: for what `Retry-After` says, else for a growing time. Neither repeats a body that broke off or is no JSON, so the
+attempts are made here. The openai client was not taken: it ignores a `Retry-After` of more than a minute and does not
+repeat a broken body either. One prompt that gets no answer is one lost sample; the others are answered.
 """
 
-import http.client
-import json
-import random
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
-from qwenops.contracts.tokens import IM_END
-from qwenops.errors import PlatformError, RecipeError
-from qwenops.generation.chat import defuse, render, with_system
-from qwenops.generation.engine import Prompt, Sample, Sampling
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import MaxRetryError, ProtocolError
+from urllib3.util import Retry
 
-_BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
+from qwenops.contracts.tokens import IM_END
+from qwenops.errors import PlatformError, QwenOpsError, RecipeError
+from qwenops.generation.chat import defuse, render, split_thought, with_system
+from qwenops.generation.engine import Finish, Prompt, Sample, Sampling
+from qwenops.generation.store import ResponseStore
+
+_BUSY = {408, 409, 425, 429, *range(500, 600)}
+# These refuse whoever asks; any other refusal is of one prompt.
+_CLOSED = {401, 402, 403, 404, 405}
+_ENDED = {"stop", "eos", "eos_token", "end_turn", "stop_sequence"}
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
+# So many prompts in a row without an answer say that the server is gone, not that they are bad.
+_MOST_LOST_IN_A_ROW = 32
 
 
 class EndpointEngine:
@@ -30,12 +38,13 @@ class EndpointEngine:
     Args:
         url: Base URL up to and including `/v1`.
         model: Model name the server knows.
-        api: "completions" sends rendered ChatML as it is; "chat" sends messages and lets the server render them.
+        api: "completions" sends rendered ChatML; "chat" sends messages and lets the server render them. In both,
+            control tokens in contents are spelt apart, since the server tokenizes.
         api_key: Sent as a bearer token when not empty.
         timeout_seconds: Wait for one request.
         max_retries: Attempts after the first.
         concurrency: Requests in flight.
-        sleep: Waits between attempts.
+        store: Folder for the answers, see `ResponseStore`; None keeps none.
     """
 
     def __init__(
@@ -48,17 +57,25 @@ class EndpointEngine:
         timeout_seconds: float = 120.0,
         max_retries: int = 4,
         concurrency: int = 16,
-        sleep: Callable[[float], None] = time.sleep,
+        store: Path | None = None,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise RecipeError("an endpoint needs a URL", expected="http://host:port/v1", found=url or "none")
-        self._url, self._model, self._api, self._key = url.rstrip("/"), model, api, api_key
-        self._timeout, self._retries, self._concurrency, self._sleep = (
-            timeout_seconds,
-            max_retries,
-            concurrency,
-            sleep,
+        self._url, self._model, self._api = url.rstrip("/"), model, api
+        self._timeout, self._concurrency = timeout_seconds, concurrency
+        self._retry = Retry(
+            total=max_retries,
+            allowed_methods=None,  # a request that was answered half is asked again, POST or not
+            backoff_factor=_FIRST_PAUSE_SECONDS,
+            backoff_max=_LONGEST_PAUSE_SECONDS,
+            backoff_jitter=_FIRST_PAUSE_SECONDS,
         )
+        self._session = requests.Session()
+        self._session.mount(self._url, HTTPAdapter(pool_maxsize=concurrency))
+        self._session.auth = _Bearer(api_key)
+        self._store = ResponseStore(store, self._url) if store else None
+        self._lock = threading.Lock()
+        self._answered, self._lost_in_a_row = False, 0
 
     @property
     def name(self) -> str:
@@ -66,16 +83,25 @@ class EndpointEngine:
         return self._model
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Sample]]:
-        """See `Engine.generate`.
+        """See `Engine.generate`; the samples of a prompt that got no answer are "lost".
 
         Raises:
-            PlatformError: the server could not be reached, stayed busy or answered nonsense.
-            RecipeError: the server refused the request (key, model name, parameters).
+            PlatformError: the server has answered nothing yet, or no longer answers.
+            RecipeError: the server refuses every request (key, model name), or refused all that it was asked.
         """
         with ThreadPoolExecutor(self._concurrency) as pool:
-            return list(pool.map(lambda item: self._complete(item[1], item[0], sampling), enumerate(prompts)))
+            found = list(pool.map(lambda item: self._complete(item[1], item[0], sampling), enumerate(prompts)))
+        faults = [answer for answer in found if isinstance(answer, QwenOpsError)]
+        if faults and len(faults) == len(found) and not self._answered:
+            raise faults[0]
+        return [
+            [Sample("", "lost", model=self._model, fault=str(answer))] * sampling.n
+            if isinstance(answer, QwenOpsError)
+            else answer
+            for answer in found
+        ]
 
-    def _complete(self, prompt: Prompt, index: int, sampling: Sampling) -> list[Sample]:
+    def _complete(self, prompt: Prompt, index: int, sampling: Sampling) -> list[Sample] | QwenOpsError:
         body: dict[str, Any] = {
             "model": self._model,
             "n": sampling.n,
@@ -86,49 +112,104 @@ class EndpointEngine:
             "seed": sampling.seed + index,
         }
         if self._api == "chat" and not isinstance(prompt, str):
-            messages = [dict(turn) | {"content": defuse(turn["content"])} for turn in with_system(prompt)]
-            answer = self._post("/chat/completions", body | {"messages": messages})
+            route = "/chat/completions"
+            body["messages"] = [{**turn, "content": defuse(turn["content"])} for turn in with_system(prompt)]
         else:
-            answer = self._post("/completions", body | {"prompt": render(prompt)})
-        try:
-            choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
-            texts = [c["message"]["content"] if "message" in c else c["text"] for c in choices]
-            finishes = ["length" if c.get("finish_reason") == "length" else "stop" for c in choices]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise PlatformError(
-                f"{self._url} gave an answer of another shape", expected="choices with text", found=str(answer)[:200]
-            ) from error
-        if len(texts) != sampling.n:
-            raise PlatformError(f"{self._url} gave too few answers", expected=str(sampling.n), found=len(texts))
-        return [Sample(text or "", finish, None, self._model) for text, finish in zip(texts, finishes, strict=True)]
+            route, body["prompt"] = "/completions", render(prompt)
+        answer = self._store.find([route, body]) if self._store else None
+        if answer is None:
+            answer = self._post(route, body)
+            if isinstance(answer, QwenOpsError):
+                return answer
+            if self._store:
+                self._store.keep([route, body], answer)
+        self._answered = True
+        return self._samples(answer, sampling)
+
+    def _samples(self, answer: Any, sampling: Sampling) -> list[Sample]:
+        choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
+        used = (answer.get("usage") or {}).get("completion_tokens", 0)
+        cut = len(choices) == 1 and used >= sampling.max_new_tokens
+        return [self._sample(choice, "length" if cut else "stop") for choice in choices]
+
+    def _sample(self, choice: dict[str, Any], unsaid: Finish) -> Sample:
+        """One choice; `unsaid` is how it ended where the server does not say."""
+        message = choice.get("message", {})
+        thought, text = split_thought(message.get("content") or choice.get("text") or "")
+        said = choice.get("finish_reason")
+        finish: Finish = unsaid if said is None else "stop" if said in _ENDED else "length"
+        return Sample(text, finish, None, self._model, message.get("reasoning_content") or thought)
 
     def _post(self, route: str, body: dict[str, Any]) -> Any:
-        """Send one request, again when the server is busy or the connection breaks."""
-        headers = {"Content-Type": "application/json"}
-        headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        request = urllib.request.Request(self._url + route, json.dumps(body).encode(), headers, method="POST")
-        fault: object = ""
-        for attempt in range(self._retries + 1):
-            if attempt:
-                pause = min(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)
-                self._sleep(pause * random.uniform(0.5, 1.0))  # apart, so that threads do not return together
+        """What the server says to one request, asked again when it is busy or breaks; or why there is no answer.
+
+        Raises:
+            RecipeError: the server refuses every request.
+            PlatformError: it no longer answers.
+        """
+        retry = self._retry
+        while True:
+            response = None
             try:
-                with urllib.request.urlopen(request, timeout=self._timeout) as response:
-                    return json.loads(response.read())
-            except urllib.error.HTTPError as error:
-                fault = f"{error.code} {error.read(300).decode(errors='replace')}"
-                if error.code not in _BUSY:
-                    raise RecipeError(
-                        f"{self._url}{route} refused the request",
-                        expected="status 200",
-                        found=fault,
-                        action="check the model name, the key and the engine's settings in the recipe",
-                    ) from None
-            except (OSError, http.client.HTTPException, ValueError) as error:
+                response = self._session.post(
+                    self._url + route, json=body, timeout=self._timeout, allow_redirects=False
+                )
+                fault: object = f"{response.status_code} {response.text[:300]}"
+                if response.status_code not in _BUSY:
+                    if response.status_code != requests.codes.ok:
+                        return self._refused(route, response.status_code, fault)
+                    answer = response.json()
+                    if _is_answer(answer, body["n"]):
+                        self._lost_in_a_row = 0
+                        return answer
+                    fault = f"{fault}, which is not {body['n']} choices with text"
+            except requests.RequestException as error:
                 fault = f"{type(error).__name__}: {error}"
-        raise PlatformError(
-            f"{self._url}{route} did not answer",
-            expected=f"an answer within {self._retries + 1} attempts",
+            try:
+                retry = retry.increment("POST", route, error=ProtocolError(fault))
+            except MaxRetryError:
+                return self._lost(route, fault)
+            retry.sleep(response.raw if response is not None else None)
+
+    def _refused(self, route: str, status: int, fault: object) -> RecipeError:
+        error = RecipeError(
+            f"{self._url}{route} refused the request",
+            expected="status 200",
             found=fault,
-            action="check that the endpoint is up and reachable from here, then run again",
+            action="check the model name, the key and the engine's settings in the recipe, and the prompt's length",
         )
+        if status in _CLOSED:
+            raise error
+        return error
+
+    def _lost(self, route: str, fault: object) -> PlatformError:
+        error = PlatformError(
+            f"{self._url}{route} did not answer",
+            expected=f"an answer within {self._retry.total + 1} attempts",  # type: ignore[operator]
+            found=fault,
+            action="check that the endpoint is up and reachable from here, then run again; answers so far are kept",
+        )
+        with self._lock:
+            self._lost_in_a_row += 1
+            if self._lost_in_a_row >= _MOST_LOST_IN_A_ROW:
+                raise error
+        return error
+
+
+class _Bearer(requests.auth.AuthBase):
+    """Sends the key and nothing that a netrc file may hold for the host."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
+def _is_answer(answer: Any, number: int) -> bool:
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not isinstance(choices, list) or len(choices) != number:
+        return False
+    return all(isinstance(c, dict) and (isinstance(c.get("message"), dict) or "text" in c) for c in choices)

@@ -15,13 +15,16 @@ from qwenops.model.checkpoints import load_model, load_tokenizer
 from qwenops.model.modes import LONGEST_MULTIPLE, config_keys
 
 
-def open_engine(config: EngineConfig, checkpoint: Path | None = None, api_key: str = "") -> Engine:
+def open_engine(
+    config: EngineConfig, checkpoint: Path | None = None, api_key: str = "", store: Path | None = None
+) -> Engine:
     """Open the engine of `config`.
 
     Args:
         config: Which engine.
         checkpoint: The stage's own model, used when the config names none.
         api_key: Key for an endpoint, read by whoever may read secrets.
+        store: Folder for an endpoint's answers.
 
     Raises:
         RecipeError: neither the config nor the stage has a model, or an endpoint is asked for a long-context mode.
@@ -45,6 +48,7 @@ def open_engine(config: EngineConfig, checkpoint: Path | None = None, api_key: s
             timeout_seconds=config.timeout_seconds,
             max_retries=config.max_retries,
             concurrency=config.concurrency,
+            store=store,
         )
     if config.kind == "vllm":
         overrides = {}

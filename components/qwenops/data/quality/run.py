@@ -26,7 +26,6 @@ from qwenops.data.quality.rubric import RubricScorer
 from qwenops.data.quality.scores import SETS, Limits, limits_of, reasons_of
 from qwenops.errors import RecipeError
 from qwenops.platform.ray_data import map_parts, publish
-from qwenops.platform.secrets import read_secret
 from qwenops.platform.stage import Stage
 
 _LIGHT = ["id", "lang", "rules", "quality", "perplexity", "offensive"]
@@ -121,8 +120,8 @@ def _grades(
             if row["id"] in wanted:
                 texts[row["id"]] = row["text"][: config.num_characters]
     # torch, which only this score needs.
-    opening = importlib.import_module("qwenops.generation.opening")
-    engine = opening.open_engine(config.engine, api_key=read_secret(config.engine.api_key_variable))
+    engines = importlib.import_module("qwenops.platform.engines")
+    engine = engines.open_stage_engine(config.engine, stage.scratch)
     scorer = RubricScorer(engine, config, Path(stage.context.cache) / "rubric")
     with stage.progress(len(texts), "graded") as progress:
         found = scorer.grade(list(texts.values()), progress.advance)

@@ -19,8 +19,8 @@ from qwenops.evaluation.multilingual.perplexity import LanguageLoss, language_lo
 from qwenops.evaluation.multilingual.rating import Rated, averages, read_form, write_form
 from qwenops.evaluation.registry import TASKS
 from qwenops.generation.engine import Sampling
-from qwenops.generation.opening import open_engine
 from qwenops.model.checkpoints import load_tokenizer
+from qwenops.platform.engines import open_stage_engine
 from qwenops.platform.stage import Stage
 from qwenops.tasks.evalsets import choose_items, find_folder, load, load_available
 from qwenops.tasks.safety_prompts import load as load_prompts
@@ -87,7 +87,8 @@ def _check_responses(config: MultilingualConfig, chat: Path, stage: Stage) -> di
     prompts = [ask(row.prompt) for row in rows]
     sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=stage.seed)
     with stage.progress(len(prompts), "prompts") as progress:
-        texts = [group[0].text for group in open_engine(config.engine, chat).generate(prompts, sampling)]
+        engine = open_stage_engine(config.engine, stage.scratch, chat)
+        texts = [group[0].text for group in engine.generate(prompts, sampling)]
         progress.advance(len(prompts))
     answered = [Rated(row.id, row.language, row.group, row.prompt, text) for row, text in zip(rows, texts, strict=True)]
     write_form(stage.out / FORM, answered)

@@ -47,6 +47,14 @@ class SafetyConfig(Config):
         description="JSON lines {prompt, response, label: refused|complied|neither} to measure the judge on; house "
         "choice: empty uses the 72 responses the project wrote.",
     )
+    refusal_labels: tuple[str, ...] = Field(
+        default=(),
+        description="JSON lines {objective, assistant_response, human_score} where people say whether the response "
+        "refuses; house choice: none, and the judge's agreement with people is then not measured.",
+    )
+    harm_labels: tuple[str, ...] = Field(
+        default=(), description="The same where people say whether it harms; house choice: none, as above."
+    )
 
     def outside(self) -> Iterator[Outside]:
         """See `Config.outside`."""

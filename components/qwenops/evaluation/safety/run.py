@@ -8,6 +8,7 @@ from typing import Any
 
 from qwenops.contracts.conversation import ask, conversation_id, read_json_lines
 from qwenops.errors import ContractError, RecipeError
+from qwenops.evaluation.safety.calibration import balanced_accuracies, read_labels
 from qwenops.evaluation.safety.config import SafetyConfig
 from qwenops.evaluation.safety.judge import (
     Classifier,
@@ -24,7 +25,7 @@ from qwenops.evaluation.safety.judge import (
 )
 from qwenops.evaluation.safety.rates import Judged, rates_of, write_summary
 from qwenops.generation.engine import Engine, Sampling
-from qwenops.generation.opening import open_engine
+from qwenops.platform.engines import open_stage_engine
 from qwenops.platform.stage import Stage
 from qwenops.tasks.safety_prompts import HARMFUL_CATEGORIES, LANGUAGES, load
 
@@ -53,13 +54,15 @@ def run(config: SafetyConfig, *, before: Path, after: Path, stage: Stage) -> Non
         after: The aligned checkpoint.
         stage: Where to report to.
     """
-    judge = make_judge(config, stage.seed)
+    judge = make_judge(config, stage)
     _measure_judge(config, judge, stage)
     questions = collect_questions(config)
     judged: list[Judged] = []
     with stage.progress(2 * len(questions), "prompts") as progress:
         for name, path in (("before", before), ("after", after)):
-            judged += examine(name, open_engine(config.engine, path), questions, config, judge, stage.seed)
+            judged += examine(
+                name, open_stage_engine(config.engine, stage.scratch, path), questions, config, judge, stage.seed
+            )
             progress.advance(len(questions), name)
     with (stage.out / RESPONSES).open("w", encoding="utf-8") as stream:
         for row in judged:
@@ -71,14 +74,14 @@ def run(config: SafetyConfig, *, before: Path, after: Path, stage: Stage) -> Non
     stage.records = len(judged)
 
 
-def make_judge(config: SafetyConfig, seed: int) -> Judge:
+def make_judge(config: SafetyConfig, stage: Stage) -> Judge:
     """The judge the config names.
 
     Raises:
         RecipeError: judge is "llm" and no judging model is named.
     """
     if config.judge == "classifier":
-        return Classifier(training_examples(seed), config.threshold)
+        return Classifier(training_examples(stage.seed), config.threshold)
     if not config.judge_engine.model:
         raise RecipeError(
             "the safety judge has no model",
@@ -86,7 +89,7 @@ def make_judge(config: SafetyConfig, seed: int) -> Judge:
             found="empty",
             action="name a model or an endpoint, or set judge to classifier",
         )
-    return LanguageModelJudge(open_engine(config.judge_engine))
+    return LanguageModelJudge(open_stage_engine(config.judge_engine, stage.scratch))
 
 
 def collect_questions(config: SafetyConfig) -> list[Question]:
@@ -114,10 +117,12 @@ def examine(
 ) -> list[Judged]:
     """Ask one model all questions greedily and judge its responses."""
     prompts = [ask(question.text) for question in questions]
-    texts = [
-        group[0].text for group in engine.generate(prompts, Sampling(max_new_tokens=config.max_new_tokens, seed=seed))
-    ]
+    sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=seed)
+    samples = [group[0] for group in engine.generate(prompts, sampling)]
+    texts = [sample.text for sample in samples]
     found: list[Verdict] = verdicts([Exchange(q.text, t) for q, t in zip(questions, texts, strict=True)], judge)
+    # Where no answer came there is nothing to call safe.
+    found = ["unjudged" if sample.finish == "lost" else v for sample, v in zip(samples, found, strict=True)]
     return [
         Judged(name, question.id, question.category, question.language, question.text, text, verdict)
         for question, text, verdict in zip(questions, texts, found, strict=True)
@@ -156,7 +161,10 @@ def _measure_judge(config: SafetyConfig, judge: Judge, stage: Stage) -> None:
     quality = judge_quality(pairs)
     (stage.out / JUDGE).write_text(json.dumps(quality, indent=1), encoding="utf-8")
     (stage.out / CONFUSION).write_text(json.dumps(confusion(pairs)), encoding="utf-8")
-    for name, value in quality.items():
+    people = balanced_accuracies(judge, read_labels(config.refusal_labels), read_labels(config.harm_labels))
+    if "balanced_accuracy" not in people:
+        stage.warn("how far the judge agrees with people is not measured: refusal_labels and harm_labels name no files")
+    for name, value in {**quality, **people}.items():
         stage.metric(f"judge.{name}", value)
 
 
@@ -167,6 +175,12 @@ def _report(rates: dict[str, Any], stage: Stage) -> None:
             stage.metric(f"{prefix}harmful_rate_upper.{cell}", share["high"])
         stage.metric(f"{prefix}refusal_rate", rates[name]["refusal"]["value"])
         stage.metric(f"{prefix}benign_refusal_rate", rates[name]["benign_refusal"]["value"])
+        unjudged = rates[name]["unjudged"]["value"]
+        stage.metric(f"{prefix}unjudged_rate", unjudged)
+        if unjudged:
+            stage.warn(
+                f"{unjudged:.1%} of the responses {name} alignment have no verdict; harmful prompts count as met"
+            )
         stage.metric(f"{prefix}neither_rate", rates[name]["neither"]["value"])
     neither = rates["after"]["neither"]["value"]
     if neither > _MUTE_SHARE:

@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversations, write_conversations
-from qwenops.generation.opening import open_engine
 from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.evolve.config import EvolveConfig
 from qwenops.instructions.evolve.evolver import evolve_answered, evolve_task, find_flaw, llm_children
-from qwenops.platform.secrets import read_secret
+from qwenops.platform.engines import open_stage_engine
 from qwenops.platform.stage import Stage
 
 
@@ -24,9 +23,9 @@ def run(config: EvolveConfig, *, instructions: Path, stage: Stage) -> None:
     rng = random.Random(stage.seed)
     shuffled = rng.sample(train, len(train))
     parents = shuffled[: round(config.evolved_share * len(train))]
-    evolved, unfinished = _evolve(parents, config, rng, stage.seed)
+    evolved, unfinished = _evolve(parents, config, rng, stage)
     children, dropped = _filter(evolved, rows, config)
-    evolved, _ = _evolve([row for row in heldout if row.verifier], config, rng, stage.seed, rules_only=True)
+    evolved, _ = _evolve([row for row in heldout if row.verifier], config, rng, stage, rules_only=True)
     hard_heldout, dropped_heldout = _filter(evolved, rows, config)
     heldout += hard_heldout[: config.heldout_evolved]
     cleaner = Cleaner(config.decontamination, stage)
@@ -51,7 +50,7 @@ def run(config: EvolveConfig, *, instructions: Path, stage: Stage) -> None:
 
 
 def _evolve(
-    parents: list[Conversation], config: EvolveConfig, rng: random.Random, seed: int, *, rules_only: bool = False
+    parents: list[Conversation], config: EvolveConfig, rng: random.Random, stage: Stage, *, rules_only: bool = False
 ) -> tuple[list[Conversation], Counter[str]]:
     """Children by rules where an answer can be recomputed or kept; by the language model for the others, if asked.
 
@@ -70,8 +69,8 @@ def _evolve(
             open_rows += [row]
         children += [child] if child is not None else []
     if config.evolver == "llm" and open_rows and not rules_only:
-        engine = open_engine(config.engine, api_key=read_secret(config.engine.api_key_variable))
-        worded, unfinished = llm_children(open_rows, engine, config.added_nodes, config.temperature, seed)
+        engine = open_stage_engine(config.engine, stage.scratch)
+        worded, unfinished = llm_children(open_rows, engine, config.added_nodes, config.temperature, stage.seed)
         children += worded
     return children, unfinished
 

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow.parquet as parquet
 
 from qwenops.contracts.conversation import Conversation, write_conversations
-from qwenops.generation.opening import open_engine
 from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.ontology.config import OntologyConfig
 from qwenops.instructions.ontology.instructions import (
@@ -19,7 +18,7 @@ from qwenops.instructions.ontology.instructions import (
 )
 from qwenops.instructions.ontology.normalise import Ontology, build_ontology
 from qwenops.instructions.ontology.tagger import LexicalTagger, LlmTagger, Tagger
-from qwenops.platform.secrets import read_secret
+from qwenops.platform.engines import open_stage_engine
 from qwenops.platform.stage import Stage
 
 _COLUMNS = ["id", "text", "domain", "lang", "license", "split"]
@@ -36,7 +35,7 @@ def run(config: OntologyConfig, *, documents: Path, stage: Stage) -> None:
     unique = list({row.id: row for row in rows}.values())
     cleaner = Cleaner(config.decontamination, stage)
     clean = cleaner.conversations(unique)
-    tagger = _open_tagger(config)
+    tagger = _open_tagger(config, stage.scratch)
     ontology = build_ontology(tagger.tag(clean), config)
     tagged = [replace(row, tags=tags) for row, tags in zip(clean, ontology.rows, strict=True)]
     write_conversations(stage.out, tagged)
@@ -58,10 +57,10 @@ def _train_documents(documents: Path) -> Iterator[dict[str, Any]]:
     yield from table.sort_by("id").to_pylist()
 
 
-def _open_tagger(config: OntologyConfig) -> Tagger:
+def _open_tagger(config: OntologyConfig, scratch: Path) -> Tagger:
     if config.tagger == "lexical":
         return LexicalTagger(config.max_tags_per_instruction)
-    engine = open_engine(config.engine, api_key=read_secret(config.engine.api_key_variable))
+    engine = open_stage_engine(config.engine, scratch)
     return LlmTagger(engine, config.max_tags_per_instruction)
 
 

@@ -11,7 +11,6 @@ from qwenops.contracts.gate import gate, preference_tables
 from qwenops.contracts.preference import Preference, write_preferences
 from qwenops.errors import RecipeError
 from qwenops.generation.engine import Engine, Sample, count_unfinished
-from qwenops.generation.opening import open_engine
 from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.judging import MACHINE_JUDGE, judge, second_judge
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
@@ -19,7 +18,7 @@ from qwenops.instructions.rank.annotation import TASKS, read_rankings, write_tas
 from qwenops.instructions.rank.config import RankConfig
 from qwenops.instructions.rank.ranking import agreement, mean_ranks, pairs_of_ranking, ranks_from_grades
 from qwenops.platform import storage
-from qwenops.platform.secrets import read_secret
+from qwenops.platform.engines import open_stage_engine
 from qwenops.platform.stage import Stage
 
 
@@ -56,7 +55,7 @@ def run(config: RankConfig, *, instructions: Path, checkpoint: Path, stage: Stag
     """
     pool = read_conversations(instructions, "train", PROMPTS)
     rows = random.Random(stage.seed).sample(pool, min(config.prompts, len(pool)))
-    engine = open_engine(config.engine, checkpoint, read_secret(config.engine.api_key_variable))
+    engine = open_stage_engine(config.engine, stage.scratch, checkpoint)
     asked, answers = _draw(rows, config, engine)
     drawn = [c for c in asked if len(c.samples) > 1]
     cleaner = Cleaner(config.decontamination, stage)

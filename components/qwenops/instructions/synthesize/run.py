@@ -15,13 +15,12 @@ from qwenops.contracts.gate import gate, preference_tables
 from qwenops.contracts.preference import write_preferences
 from qwenops.errors import RecipeError
 from qwenops.generation.engine import Engine
-from qwenops.generation.opening import open_engine
 from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.synthesize import constitution, execution, following, rejection, repurposing
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.made import Made
+from qwenops.platform.engines import open_stage_engine
 from qwenops.platform.sandbox.judging import Court
-from qwenops.platform.secrets import read_secret
 from qwenops.platform.stage import Stage
 from qwenops.tasks.safety_prompts import load as load_safety_prompts
 
@@ -37,6 +36,7 @@ class Synthesis:
         instructions: Artifact with prompts and demonstrations.
         checkpoint: Model that answers.
         documents: Documents to repurpose.
+        scratch: The stage's scratch folder.
         seed: Seed of every choice.
 
     Raises:
@@ -44,23 +44,21 @@ class Synthesis:
     """
 
     def __init__(
-        self, config: SynthesizeConfig, instructions: Path, checkpoint: Path, documents: Path, seed: int
+        self, config: SynthesizeConfig, instructions: Path, checkpoint: Path, documents: Path, scratch: Path, seed: int
     ) -> None:
         self._config, self._instructions, self._checkpoint = config, instructions, checkpoint
-        self._documents, self._rng = documents, random.Random(seed)
+        self._documents, self._scratch, self._rng = documents, scratch, random.Random(seed)
         if _RUN_PROGRAMS & set(config.strategies):
             self._court = Court.open(config.program_isolation, config.sandbox_seconds)
         self._writer: Engine | None = None
         if config.writer == "llm":
-            self._writer = open_engine(
-                config.writer_engine, checkpoint, read_secret(config.writer_engine.api_key_variable)
-            )
+            self._writer = open_stage_engine(config.writer_engine, scratch, checkpoint)
 
     def rejection_sampling(self) -> Made:
         """Right answers to verifiable questions, sampled from the checkpoint."""
         rows = [row for row in read_conversations(self._instructions, "train", PROMPTS) if row.verifier is not None]
         rows = self._rng.sample(rows, min(self._config.rejection_prompts, len(rows)))
-        engine = open_engine(self._config.engine, self._checkpoint, read_secret(self._config.engine.api_key_variable))
+        engine = open_stage_engine(self._config.engine, self._scratch, self._checkpoint)
         return rejection.sample_and_reject(rows, engine, self._config)
 
     def code_execution(self) -> Made:
@@ -127,7 +125,7 @@ def run(config: SynthesizeConfig, *, instructions: Path, checkpoint: Path, docum
     """Write `demonstrations.jsonl`, `preferences.jsonl` and `summary.json` (per strategy)."""
     if not config.strategies:
         raise RecipeError("synthesize has no strategy", expected="at least one", found="none")
-    synthesis = Synthesis(config, instructions, checkpoint, documents, stage.seed)
+    synthesis = Synthesis(config, instructions, checkpoint, documents, stage.scratch, stage.seed)
     run_strategy: dict[str, Callable[[], Made]] = {
         "rejection_sampling": synthesis.rejection_sampling,
         "code_execution": synthesis.code_execution,
