@@ -11,7 +11,8 @@ import pytest
 import ray
 from tests.platform.trainings import CONFIG, assert_same, run, settled_steps, steps, wait_for_step
 
-from qwenops.errors import PlatformError
+from qwenops.errors import ContractError, PlatformError
+from qwenops.platform.ray_failures import MOST_REPLACED
 from qwenops.training.checkpoint_files import published
 
 ROOT = Path(__file__).parents[2]
@@ -37,15 +38,33 @@ def whole(tmp_path_factory):
 
 @pytest.mark.integration
 @pytest.mark.timeout(300)
-def test_killed_worker_is_a_platform_error_and_the_next_launch_goes_on_from_the_last_checkpoint(
-    tmp_path, local_ray, whole
-):
-    with pytest.raises(PlatformError, match="worker 1 of training was lost"):
-        run(tmp_path, 2, kill_at=20)
+def test_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoint(tmp_path, local_ray, whole):
+    run(tmp_path, 2, kill_at=20)
+    assert (tmp_path / "killed").stat().st_size == 2
+    assert (steps(tmp_path).count(0), steps(tmp_path).count(18), steps(tmp_path).count(39)) == (1, 2, 1)
+    assert_same(tmp_path, whole)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(400)
+def test_workers_that_are_killed_again_and_again_are_the_platforms_fault(tmp_path, local_ray, whole):
+    with pytest.raises(PlatformError, match=r"of training (was lost|lost its connection)") as raised:
+        run(tmp_path, 2, kill_at=20, kills=MOST_REPLACED + 1)
+    assert f"lost {MOST_REPLACED} times at most" in raised.value.expected
+    assert steps(tmp_path).count(18) == MOST_REPLACED + 1
     before = steps(tmp_path)
     run(tmp_path, 2)
     assert steps(tmp_path)[len(before)] == 18
     assert_same(tmp_path, whole)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_fault_of_the_stage_ends_the_training_at_once(tmp_path, local_ray):
+    with pytest.raises(ContractError, match="row 3 is broken") as raised:
+        run(tmp_path, 2, fail_at=8)
+    assert raised.value.found == "half of one"
+    assert steps(tmp_path).count(0) == 1
 
 
 @pytest.mark.integration

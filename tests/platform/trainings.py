@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
 from qwenops.platform.ray_train import launch
 from qwenops.training.batching import text_batch
@@ -25,7 +26,7 @@ CONFIG = TrainingConfig(
 
 
 def loop(config: dict) -> dict:
-    """Train to the end; worker 0 notes the steps, and one that is told to kills itself once."""
+    """Train to the end; worker 0 notes the steps, and the last one kills itself or fails as often as it is told to."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
@@ -41,14 +42,25 @@ def loop(config: dict) -> dict:
         if here.rank == 0:
             with (folder / "steps").open("a", encoding="ascii") as notes:
                 notes.write(f"{report.step}\n")
-        if report.step == config.get("kill_at") and here.rank == here.world_size - 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if here.rank == here.world_size - 1:
+            if report.step == config.get("kill_at") and _again(folder, config.get("kills", 1)):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if report.step == config.get("fail_at"):
+                raise ContractError("row 3 is broken", expected="whole rows", found="half of one")
         time.sleep(config.get("pause", 0))
 
     fit(model, language_modelling, batches, CONFIG, hooks=FitHooks(on_step=on_step), state_dir=folder / "state")
     if here.rank == 0:
         torch.save(model.state_dict(), folder / "out.pt")
     return {}
+
+
+def _again(folder: Path, most: int) -> bool:
+    """Whether less than `most` workers of this training have been killed; counts one more."""
+    killed = folder / "killed"
+    with killed.open("a", encoding="ascii") as notes:
+        notes.write("x")
+    return killed.stat().st_size <= most
 
 
 def run(folder: Path, num_workers: int, **config: object) -> None:

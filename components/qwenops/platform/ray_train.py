@@ -1,7 +1,8 @@
 """Run a training loop through Ray Train: in this process on a laptop, on workers with GPUs in a cluster.
 
-What a loop needs to continue lies in its own checkpoints (`training/checkpoint.py`), so a run that lost a worker or its
-driver is continued by launching it again, and one whose node is drained by Ray Train itself, on other nodes.
+What a loop needs to continue lies in its own checkpoints (`training/checkpoint.py`). So Ray Train replaces workers that
+were lost, or whose node is drained, and the loop goes on from there; a run that lost its driver, or too many workers,
+is continued by launching it again.
 """
 
 import logging
@@ -13,15 +14,13 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
+from qwenops.errors import PlatformError, QwenOpsError
 from qwenops.platform.context import RunContext
 from qwenops.platform.observe import worker_observed
 from qwenops.platform.preemption import DrainNotice, SignalNotice
 from qwenops.platform.ray_data import connect
+from qwenops.platform.ray_failures import MOST_REPLACED, EndOnOwnFault, own_fault, platform_fault
 from qwenops.training.preemption import heeding
-
-# Ray Train's names for a worker that went away: its process died, its node was taken, it does not answer.
-_LOST = {"WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError"}
 
 
 def launch(
@@ -45,7 +44,8 @@ def launch(
         storage: Folder that all workers reach, for Ray Train's own state.
 
     Raises:
-        QwenOpsError: what the loop raised, or StageError for any other failure of a worker.
+        QwenOpsError: what the loop raised, StageError for any other failure of the loop, PlatformError where workers
+            were lost more than `MOST_REPLACED` times.
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if context.num_workers:
@@ -55,15 +55,23 @@ def launch(
         train_loop_config=config,
         torch_config=TorchConfig(backend="nccl" if context.use_gpu == "yes" else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=context.num_workers, use_gpu=context.use_gpu == "yes"),
-        run_config=ray.train.RunConfig(name=name, storage_path=str(storage.resolve())),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(storage.resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=MOST_REPLACED if context.num_workers else 0),
+            callbacks=[EndOnOwnFault(name)] if context.num_workers else [],
+        ),
     )
     notice = SignalNotice()
     try:
         with notice.installed(), heeding(notice):
             result = trainer.fit()
     except ray.train.WorkerGroupError as error:
-        raise _first_failure(error, name) from error
+        failures = error.worker_failures
+        raise (own_fault(failures, name) or platform_fault(failures, name)) from error
     except ray.train.ControllerError as error:
+        if isinstance(error.controller_failure, QwenOpsError):
+            raise error.controller_failure from error
         raise PlatformError(
             f"Ray Train could not run {name}",
             expected=f"{context.num_workers} workers",
@@ -81,20 +89,3 @@ def _watched(
     machine = f"node-{here.get_node_rank()}" if here.get_node_rank() and not here.get_local_rank() else ""
     with worker_observed(context, name, machine), heeding(DrainNotice()):
         return loop(config)
-
-
-def _first_failure(error: ray.train.WorkerGroupError, name: str) -> QwenOpsError:
-    """The worker's own error where it is one of ours (pickled errors keep only their text)."""
-    rank, failure = min(error.worker_failures.items())
-    cause = getattr(failure, "cause", None) or failure
-    family = FAMILIES.get(type(cause).__name__.split("(")[-1].rstrip(")"), StageError)
-    if type(failure).__name__ in _LOST:
-        return PlatformError(
-            f"worker {rank} of {name} was lost",
-            expected="workers that live as long as the training",
-            found=cause,
-            action="run again, it continues from the last checkpoint; ask for more memory if it was killed for it",
-        )
-    if isinstance(cause, QwenOpsError):
-        return family(cause.message, expected=cause.expected, found=cause.found, action=cause.action)
-    return family(f"worker {rank} of {name} failed", found=cause, action="read the worker's log in the Ray dashboard")
