@@ -2,6 +2,7 @@
 
 import pytest
 
+from qwenops.errors import StageError
 from qwenops.platform.source_graph import SourceGraph
 
 MODULES = {
@@ -94,3 +95,10 @@ def test_edit_counts_when_it_can_change_what_runs(changed, imports, body, module
 def test_libraries_are_those_of_what_is_reached(reach):
     found = reach("import json\nimport torch.nn as nn\nimport pandas", "import numpy; return nn.Linear(1), numpy, json")
     assert found.libraries == {"torch", "numpy"}
+
+
+def test_file_that_is_no_python_is_named(tmp_path):
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "run.py").write_text("def run(:\n")
+    with pytest.raises(StageError, match=r"cannot read run\.py"):
+        SourceGraph("pkg", [tmp_path]).reach(["pkg.run:run"])

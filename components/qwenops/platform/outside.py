@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,13 @@ _HUB_SECONDS = 10
 # House choice: the coarsest times of file systems in use. A file that changed more recently may change again unseen.
 _SETTLED_NANOSECONDS = 2 * 10**9
 # Distributions whose name is not that of the module they bring.
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "bs4": "beautifulsoup4", "yaml": "PyYAML", "PIL": "pillow"}
+_DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "bs4": "beautifulsoup4",
+    "yaml": "PyYAML",
+    "PIL": "pillow",
+    "markdown_it": "markdown-it-py",
+}
 _STDLIB = "stdlib"
 
 
@@ -166,7 +173,7 @@ class _Memory:
         return str(self._plain.get("", ABSENT))
 
     def _write(self, plain: dict[str, Any]) -> None:
-        draft = self._path.with_suffix(f".{os.getpid()}")
+        draft = self._path.with_suffix(f".{uuid.uuid4().hex}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps(plain), encoding="utf-8")

@@ -9,12 +9,14 @@ count with every module that imports theirs, however far away.
 import json
 import os
 import sys
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from qwenops.errors import StageError
 from qwenops.platform import definitions
 from qwenops.platform.definitions import Definition, Module, digest_of, read_module
 
@@ -68,9 +70,22 @@ class SourceGraph:
         return Reach(files | {path: self._data[path] for path in walk.data}, frozenset(walk.libraries))
 
     def module(self, name: str) -> Module:
-        """The module `name`, parsed when it is first asked for."""
+        """The module `name`, parsed when it is first asked for.
+
+        Raises:
+            StageError: its file is no Python.
+        """
         if name not in self._modules:
-            self._modules[name] = self._kept.module(name, *self._texts[name])
+            relative, text = self._texts[name]
+            try:
+                self._modules[name] = self._kept.module(name, relative, text)
+            except (SyntaxError, ValueError) as error:
+                raise StageError(
+                    f"cannot read {relative} of qwenops",
+                    expected="Python of this version",
+                    found=error,
+                    action="mend the file, or install qwenops again",
+                ) from None
         return self._modules[name]
 
     def holds(self, name: str) -> bool:
@@ -193,7 +208,7 @@ class _Kept:
             return
         self._plain = self._new if len(self._plain) > _MOST_KEPT else self._plain | self._new
         self._new = {}
-        draft = self._path.with_suffix(f".{os.getpid()}")
+        draft = self._path.with_suffix(f".{uuid.uuid4().hex}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps({"rules": self._rules, "modules": self._plain}), encoding="utf-8")

@@ -52,5 +52,5 @@ class MultilingualConfig(Config):
             yield from (Outside("files", f"{self.folder}/{name}") for name in ("mmmlu", "mgsm"))
 
     def unreached(self) -> tuple[str, ...]:
-        """The exams, with the scorers of generated answers, which are given where there is a folder of them."""
+        """The exams, with the scorers of generated answers: they are given where there is a folder."""
         return () if self.folder else ("qwenops.evaluation.multilingual.run:_examine",)

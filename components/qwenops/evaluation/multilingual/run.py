@@ -44,7 +44,7 @@ def run(config: MultilingualConfig, *, base: Path, chat: Path, tokens: Path, sta
     losses = _losses(config, {"base": base, "chat": chat}, TokenShards(tokens), stage)
     _write_json(stage.out / LOSSES, {n: {k: v.as_plain() for k, v in own.items()} for n, own in losses.items()})
     same = _check_responses(config, chat, stage)
-    figures = _examine(config, {"base": base, "chat": chat}, stage)
+    figures = _examine(config, {"base": base, "chat": chat}, stage) if config.folder else []
     _write_json(stage.out / "exams.json", figures)
     ratings = averages(read_form(Path(config.ratings_file))) if config.ratings_file else {}
     _write_json(stage.out / "ratings.json", ratings)
@@ -128,8 +128,6 @@ def _rated(where: str, row: Mapping[str, Any]) -> Rated:
 
 def _examine(config: MultilingualConfig, models: Mapping[str, Path], stage: Stage) -> list[dict[str, Any]]:
     """M-MMLU and MGSM where the user has them; each language is a subject."""
-    if not config.folder:
-        return []
     cache = stage.context.cache_folder("evalsets")
     available = load_available(_EXAMS, config.folder, cache)
     for sentence in available.missing.values():
