@@ -185,8 +185,12 @@ EDITS = {
         ("reward",),
     ),
     "PPO's loss": (line_in("training/loss.py", "ppo_value_loss", "clip = 2 * clip"), ("online",)),
+    "a script that only another process runs": (
+        line_in("platform/sandbox/guest/referee.py", "judge", "job = dict(job)"),
+        ("synthesize", "benchmarks"),
+    ),
     "the sandbox": (
-        line_in("platform/sandbox.py", "run_python", "timeout_seconds = 2 * timeout_seconds"),
+        line_in("platform/sandbox/judging.py", "_end", "process.terminate()"),
         ("synthesize", "benchmarks"),
     ),
     "a set that only the benchmarks read": (

@@ -71,6 +71,7 @@ INNER = "tools/inner.py"
         ("from .tools.inner import shown", "return shown()", INNER, "LIMIT = 3", "LIMIT = 4", True),
         ("", "from pkg.tools.inner import other; return other()", INNER, "return 1", "return 2", True),
         ("import importlib", "return importlib.import_module('pkg.tools.inner')", INNER, "return 1", "return 2", True),
+        ("", "return f'from {x} import main', 'pkg/tools'", INNER, "return 1", "return 2", True),
         ("import pkg.acting", "return 1", "acting.py", "KIND = 1", "KIND = 2", True),
         ("from pkg.acting import VALUE", "return 1", "acting.py", "VALUE = 2", "VALUE = 3", False),
         (

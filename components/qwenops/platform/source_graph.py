@@ -2,7 +2,8 @@
 
 Whole modules would be too coarse: DPO's loss lies beside the one of pre-training. So the graph's nodes are top-level
 definitions and its edges the names that stand in them; nothing is imported to find them. What cannot be seen counts as
-reached: a module that is used as a value or imported by a literal name counts whole, and statements that act on import
+reached: a module that is used as a value or imported by a literal name counts whole, a package whose path is written
+out with all its modules, and statements that act on import
 count with every module that imports theirs, however far away.
 """
 
@@ -92,6 +93,13 @@ class SourceGraph:
         """Whether the package has a module of that name."""
         return name in self._texts
 
+    def modules_named(self, place: str) -> list[str]:
+        """The module that a literal names, or where it is a path, those of the folder: a script may be told any."""
+        if "/" in place:
+            folder = place.replace("/", ".") + "."
+            return [name for name in self._texts if name.startswith(folder)]
+        return [place] if place in self._texts else []
+
     def data_named(self, place: str) -> list[str]:
         """The data files whose path is `place` or ends in it."""
         return self._endings.get(place, [])
@@ -161,8 +169,7 @@ class _Walk:
         self._add(definition.uses)
         for place in definition.places:
             self.data.update(self._graph.data_named(place))
-            if self._graph.holds(place):
-                self._add([f"{place}:"])
+            self._add(f"{name}:" for name in self._graph.modules_named(place))
 
     def _load(self, name: str) -> None:
         """Count what acts when a module is imported: in it, in its packages, and in all that these import."""
