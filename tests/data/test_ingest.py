@@ -172,7 +172,7 @@ def test_damaged_share_counts_control_and_replacement_characters(text):
 def test_normalise_is_idempotent_and_leaves_no_control_characters(text):
     once = normalise(text)
     assert normalise(once) == once
-    assert "\n\n\n" not in once and not any(ord(letter) < 32 and letter != "\n" for letter in once)
+    assert "\n\n\n\n" not in once and not any(ord(letter) < 32 and letter not in "\t\n" for letter in once)
 
 
 def test_normalise_code_keeps_indentation():
@@ -242,3 +242,58 @@ def test_ingest_run_accounts_for_every_page_and_resumes_with_the_parts_it_lacks(
     after = {path.name: path.stat().st_mtime_ns for path in part_paths(parts)}
     assert all(after[name] == time for name, time in before.items()) and lost.name in after
     assert read_documents(again.out).equals(documents)
+
+
+_PROGRAM = """def squares(numbers):
+    found = []
+
+    for number in numbers:
+        if number:
+            found.append(number ** 2)
+        else:
+            continue
+
+
+    return found, "a  b"
+"""
+_TALK = "The function takes the numbers in their order and gives the square of each of them. Zeros are left out."
+_MANUAL = f"""<html><head><title>Squares</title></head><body><article><h1>About squares</h1><p>{_TALK}</p>
+<pre><code class="language-python">{_PROGRAM}</code></pre><p>{_TALK}</p><ul><li>takes an iterable</li><li>gives a list</li>
+</ul><p>Load it so:</p><pre>import squares</pre><p>or once more:</p><pre>import squares</pre></article></body></html>"""
+
+
+@pytest.mark.parametrize("extractor", ["trafilatura", "resiliparse", "combined"])
+def test_page_keeps_its_programs_title_lists_and_lines_that_occur_twice(extractor):
+    text, reason = page_text(_MANUAL.encode(), "text/html", "web", IngestConfig(extractor=extractor))
+    start = text.index("def squares")
+    names: dict = {}
+    exec(compile(text[start : text.index('"a  b"') + 6], "page", "exec"), names)
+    assert names["squares"]([1, 0, 3]) == ([1, 9], "a  b")
+    assert not reason and text.count("import squares") == 2 and text.count(_TALK) == 2
+    assert "About squares" in text and "takes an iterable" in text and "gives a list" in text
+
+
+@pytest.mark.parametrize("domain", ["web", "prose", "math", "code"])
+def test_text_keeps_its_indentation_whatever_its_domain(domain):
+    raw = f"# Squares\r\n\r\n{_TALK}\u00a0\r\n\r\n```python\r\n{_PROGRAM}```\n".encode()
+    text, _ = page_text(raw, "text/markdown", domain, _FAST)
+    assert _PROGRAM in text and text.startswith("# Squares\n\n")
+
+
+def test_heading_of_a_page_without_one_is_its_title_and_menus_near_the_root_still_go():
+    menu = "<ul><li><a href='/'>menu one</a></li><li><a>two</a></li></ul>"
+    body = f"{menu}<p>{_TALK}</p><ul><li>an item</li></ul>"
+    page = f"<html><head><title>The  title</title></head><body>{body}</body></html>"
+    text = extract(page, "resiliparse")
+    assert text.startswith("The title\n\n") and "menu one" not in text and "an item" in text
+
+
+def test_documents_of_the_cases_hold_the_program_whole():
+    folder = Path(__file__).parents[2].parent / "shared/cases/data/code"
+    if not folder.exists():
+        pytest.skip("the shared cases are not here")
+    program = json.loads((folder / "expected.json").read_text())["program"].rstrip()
+    for extractor in ("trafilatura", "resiliparse", "combined"):
+        page, _ = page_text((folder / "page.html").read_bytes(), "text/html", "web", IngestConfig(extractor=extractor))
+        assert program in page and page.count("import rows") == 2 and "first item" in page and "Grouping" in page
+    assert program in page_text((folder / "page.md").read_bytes(), "text/markdown", "web", _FAST)[0]

@@ -7,10 +7,12 @@ are no prose are cut, and the thorough one reads again the few pages on which mu
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from typing import Literal
 
 import trafilatura
 from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
 
 Extractor = Literal["combined", "trafilatura", "resiliparse"]
 
@@ -18,9 +20,12 @@ Extractor = Literal["combined", "trafilatura", "resiliparse"]
 # ends it.
 _PROSE_BYTES = 40
 _MARKS = tuple(".?!\"'\u201d\u2019\u00bb\u3002\uff01\uff1f\u2026")
-_UNREPEATED_CHARACTERS = 200
 _MAX_LOOSE_SHARE = 0.5
 _FOOTER_CHARACTERS = 250
+_LIST_DEPTH = 4
+_NO_MENU = "*:not(nav):not(header):not(footer):not(aside)"
+_SHALLOW_LISTS = f"body > ul, body > {_NO_MENU} > ul, body > {_NO_MENU} > {_NO_MENU} > ul"
+_HEADING_CHARACTERS = 300
 _LABEL = re.compile(
     r"(?i)\W*(advertisement|adverti[sz]ing|share( this)?|tweet|read more|see also|related( articles| stories)?"
     r"|more from\b.*|most popular|tag(s|ged)?\b.{0,80}|copyright\b.*|\u00a9.*|published|updated|source:.{0,60}"
@@ -34,31 +39,75 @@ _FOOTER = re.compile(
 
 
 def extract(html: str, extractor: Extractor) -> str:
-    """The main content of a page as plain text, '' when there is none; navigation, scripts and comments go."""
+    """The main content of a page as plain text, '' when there is none; navigation, scripts and comments go.
+
+    The page's heading stands first where the reader left it out, and programs (`pre`) stay as they are.
+    """
+    tree = HTMLTree.parse(html)
+    if tree.body is None:
+        return ""
     if extractor == "trafilatura":
-        return trafilatura.extract(html, favor_precision=True, include_comments=False) or ""
-    text = extract_plain_text(html, main_content=True, alt_texts=False, links=False, form_fields=False, comments=False)
-    if extractor == "resiliparse":
-        return text
-    if loose_share(text) > _MAX_LOOSE_SHARE and (better := _read_again(html)):
-        return better
-    return trimmed(text)
+        text = trafilatura.extract(html, favor_precision=True, include_comments=False) or ""
+    else:
+        blocks = tree.body.get_elements_by_tag_name("pre")
+        programs = {line.strip() for block in blocks for line in block.text.split("\n")}
+        _deepen_lists(tree)
+        text = extract_plain_text(
+            tree, main_content=True, alt_texts=False, links=False, form_fields=False, comments=False
+        )
+        if extractor == "combined":
+            text = (loose_share(text, programs) > _MAX_LOOSE_SHARE and _read_again(html)) or trimmed(text, programs)
+    heading = _heading(tree)
+    return text if not text.strip() or heading in text else f"{heading}\n\n{text}"
 
 
-def trimmed(text: str) -> str:
-    """Without labels, footers, repeated captions, and what stands before the first line of prose.
+def trimmed(text: str, programs: Collection[str] = ()) -> str:
+    """Without labels, footers, repeated captions, and what stands before the first line of prose or program.
 
     A text without a line of prose (a list, a poem) is given back as it is.
+
+    Args:
+        text: What a reader found.
+        programs: Lines that stand in programs, without the blanks around them; they are never cut.
     """
     counts = Counter(line.strip() for line in text.split("\n"))
-    lines = [line for line in text.split("\n") if not line.strip() or not _is_boilerplate(line.strip(), counts)]
-    first = next((number for number, line in enumerate(lines) if _is_prose(line)), None)
-    return text if first is None else "\n".join(lines[first:])
+    lines = [
+        line
+        for line in text.split("\n")
+        if line.strip() in programs or not line.strip() or not _is_boilerplate(line.strip(), counts)
+    ]
+    if not any(_is_prose(line) for line in lines):
+        return text
+    first = next(n for n, line in enumerate(lines) if _is_prose(line) or (line.strip() and line.strip() in programs))
+    return "\n".join(lines[first:])
 
 
-def loose_share(text: str) -> float:
-    """Share of characters in lines that are no prose: menus, captions, tables."""
-    lines = [line for line in text.split("\n") if line.strip()]
+def _deepen_lists(tree: HTMLTree) -> None:
+    """Put lists deeper: resiliparse takes a list near the root of a page for its menu, whatever it holds.
+
+    Lists that are mostly links, and lists in navigation, are left where they are.
+    """
+    for listing in tree.body.query_selector_all(_SHALLOW_LISTS):
+        linked = sum(len(link.text) for link in listing.get_elements_by_tag_name("a"))
+        if 2 * linked >= len(listing.text.strip()):
+            continue
+        outer = inner = tree.create_element("div")
+        for _ in range(_LIST_DEPTH - 1):
+            inner = inner.append_child(tree.create_element("div"))
+        listing.parent.replace_child(outer, listing)
+        inner.append_child(listing)
+
+
+def _heading(tree: HTMLTree) -> str:
+    """The first heading of a page, or its title where it has none; "" where that is no heading's length."""
+    found = tree.body.query_selector("h1")
+    heading = " ".join((found.text if found is not None else tree.title or "").split())
+    return heading if len(heading) <= _HEADING_CHARACTERS else ""
+
+
+def loose_share(text: str, programs: Collection[str] = ()) -> float:
+    """Share of characters in lines that are neither prose nor program: menus, captions, tables."""
+    lines = [line for line in text.split("\n") if line.strip() and line.strip() not in programs]
     return sum(len(line) for line in lines if not _is_prose(line)) / max(sum(map(len, lines)), 1)
 
 
@@ -77,4 +126,4 @@ def _is_boilerplate(line: str, counts: Counter[str]) -> bool:
         return True
     if len(line) < _FOOTER_CHARACTERS and _FOOTER.search(line):
         return True
-    return counts[line] > 1 and not (len(line) >= _UNREPEATED_CHARACTERS and line.endswith(_MARKS))
+    return counts[line] > 1 and not _is_prose(line)

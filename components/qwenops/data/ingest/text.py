@@ -12,8 +12,11 @@ _INVISIBLE = "\ufffd\ufeff\u200b\u2060"
 _CONTROL = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{_INVISIBLE}]")
 _CONTROL_BYTES = bytes(number for number in (*range(32), 127) if number not in b"\t\n\r")
 _CONTROL_PAIR = re.compile(rb"\xc2[\x80-\x9f]")
-_SPACES = re.compile(r"[^\S\n]+")
-_BLANK_LINES = re.compile(r"\n{3,}")
+# Blanks of other widths and no-break ones; an ideographic blank that indents a paragraph is typography, not structure.
+_SPACES = re.compile(r"[^\S\n\t ]")
+_INDENT = re.compile(r"^\u3000+", re.MULTILINE)
+_TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
+_BLANK_LINES = re.compile(r"\n{4,}")
 
 
 def decode(raw: bytes) -> str:
@@ -34,10 +37,13 @@ def damaged_share(text: str) -> float:
 
 
 def normalise(text: str) -> str:
-    """NFC, single spaces, at most one blank line in a row, no control characters."""
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _SPACES.sub(" ", _CONTROL.sub("", text))
-    return _BLANK_LINES.sub("\n\n", "\n".join(line.strip() for line in text.split("\n"))).strip()
+    """NFC, plain blanks, no blanks at the ends of lines, at most two blank lines in a row, no control characters.
+
+    Blanks within and before lines stay: any document may hold a program, whose indentation is part of it.
+    """
+    text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _SPACES.sub(" ", _INDENT.sub("", unicodedata.normalize("NFC", text)))
+    return _BLANK_LINES.sub("\n\n\n", _TRAILING.sub("", text)).strip("\n")
 
 
 def normalise_code(text: str) -> str:

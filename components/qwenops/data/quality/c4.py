@@ -1,7 +1,7 @@
 """C4's rules: refuse a document, cut its bad lines, and ask for enough sentences in what is left."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from qwenops.data.spans import Integers, Mask
 
 FEW_SENTENCES = "c4_few_sentences"
 _CITATION = re.compile(r"\[\d{1,3}\]|\[edit\]|\[citation needed\]")
-_BLANK_LINES = re.compile(r"\n{3,}")
+_BLANK_LINES = re.compile(r"\n{4,}")
+_FENCE = ("```", "~~~")
 _BAD_PHRASES = (
     "javascript",
     "terms of use",
@@ -53,7 +54,7 @@ def cleaned(batch: Batch, texts: Sequence[str], spaced: Mask, chosen: Sequence[i
         suspect = "[" in text or long[number] or (is_spaced and short[number]) or config.line_end == "terminal"
         if suspect or _has_bad_phrase(text):
             text = _cut(text, is_spaced, config)
-        result.append(_BLANK_LINES.sub("\n\n", text).strip())
+        result.append(_BLANK_LINES.sub("\n\n\n", text).strip("\n"))
     return result
 
 
@@ -86,8 +87,39 @@ def _more_sentences(batch: Batch) -> Integers:
 
 
 def _cut(text: str, is_spaced: bool, config: C4Config) -> str:
-    lines = (_CITATION.sub("", line) if "[" in line else line for line in text.split("\n"))
-    return "\n".join(line for line in lines if not line.strip() or _is_good(line, is_spaced, config))
+    kept: list[str] = []
+    for line, program in program_lines(text):
+        if not program:
+            line = _CITATION.sub("", line) if "[" in line else line
+        if program or not line.strip() or _is_good(line, is_spaced, config):
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def program_lines(text: str) -> Iterator[tuple[str, bool]]:
+    """Each line, and whether it seems to be of a program: inside a fence, or in a block with an indented line.
+
+    Programs are left whole, since a line rule or a citation rule would take "else:" or the index of "row[0]" out.
+    """
+    lines = text.split("\n")
+    fenced, start = False, 0
+    while start < len(lines):
+        if fenced or lines[start].lstrip().startswith(_FENCE):
+            fenced = fenced != lines[start].lstrip().startswith(_FENCE)
+            yield lines[start], True
+            start += 1
+            continue
+        end = start + 1
+        while (
+            end < len(lines)
+            and lines[start].strip()
+            and lines[end].strip()
+            and not lines[end].lstrip().startswith(_FENCE)
+        ):
+            end += 1
+        program = any(line[:1] in " \t" and line.strip() for line in lines[start:end] if line)
+        yield from ((line, program) for line in lines[start:end])
+        start = end
 
 
 def _is_good(line: str, is_spaced: bool, config: C4Config) -> bool:
