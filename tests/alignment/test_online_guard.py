@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from tests.alignment.conftest import small_model
 
 from qwenops.alignment.examples import pad_id_of
 from qwenops.alignment.online.config import GuardConfig, MergingConfig, OnlineConfig, PpoConfig
-from qwenops.alignment.online.guard import Facts, Guard
+from qwenops.alignment.online.guard import Facts, Guard, Marks, sign_test
 from qwenops.alignment.online.learner import DpoLearner, plain_optimizer
 from qwenops.alignment.online.loop import Loop
 from qwenops.alignment.online.ppo import PpoLearner
@@ -45,7 +46,14 @@ def settings(**changes):
     return OnlineConfig(**(base | changes))
 
 
-def run_loop(config, tokenizer, *, measure=lambda policy: 1.0, learner=None, state_file=None):
+def better_than_the_start(policy):
+    """Marks by which every policy but the untouched one has all right."""
+    start = small_model().state_dict()
+    changed = any(not torch.equal(value, start[name]) for name, value in policy.state_dict().items())
+    return Marks([float(changed)] * 8, [float(changed)] * 8)
+
+
+def run_loop(config, tokenizer, *, measure=better_than_the_start, learner=None, state_file=None):
     prompts = [Conversation(id=conversation_id(str(n)), messages=ask(f"Say {n}")) for n in range(16)]
     sampling = Sampling(n=config.samples, temperature=1.0, max_new_tokens=8, seed=3)
     sampler = Sampler(tokenizer, CountsLetters(), sampling, batch_tokens=65536)
@@ -79,20 +87,41 @@ def test_reward_hacking_is_caught_by_the_verifier_and_the_best_policy_returned(t
 
     def honest_only(policy):
         """A verifier that only the untouched policy satisfies."""
-        return float(all(torch.equal(value, start[name]) for name, value in policy.state_dict().items()))
+        right = float(all(torch.equal(value, start[name]) for name, value in policy.state_dict().items()))
+        return Marks([right], [right])
 
     config = settings(guard=GuardConfig(max_kl=100.0, max_length_ratio=100.0, max_pass_rate_drop=0.05, max_rollbacks=2))
     outcome, learner = run_loop(config, tokenizer, measure=honest_only)
     assert outcome.rollbacks == 2
     assert "pass rate fell from 1.000 to 0.000" in outcome.verdicts[1]
-    assert honest_only(learner.policy) == 1.0
+    assert honest_only(learner.policy).verifier == [1.0]
 
 
 @pytest.mark.parametrize("characters", [3.0, 30.0])
 def test_guard_refuses_answers_whose_length_drifted(characters):
     guard, policy = Guard(GuardConfig()), torch.nn.Linear(2, 2)
-    assert guard.judge(policy, Facts(0, 0.0, 0.0, 0.5, 10.0)) == ""
-    assert "times as long" in guard.judge(policy, Facts(1, 1.0, 0.0, 0.5, characters))
+    assert guard.judge(policy, Facts(0, 0.0, 0.0, 0.5, 10.0), Marks([1.0], [1.0])) == ""
+    assert "times as long" in guard.judge(policy, Facts(1, 1.0, 0.0, 0.5, characters), Marks([1.0], [1.0]))
+
+
+@pytest.mark.parametrize(("gains", "losses"), [(0, 0), (1, 0), (5, 0), (9, 2), (20, 20), (40, 22), (3, 11)])
+def test_sign_test_is_scipys_exact_binomial_test(gains, losses):
+    before = [0.0] * gains + [1.0] * losses + [1.0] * 30
+    after = [1.0] * gains + [0.0] * losses + [1.0] * 30
+    expected = binomtest(gains, gains + losses, alternative="greater").pvalue if gains + losses else 1.0
+    assert sign_test(before, after) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("proof", "kept"), [("verifier", 1), ("reward", 2)])
+def test_guard_keeps_the_policy_that_beats_the_start_in_what_is_asked_for(proof, kept):
+    guard, policy = Guard(GuardConfig(proof=proof, max_pass_rate_drop=1.0)), torch.nn.Linear(2, 2)
+    none, some, most = [0.0] * 20, [1.0] * 4 + [0.0] * 16, [1.0] * 12 + [0.0] * 8
+    for episode, marks in enumerate((Marks(none, none), Marks(most, some), Marks(some, most), Marks(none, none))):
+        with torch.no_grad():
+            policy.weight.fill_(episode)
+        assert guard.judge(policy, Facts(episode, 0.0, 0.0, sum(marks.verifier) / 20, 10.0), marks) == ""
+    assert guard.best.episode == kept
+    assert torch.all(guard.weights["weight"] == kept)
 
 
 def test_each_sample_carries_the_version_of_the_weights_of_its_episode(tokenizer):
@@ -110,7 +139,7 @@ def test_stopped_run_resumes_at_its_episode_with_the_same_result(tokenizer, tmp_
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return 1.0
+        return better_than_the_start(policy)
 
     with pytest.raises(KeyboardInterrupt):
         run_loop(settings(episodes=3), tokenizer, measure=dies_at_the_third, state_file=file)

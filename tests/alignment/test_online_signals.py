@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from tests.alignment.conftest import small_model
-from tests.alignment.test_online_guard import CountsLetters, ppo_learner, settings
+from tests.alignment.test_online_guard import CountsLetters, better_than_the_start, ppo_learner, settings
 
 from qwenops.alignment.examples import pad_id_of
 from qwenops.alignment.online.config import PpoConfig
@@ -41,7 +41,7 @@ def run_with(reward, tokenizer, learner=None, **changes):
     policy = small_model()
     learner = learner or DpoLearner(policy, config, plain_optimizer(policy, config), pad_id_of(tokenizer))
     sampler = Sampler(tokenizer, reward, Sampling(n=2, temperature=1.0, max_new_tokens=4, seed=3), 65536, 0.0)
-    return Loop(config, sampler, PROMPTS, lambda policy: 1.0, seed=5).run(learner), learner
+    return Loop(config, sampler, PROMPTS, better_than_the_start, seed=5).run(learner), learner
 
 
 def test_guard_measures_from_the_start_although_the_reference_is_refreshed(tokenizer):

@@ -84,12 +84,12 @@ def measure_pass_rate(
 ) -> PassRate:
     """Ask `questions` greedily and once by sampling, and verify the answers."""
     engine = InProcessEngine(model, tokenizer, batch_tokens=config.batch_tokens)
-    prompts = [row.prompt for row in questions]
-    greedy = Sampling(max_new_tokens=config.max_new_tokens)
     sampled = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=seed)
-    answers = [samples[0].text for samples in engine.generate(prompts, greedy)]
+    answers = likeliest_answers(model, tokenizer, questions, config)
     right = grade(questions, answers)
-    drawn = grade(questions, [samples[0].text for samples in engine.generate(prompts, sampled)])
+    drawn = grade(
+        questions, [samples[0].text for samples in engine.generate([row.prompt for row in questions], sampled)]
+    )
     by_kind: dict[str, list[bool]] = defaultdict(list)
     for row, passed in zip(questions, right, strict=True):
         by_kind[_kind(row)].append(passed)
@@ -114,13 +114,13 @@ def _top_up(chosen: dict[str, Conversation], kinds: Sequence[str], wanted: int, 
             chosen.update({row.instruction: row for row in rows})
 
 
-def verified_share(
+def likeliest_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Conversation], config: MeasureConfig
-) -> float:
-    """Greedy pass rate alone: half the work of `measure_pass_rate`."""
+) -> list[str]:
+    """Each question's greedy answer."""
     engine = InProcessEngine(model, tokenizer, batch_tokens=config.batch_tokens)
     answers = engine.generate([row.prompt for row in questions], Sampling(max_new_tokens=config.max_new_tokens))
-    return sum(grade(questions, [samples[0].text for samples in answers])) / len(questions)
+    return [samples[0].text for samples in answers]
 
 
 def grade(questions: Sequence[Conversation], answers: Sequence[str]) -> list[bool]:

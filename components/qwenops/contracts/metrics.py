@@ -83,6 +83,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("adamw.<which>", "as named", "none", "the online stage's figures with plain AdamW"),
     Metric("margin.<which>", "reward", "higher", "implicit reward margin of preference pairs"),
     Metric("kept_start", "0 or 1", "lower", "whether the online stage published the policy it started from"),
+    Metric("prompts.<which>", "prompts", "none", "prompts the start was asked before the episodes, and those kept"),
     Metric("rollbacks", "rollbacks", "lower", "times the reward-hacking guard restored an earlier policy"),
     # evaluation
     Metric(

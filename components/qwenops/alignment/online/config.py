@@ -45,7 +45,20 @@ class GuardConfig(Config):
         2.0, gt=1, description="Mean answer length over the start's, or its inverse; house choice: rewarded rambling."
     )
     prompts: int = Field(
-        200, ge=1, description="Training-split questions the guard asks; house choice: seconds of work."
+        200,
+        ge=1,
+        description="Training-split questions the guard asks and nobody trains on; house choice: seconds of work.",
+    )
+    proof: Literal["verifier", "reward"] = Field(
+        "reward",
+        description="What must be better than the start's answers, question by question; house choice: the verifier"
+        " where every question has one.",
+    )
+    significance: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Level of the paired sign test by which a policy must beat the start; house choice: the usual one.",
     )
     rate_factor: float = Field(
         0.5, gt=0, le=1, description="Learning rate after a rollback; house choice: the same step would hack again."
@@ -82,6 +95,16 @@ class OnlineConfig(Config):
     episodes: int = Field(100, ge=1, description="Rounds of sampling and learning; house choice: unpublished.")
     prompts: Literal["all", "verifiable"] = Field(
         "all", description="Which training prompts are sampled; house choice: all of them."
+    )
+    screened_prompts: int = Field(
+        0,
+        ge=0,
+        description="Prompts that the start answers first, to keep those in `solved_share`; house choice: 0, none.",
+    )
+    solved_share: tuple[float, float] = Field(
+        (0.2, 0.8),
+        description="Least and largest share of right responses of a screened prompt; house choice: beyond them a"
+        " prompt's responses are alike and make no pair.",
     )
     prompts_per_episode: int = Field(512, ge=1, description="Prompts of one round; house choice: unpublished.")
     samples: int = Field(

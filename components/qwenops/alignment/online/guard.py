@@ -6,6 +6,8 @@ not see: a verifier, the divergence from the reference, the length of the answer
 """
 
 import copy
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -32,6 +34,19 @@ class Facts:
     characters: float
 
 
+@dataclass(frozen=True)
+class Marks:
+    """What one policy's likeliest answers to the guard's questions are worth, in the questions' order.
+
+    Attributes:
+        verifier: 1 where the answer is right, else 0.
+        reward: Reward of the answer.
+    """
+
+    verifier: Sequence[float]
+    reward: Sequence[float]
+
+
 @dataclass
 class Guard:
     """Judges policies one after the other and keeps the best.
@@ -40,6 +55,9 @@ class Guard:
         config: The limits.
         best: Figures of the best policy so far.
         weights: Its weights.
+        first: Figures of the start.
+        first_marks: Marks of the start.
+        best_marks: Marks of the best policy so far.
         rollbacks: How often a policy was refused.
     """
 
@@ -47,20 +65,39 @@ class Guard:
     best: Facts | None = None
     weights: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     first: Facts | None = None
+    first_marks: Marks = Marks((), ())
+    best_marks: Marks = Marks((), ())
     rollbacks: int = 0
 
-    def judge(self, policy: nn.Module, facts: Facts) -> str:
-        """Accept `policy` ("") or refuse it: restore the best weights into it and return why."""
+    def judge(self, policy: nn.Module, facts: Facts, marks: Marks) -> str:
+        """Accept `policy` ("") or refuse it: restore the best weights into it and return why.
+
+        An accepted policy is the new best when its mean mark is at least the best one's and it beats the start on the
+        same questions by a sign test: of many policies one looks better by chance.
+
+        Args:
+            policy: What is judged.
+            facts: Its figures.
+            marks: What its answers are worth.
+        """
         reason = self._complaint(facts)
         if reason:
             self.rollbacks += 1
             policy.load_state_dict(self.weights)
             return reason
-        self.first = self.first or facts
-        if self.best is None or facts.pass_rate >= self.best.pass_rate:
-            self.best = facts
-            self.weights = copy.deepcopy(policy.state_dict())
+        if self.first is None or self.best is None:
+            self.first, self.first_marks = facts, marks
+            self._keep(policy, facts, marks)
+        elif self._is_better(marks):
+            self._keep(policy, facts, marks)
         return ""
+
+    def _keep(self, policy: nn.Module, facts: Facts, marks: Marks) -> None:
+        self.best, self.best_marks, self.weights = facts, marks, copy.deepcopy(policy.state_dict())
+
+    def _is_better(self, marks: Marks) -> bool:
+        start, best, own = (getattr(item, self.config.proof) for item in (self.first_marks, self.best_marks, marks))
+        return sum(own) >= sum(best) and sign_test(start, own) <= self.config.significance
 
     def _complaint(self, facts: Facts) -> str:
         if self.first is None or self.best is None:
@@ -73,3 +110,13 @@ class Guard:
         if not 1 / self.config.max_length_ratio <= ratio <= self.config.max_length_ratio:
             return f"answers are {ratio:.2f} times as long as at the start"
         return ""
+
+
+def sign_test(before: Sequence[float], after: Sequence[float]) -> float:
+    """Probability of at least so many gains among the answers that changed if gains and losses were equally likely.
+
+    Exact and one-sided (Dixon and Mood 1946; with paired answers it is McNemar's test): 1 where nothing changed.
+    """
+    gains = sum(new > old for old, new in zip(before, after, strict=True))
+    changed = sum(new != old for old, new in zip(before, after, strict=True))
+    return sum(math.comb(changed, count) for count in range(gains, changed + 1)) / 2**changed

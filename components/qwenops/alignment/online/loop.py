@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from qwenops.alignment.examples import pad_id_of
 from qwenops.alignment.online.config import OnlineConfig
-from qwenops.alignment.online.guard import Facts, Guard
+from qwenops.alignment.online.guard import Facts, Guard, Marks
 from qwenops.alignment.online.learner import Learner
 from qwenops.alignment.online.rollouts import (
     Rollout,
@@ -68,7 +68,7 @@ class Loop:
         config: The stage's config.
         sampler: Draws and rewards.
         prompts: Rows to sample from.
-        measure: Verified pass rate of a policy on the guard's questions.
+        measure: What a policy's answers to the guard's questions are worth.
         seed: Seeds the choice of prompts.
         on_episode: Told the figures after each judgement.
     """
@@ -76,7 +76,7 @@ class Loop:
     config: OnlineConfig
     sampler: Sampler
     prompts: Sequence[Conversation]
-    measure: Callable[[PreTrainedModel], float]
+    measure: Callable[[PreTrainedModel], Marks]
     seed: int
     on_episode: Callable[[Facts], None] = lambda _: None
 
@@ -141,11 +141,12 @@ class Loop:
         if self.config.reference == "refreshed":
             pad_id = pad_id_of(self.sampler.tokenizer)
             measured = measured_from(start, rollouts, pad_id, self.config.training.precision)
+        marks = self.measure(learner.policy)
         facts = Facts(
             episode=episode,
             reward=mean_reward(rollouts),
             kl=divergence(measured),
-            pass_rate=self.measure(learner.policy),
+            pass_rate=sum(marks.verifier) / len(marks.verifier),
             characters=mean_characters(rollouts),
         )
         outcome.history.append(facts)
@@ -162,7 +163,7 @@ class Loop:
             for item in rollouts[:_SAMPLES_KEPT]
         ]
         self.on_episode(facts)
-        return guard.judge(learner.policy, facts)
+        return guard.judge(learner.policy, facts, marks)
 
 
 def _save(
@@ -171,6 +172,8 @@ def _save(
     judged = {
         "best": asdict(guard.best) if guard.best else None,
         "first": asdict(guard.first) if guard.first else None,
+        "first_marks": asdict(guard.first_marks),
+        "best_marks": asdict(guard.best_marks),
         "rollbacks": guard.rollbacks,
     }
     saved = {
@@ -193,7 +196,8 @@ def _resume(
     reference.load_state_dict(saved["reference"])
     kept = plain["guard"]
     best, first = Facts(**kept["best"]), Facts(**kept["first"])
-    guard = Guard(config.guard, best=best, weights=saved["best"], first=first, rollbacks=kept["rollbacks"])
+    marks = {name: Marks(**kept[name]) for name in ("first_marks", "best_marks")}
+    guard = Guard(config.guard, best=best, weights=saved["best"], first=first, rollbacks=kept["rollbacks"], **marks)
     outcome = Outcome(
         history=[Facts(**facts) for facts in plain["history"]],
         learned=plain["learned"],

@@ -9,13 +9,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.alignment.examples import pad_id_of
 from qwenops.alignment.online.config import OnlineConfig
-from qwenops.alignment.online.guard import Facts
+from qwenops.alignment.online.guard import Facts, Marks
 from qwenops.alignment.online.learner import DpoLearner, Learner, merging_optimizer, plain_optimizer
 from qwenops.alignment.online.loop import Loop, Outcome
 from qwenops.alignment.online.ppo import PpoLearner, tokenize_demonstrations
 from qwenops.alignment.online.rewards import build_reward
 from qwenops.alignment.online.rollouts import Sampler
-from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate, verified_share
+from qwenops.alignment.online.screening import solved_sometimes
+from qwenops.alignment.pass_rate import PassRate, choose_questions, grade, likeliest_answers, measure_pass_rate
 from qwenops.alignment.reward_model import load_reward_model
 from qwenops.alignment.train import on_workers
 from qwenops.contracts.checkpoint import read_facts
@@ -114,10 +115,12 @@ def _build_loop(
     guarded = config.measure.model_copy(update={"prompts": config.guard.prompts})
     questions = choose_questions(prompts, guarded, stage.seed, "train")
 
-    def measure(policy: PreTrainedModel) -> float:
-        return verified_share(policy, tokenizer, questions, guarded)
-
     source = build_reward(config.reward, load_reward_model(inputs.reward).to(place().kind), tokenizer)
+
+    def measure(policy: PreTrainedModel) -> Marks:
+        answers = likeliest_answers(policy, tokenizer, questions, guarded)
+        return Marks([float(right) for right in grade(questions, answers)], source.rate(questions, answers))
+
     sampling = Sampling(
         n=config.samples,
         temperature=config.temperature,
@@ -126,7 +129,14 @@ def _build_loop(
         seed=stage.seed,
     )
     sampler = Sampler(tokenizer, source, sampling, config.measure.batch_tokens, config.cut_penalty)
-    return Loop(config, sampler, prompts, measure, stage.seed)
+    asked = {row.instruction for row in questions}
+    others = [row for row in prompts if row.instruction not in asked] or list(prompts)
+    if config.screened_prompts:
+        start = load_model(inputs.checkpoint).to(place().kind)
+        others = solved_sometimes(start, tokenizer, others, config, sampling)
+        stage.metric("prompts.screened", min(config.screened_prompts, len(prompts)))
+        stage.metric("prompts.kept", len(others))
+    return Loop(config, sampler, others, measure, stage.seed)
 
 
 def _learner(

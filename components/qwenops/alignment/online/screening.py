@@ -1,0 +1,60 @@
+"""Prompts that the start solves sometimes: of one that it always or never solves, all responses are alike."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from qwenops.alignment.online.config import OnlineConfig
+from qwenops.alignment.pass_rate import grade
+from qwenops.contracts.conversation import Conversation
+from qwenops.errors import StageError
+from qwenops.generation.engine import Sampling
+from qwenops.generation.in_process import InProcessEngine
+
+_OTHER_DRAWS = 1_000_003
+
+
+def solved_sometimes(
+    start: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Conversation],
+    config: OnlineConfig,
+    sampling: Sampling,
+) -> list[Conversation]:
+    """Those of `config.screened_prompts` prompts that `start` solves in a share of its responses within `solved_share`.
+
+    Prompts without a verifier are kept without being asked.
+
+    Args:
+        start: The policy that the stage starts from.
+        tokenizer: Its tokenizer.
+        prompts: To draw from.
+        config: How many, and which share.
+        sampling: How responses are drawn in the episodes, and how many to a prompt.
+
+    Raises:
+        StageError: no prompt is left.
+    """
+    chosen = np.random.default_rng(sampling.seed).permutation(len(prompts))[: config.screened_prompts]
+    drawn = [prompts[place] for place in chosen]
+    asked = [row for row in drawn if row.verifier]
+    engine = InProcessEngine(start, tokenizer, batch_tokens=config.measure.batch_tokens)
+    # The episodes draw with the seeds after this one.
+    other = sampling.model_copy(update={"seed": sampling.seed + _OTHER_DRAWS})
+    answers = engine.generate([row.prompt for row in asked], other) if asked else []
+    low, high = config.solved_share
+    shares = [
+        sum(grade([row] * len(group), [sample.text for sample in group])) / len(group)
+        for row, group in zip(asked, answers, strict=True)
+    ]
+    kept = [row for row, share in zip(asked, shares, strict=True) if low <= share <= high]
+    kept += [row for row in drawn if not row.verifier]
+    if not kept:
+        raise StageError(
+            "the start solves no prompt now and then",
+            expected=f"prompts of which it solves {low:g} to {high:g} of {sampling.n} responses",
+            found=f"{sum(share < low for share in shares)} of {len(shares)} solved less often, the others more often",
+            action="raise online.screened_prompts or widen online.solved_share",
+        )
+    return kept
