@@ -62,12 +62,13 @@ def make_stage(folder: Path, node: str) -> Stage:
 
 
 class ScriptedEngine:
-    """Answers every prompt with what `answer` returns for it."""
+    """Answers every prompt with what `answer` returns for it; with None the answer is lost."""
 
     name = "scripted"
 
-    def __init__(self, answer: Callable[[str], str]) -> None:
+    def __init__(self, answer: Callable[[str], str | None]) -> None:
         self._answer = answer
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Sample]]:
-        return [[Sample(self._answer(render(prompt)))] * sampling.n for prompt in prompts]
+        texts = [[self._answer(render(prompt)) for _ in range(sampling.n)] for prompt in prompts]
+        return [[Sample("", "lost") if text is None else Sample(text) for text in group] for group in texts]

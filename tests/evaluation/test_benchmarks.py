@@ -1,6 +1,7 @@
 """The benchmark stage: likelihoods, prompts, what is left out, and figures that follow from the stored items."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,37 @@ def test_oracle_is_scored_full_and_a_silent_model_zero(checkpoint: Path):
     for engine, score in ((oracle, 1.0), (ScriptedEngine(lambda _: ""), 0.0)):
         rows = answer_freely(candidate, exam, engine, lambda _: False)
         assert summarise("chat", exam, rows)["score"] == score
+
+
+def test_answer_that_was_lost_is_no_wrong_one(checkpoint: Path):
+    exam = verifiable_exam()
+    gone, *others = exam.items
+    gold = {item.prompt: item.gold for item in others}
+    engine = ScriptedEngine(lambda prompt: next((g for p, g in gold.items() if p in prompt), None))
+    rows = answer_freely(Candidate("chat", "chat", 512, load_tokenizer(checkpoint)), exam, engine, None)
+    figures = summarise("chat", exam, rows)
+    assert (figures["score"], figures["items"], figures["lost"], figures["too_long"]) == (1.0, 3, 1, 0)
+    assert [(row.score, row.output) for row in rows if row.id == gone.id] == [(None, [])]
+
+
+def test_item_of_which_some_samples_were_lost_is_scored_by_the_others(checkpoint: Path):
+    exam = replace(verifiable_exam(), sampling=Sampling(max_new_tokens=8, n=4, temperature=0.5))
+    said = iter([None, exam.items[0].gold, "no", None, *["no"] * 12])
+    engine = ScriptedEngine(lambda _: next(said))
+    rows = answer_freely(Candidate("chat", "chat", 512, load_tokenizer(checkpoint)), exam, engine, None)
+    assert [row.score for row in rows] == [0.5, 0.0, 0.0, 0.0]
+    assert (summarise("chat", exam, rows)["lost"], len(rows[0].output)) == (2, 2)
+
+
+def test_stage_whose_every_generated_answer_was_lost_counts_them_and_gives_no_score(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("qwenops.evaluation.harness.open_stage_engine", lambda *_: ScriptedEngine(lambda _: None))
+    stage = make_stage(tmp_path, "benchmarks")
+    run(SMALL, base=checkpoint, moe=checkpoint, chat=checkpoint, stage=stage)
+    assert (stage.metrics["answers.lost"], stage.metrics["verifiable.items"]) == (36, 0)
+    assert "verifiable.exact_match" not in stage.metrics
+    assert any("36 answers were lost" in sentence for sentence in stage.warnings)
 
 
 def test_prompts_that_do_not_fit_are_counted_and_never_cut(checkpoint: Path):

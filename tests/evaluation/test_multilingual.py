@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.evaluation.models_for_tests import make_checkpoint, make_stage
+from tests.evaluation.models_for_tests import ScriptedEngine, make_checkpoint, make_stage
 
 from qwenops.contracts.tokens import TokenIndex, write_index, write_shard
 from qwenops.errors import ContractError
@@ -124,6 +124,27 @@ def test_stage_measures_each_language_and_writes_an_empty_form(tmp_path: Path, c
     with pytest.raises(ContractError, match="rating"):
         read_form(stage.out / "rating_form.csv")
     assert len((stage.out / "responses.jsonl").read_text().splitlines()) == 6
+
+
+def test_response_that_was_lost_is_neither_judged_nor_rated(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [("en", "What is a phone?"), ("en", "What is a lamp?"), ("zh", "手机是什么？")]
+    prompts.write_text(
+        "\n".join(json.dumps({"prompt": text, "language": lang, "group": "g"}) for lang, text in rows), "utf-8"
+    )
+    said = "A phone is a thing that people use to talk with other people."
+    engine = ScriptedEngine(lambda prompt: said if "phone" in prompt else None)
+    monkeypatch.setattr("qwenops.evaluation.multilingual.run.open_stage_engine", lambda *_: engine)
+    stage = make_stage(tmp_path, "multilingual")
+    config = MultilingualConfig(prompts_file=str(prompts), prompts_per_language=2, max_new_tokens=4)
+    tokens = make_tokens(tmp_path / "tokens", load_tokenizer(checkpoint))
+    run(config, base=checkpoint, chat=checkpoint, tokens=tokens, stage=stage)
+    assert stage.metrics["answers.lost"] == 2
+    assert (stage.metrics["same_language.en"], stage.metrics["same_language.all"]) == (1.0, 1.0)
+    assert "same_language.zh" not in stage.metrics
+    assert len((stage.out / "responses.jsonl").read_text().splitlines()) == 1
 
 
 def test_stage_averages_a_filled_form_and_runs_the_exams_it_has(tmp_path: Path, checkpoint: Path):

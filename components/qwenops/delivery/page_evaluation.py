@@ -14,7 +14,7 @@ _MODES = {
     "dca_raw": "DCA alone",
     "dca": "DCA with YaRN temperature",
 }
-_COUNTS = ("items", "too_long", "macro", "low", "chance", "missing")
+_COUNTS = ("items", "too_long", "macro", "low", "chance", "missing", "lost")
 _LENGTH = re.compile(r"^\d+(\.\d+)?x$")
 
 

@@ -1,8 +1,8 @@
 """Run one benchmark on one model: build prompts, ask, score, keep every item.
 
 A prompt that does not fit the model's context together with its answer is never cut: the item is counted as too long
-and left unscored, because a truncated question measures something else. The figure of a benchmark is over the items
-that were asked.
+and left unscored, because a truncated question measures something else. Nor is an answer that an endpoint lost a wrong
+one: it is counted apart. The figure of a benchmark is over the items that were answered.
 """
 
 import json
@@ -40,10 +40,11 @@ class Answered:
         id: The item's id.
         subject: The item's subject.
         prompt: What the model read, control tokens in contents defused.
-        output: The responses, or the options' log-likelihoods.
+        output: The responses that came, or the options' log-likelihoods.
         gold: The right answer.
-        score: 0 to 1; None when the item was too long to ask.
+        score: 0 to 1; None when the item was too long to ask or no response came.
         text: The item's own words, for the contamination analysis.
+        lost: Responses that never came.
     """
 
     task: str
@@ -55,6 +56,7 @@ class Answered:
     gold: str
     score: float | None
     text: str
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,18 +186,19 @@ def answer_freely(candidate: Candidate, exam: Exam, engine: Engine, judge: Judge
     fits = [len(ids) <= room for ids in encode_prompts(candidate.tokenizer, prompts)]
     asked = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
     responses = iter(engine.generate(asked, exam.sampling))
-    outputs = [[cut(sample.text, stops) for sample in next(responses)] if fit else [] for fit in fits]
+    drawn = [next(responses) if fit else [] for fit in fits]
+    outputs = [[cut(sample.text, stops) for sample in samples if sample.finish != "lost"] for samples in drawn]
     pairs = [(item, text) for item, texts in zip(exam.items, outputs, strict=True) for text in texts]
     scores = iter(score_responses(pairs, judge))
     answered: list[Answered] = []
-    for item, prompt, texts in zip(exam.items, prompts, outputs, strict=True):
+    for item, prompt, samples, texts in zip(exam.items, prompts, drawn, outputs, strict=True):
         score = fmean(next(scores) for _ in texts) if texts else None
-        answered.append(_answered(candidate, item, render(prompt), texts, score))
+        answered.append(_answered(candidate, item, render(prompt), texts, score, len(samples) - len(texts)))
     return answered
 
 
 def summarise(model: str, exam: Exam, answered: Sequence[Answered]) -> dict[str, Any]:
-    """Figures of one benchmark on one model: score with its interval, per subject, macro average, items left out."""
+    """Figures of one benchmark on one model: score with its interval, per subject, macro average, what was left out."""
     scored = [row for row in answered if row.score is not None]
     subjects: dict[str, list[float]] = {}
     for row in scored:
@@ -213,7 +216,8 @@ def summarise(model: str, exam: Exam, answered: Sequence[Answered]) -> dict[str,
         "low": share.low,
         "high": share.high,
         "items": len(scored),
-        "too_long": len(answered) - len(scored),
+        "too_long": sum(row.score is None and not row.lost for row in answered),
+        "lost": sum(row.lost for row in answered),
         "macro": fmean(fmean(scores) for scores in subjects.values()) if subjects else 0.0,
         "subjects": {name: {"score": fmean(scores), "items": len(scores)} for name, scores in sorted(subjects.items())},
     }
@@ -241,5 +245,7 @@ def _bits_per_byte(exam: Exam, scored: Sequence[Answered]) -> float | None:
     return nats / math.log(2) / sum(len(options[row.id][int(row.gold)].encode()) for row in scored)
 
 
-def _answered(candidate: Candidate, item: EvalItem, prompt: str, output: list[Any], score: float | None) -> Answered:
-    return Answered(item.task, candidate.name, item.id, item.subject, prompt, output, item.gold, score, item.text)
+def _answered(
+    candidate: Candidate, item: EvalItem, prompt: str, output: list[Any], score: float | None, lost: int = 0
+) -> Answered:
+    return Answered(item.task, candidate.name, item.id, item.subject, prompt, output, item.gold, score, item.text, lost)

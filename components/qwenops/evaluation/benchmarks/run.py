@@ -117,12 +117,15 @@ def _sampling(config: BenchmarksConfig, task: Task, seed: int) -> Sampling:
 
 
 def _pass_at(config: BenchmarksConfig, exam: Exam, rows: Sequence[Answered]) -> dict[str, Any]:
-    """pass@k for the code benchmarks beside pass@1; an item's score is the share of its samples that passed."""
-    scores = [row.score for row in rows if row.score is not None]
-    if exam.task.metric != "pass_at_1" or not scores:
+    """pass@k for the code benchmarks beside pass@1, over the items of which at least k samples came.
+
+    An item's score is the share of its samples that passed.
+    """
+    if exam.task.metric != "pass_at_1":
         return {}
-    n = config.code_samples
-    return {f"pass_at_{k}": fmean(pass_at_k(n, round(score * n), k) for score in scores) for k in config.pass_k}
+    drawn = [(len(row.output), round(row.score * len(row.output))) for row in rows if row.score is not None]
+    shares = {k: [pass_at_k(n, right, k) for n, right in drawn if n >= k] for k in config.pass_k}
+    return {f"pass_at_{k}": fmean(own) for k, own in shares.items() if own}
 
 
 def _write(out: Path, answered: Sequence[Answered], figures: Sequence[dict[str, Any]], missing: dict[str, str]) -> None:
@@ -138,11 +141,16 @@ def _report(stage: Stage, figures: Sequence[dict[str, Any]], missing: dict[str, 
     for sentence in missing.values():
         stage.warn(sentence)
     stage.metric("tasks.missing", len(missing))
+    lost = sum(row["lost"] for row in figures)
+    stage.metric("answers.lost", lost)
+    if lost:
+        stage.warn(f"{lost} answers were lost by the endpoint and were not scored")
     if not any(row["items"] for row in figures):
         raise StageError(
             "no benchmark item could be asked",
-            expected="at least one item that fits the model's context",
-            found=f"{sum(row['too_long'] for row in figures)} too long, {len(missing)} benchmarks without files",
+            expected="at least one item that fits the model's context and is answered",
+            found=f"{sum(row['too_long'] for row in figures)} too long, {lost} answers lost, "
+            f"{len(missing)} benchmarks without files",
             action="give a folder of official files, or lower max_shots and max_new_tokens",
         )
     for row in figures:

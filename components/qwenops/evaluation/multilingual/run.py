@@ -80,7 +80,10 @@ def _losses(
 
 
 def _check_responses(config: MultilingualConfig, chat: Path, stage: Stage) -> dict[str, float]:
-    """Answer the prompts, write the form, and return the share of responses that stay in their language."""
+    """Answer the prompts, write the form, and return the share of responses that stay in their language.
+
+    A response that never came is counted and in no share.
+    """
     rows = _prompts(config)
     if not rows:
         return {}
@@ -88,9 +91,14 @@ def _check_responses(config: MultilingualConfig, chat: Path, stage: Stage) -> di
     sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=stage.seed)
     with stage.progress(len(prompts), "prompts") as progress:
         engine = open_stage_engine(config.engine, stage.scratch, chat)
-        texts = [group[0].text for group in engine.generate(prompts, sampling)]
+        samples = [group[0] for group in engine.generate(prompts, sampling)]
         progress.advance(len(prompts))
-    answered = [Rated(row.id, row.language, row.group, row.prompt, text) for row, text in zip(rows, texts, strict=True)]
+    answered = [
+        Rated(row.id, row.language, row.group, row.prompt, sample.text)
+        for row, sample in zip(rows, samples, strict=True)
+        if sample.finish != "lost"
+    ]
+    _count_lost(stage, len(rows) - len(answered))
     write_form(stage.out / FORM, answered)
     languages = tuple(dict.fromkeys(row.language for row in answered))
     check = LanguageCheck(languages)
@@ -102,6 +110,12 @@ def _check_responses(config: MultilingualConfig, chat: Path, stage: Stage) -> di
         language: fmean(stay for row, stay in zip(answered, stays, strict=True) if row.language == language)
         for language in languages
     }
+
+
+def _count_lost(stage: Stage, lost: int) -> None:
+    stage.metric("answers.lost", lost)
+    if lost:
+        stage.warn(f"{lost} answers to the prompts were lost by the endpoint and were not judged")
 
 
 def _prompts(config: MultilingualConfig) -> list[Rated]:
@@ -166,6 +180,8 @@ def _report(
             stage.metric(f"{row['task']}.{row['metric']}{suffix}", row["score"])
         if row["too_long"]:
             stage.warn(f"{row['task']}: {row['too_long']} prompts do not fit the context and were not scored")
+        if row["lost"]:
+            stage.warn(f"{row['task']}: {row['lost']} answers were lost by the endpoint and were not scored")
     for language, mean in {**ratings.get("languages", {}), **ratings.get("all", {})}.items():
         stage.metric(f"human_rating.{language}", mean)
 
