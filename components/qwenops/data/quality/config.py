@@ -134,9 +134,9 @@ class ClassifierConfig(Config):
 class PiiConfig(Config):
     """Personal data that is masked in every document."""
 
-    kinds: tuple[Literal["email", "iban", "card", "ip", "phone"], ...] = Field(
-        default=(),
-        description="What is masked. house choice: none, manuals hold no people; FineWeb masks email and ip.",
+    kinds: tuple[Literal["key", "email", "iban", "national_id", "card", "ip", "phone"], ...] = Field(
+        default=("key", "email", "iban", "national_id", "card", "ip", "phone"),
+        description="What is masked. house choice: all that has a form of its own; FineWeb masks email and ip.",
     )
 
 
@@ -220,7 +220,7 @@ class QualityConfig(Config):
     fineweb: FinewebConfig = Field(default=FinewebConfig(), description="FineWeb rules. §3.1 (heuristic filters).")
     code: CodeConfig = Field(default=CodeConfig(), description="Rules for programs. §3.1 (heuristic filters).")
     classifier: ClassifierConfig = Field(default=ClassifierConfig(), description="Model-based filter. §3.1.")
-    pii: PiiConfig = Field(default=PiiConfig(), description="Masking of personal data. house choice: off.")
+    pii: PiiConfig = Field(default=PiiConfig(), description="Masking of personal data. house choice: on.")
     perplexity: PerplexityConfig = Field(default=PerplexityConfig(), description="Language model filter. §3.1.")
     offensive: OffensiveConfig = Field(default=OffensiveConfig(), description="Offensive content filter. §3.1.")
     rubric: RubricConfig = Field(default=RubricConfig(), description="Chat model as a filter. §3.1.")

@@ -1,35 +1,46 @@
-"""Mask personal data in text: e-mail and public IP addresses, phone numbers, IBANs and payment cards.
+"""Mask personal data in text: addresses, telephone numbers, accounts, national identities and keys.
 
 A placeholder keeps the shape of what it stands for, as FineWeb's published masking does, so that a model still learns
 how such things are written: reserved names and addresses (RFC 2606, 5737, 3849), zeros for digits. Numbers are masked
-only where their own checksum holds, since a text is full of numbers that merely look alike.
+only where their own checksum or numbering plan holds, since a text is full of numbers that merely look alike.
 """
 
 import ipaddress
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
-_EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,24}\b")
+import regex
+
+from qwenops.data.quality import keys, numbers, phones
+from qwenops.tasks.overlap import UNSPACED_SCRIPTS
+
+# Scripts without blanks may stand at both sides of what is looked for.
+_LOCAL = rf"[[\w.+%-]--[{UNSPACED_SCRIPTS}]]"
+_EMAIL = regex.compile(
+    rf"(?<!{_LOCAL}){_LOCAL}{{1,64}}@(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]{{0,61}}[a-zA-Z0-9])?\.)+[a-zA-Z]{{2,24}}(?![a-zA-Z0-9_])",
+    regex.V1,
+)
 _RESERVED_HOSTS = ("example.com", "example.org", "example.net")
-# Not behind "v", "version" or "release", and not part of a longer dotted number.
-_IPV4 = re.compile(r"(?i)(?<![\w.-])(?<!version )(?<!release )\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
-_IPV6 = re.compile(r"(?i)(?<![\w:.])[23][0-9a-f]{3}(?::[0-9a-f]{0,4}){2,7}(?![\w:])")
-_PHONE = re.compile(
-    r"(?<![\w+/.-])(?:\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,6}"
-    r"|(?:\+?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4})"
-    r"(?![\w/]|[.-]\d)"
+_IPV4 = re.compile(r"(?<![A-Za-z0-9_.-])\d{1,3}(?:\.\d{1,3}){3}(?![A-Za-z0-9_-]|\.\d)")
+_IPV6 = re.compile(r"(?i)(?<![a-z0-9_:.])[23][0-9a-f]{3}(?::[0-9a-f]{0,4}){2,7}(?![a-z0-9_:])")
+# What counts releases, parts and identifiers in four numbers, too.
+_VERSION = re.compile(
+    r"(?i)(?:\b(?:v|ver|vers|versions?|releases?|builds?|rev|revision|firmware|driver|packages?|update|upgrade|oids?|asn\.1"
+    r"|sections?|sect|chapters?|clauses?|figures?|fig|tables?|paragraphs?|article|appendix|item|rule)\b|版本|版|章|节|§)"
+    r"(?:\W|\b(?:no|number|to|from|the|of|identifier)\b){0,6}\Z"
 )
-_IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
-_CARD = re.compile(
-    r"(?<![\w.,/-])(?:[3-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}|3[47]\d\d[ -]?\d{6}[ -]?\d{5})(?![\w/-]|[.,]\d)"
+_ADDRESS = re.compile(
+    r"(?i)\b(?:ips?|ipv4|addr|address(?:es)?|hosts?|servers?|ping|dns|gateway|router|proxy|client|peer|subnet|from|at|by)\b\W{0,4}\Z"
 )
+_PORT = re.compile(r"(?::\d{1,5}\b|/(?:[89]|[12]\d|3[0-2])\b)")
+_BEFORE = 32
+# The largest part of a release is seldom above, the largest of an address below in one of 256.
+_LARGEST_PART = 63
 _EMAIL_PLACEHOLDER, _IPV4_PLACEHOLDER, _IPV6_PLACEHOLDER = "email@example.com", "192.0.2.1", "2001:db8::1"
-_PHONE_DIGITS = range(8, 16)
-_CARD_DIGITS = range(13, 20)
-_IBAN_CHARACTERS = range(15, 35)
 
-KINDS = ("email", "iban", "card", "ip", "phone")
+KINDS = ("key", "email", "iban", "national_id", "card", "ip", "phone")
 
 
 def mask(text: str, kinds: Sequence[str] = KINDS) -> tuple[str, dict[str, int]]:
@@ -52,27 +63,35 @@ def mask(text: str, kinds: Sequence[str] = KINDS) -> tuple[str, dict[str, int]]:
 class _Replacement:
     """Counts what its pattern finds and its check confirms."""
 
-    def __init__(self, kind: str, placeholder: Callable[[str], str], found: Counter[str]) -> None:
+    def __init__(self, kind: str, placeholder: Callable[[re.Match[str]], str], found: Counter[str]) -> None:
         self.kind, self.placeholder, self.found = kind, placeholder, found
 
     def __call__(self, match: re.Match[str]) -> str:
-        whole = match.group()
-        new = self.placeholder(whole)
-        self.found[self.kind] += new != whole
+        new = self.placeholder(match)
+        self.found[self.kind] += new != match.group()
         return new
 
 
-def _email(address: str) -> str:
+def _email(match: re.Match[str]) -> str:
+    address = match.group()
     host = address.rpartition("@")[2].lower()
     reserved = any(host == name or host.endswith("." + name) for name in _RESERVED_HOSTS)
     return address if reserved else _EMAIL_PLACEHOLDER
 
 
-def _ipv4(address: str) -> str:
-    return _IPV4_PLACEHOLDER if _is_public(address) else address
+def _ipv4(match: re.Match[str]) -> str:
+    address, text = match.group(), match.string
+    before = text[max(match.start() - _BEFORE, 0) : match.start()].rpartition("\n")[2]
+    if not _is_public(address) or _VERSION.search(before):
+        return address
+    large = max(map(int, address.split("."))) > _LARGEST_PART
+    if large or _ADDRESS.search(before) or _PORT.match(text, match.end()):
+        return _IPV4_PLACEHOLDER
+    return address
 
 
-def _ipv6(address: str) -> str:
+def _ipv6(match: re.Match[str]) -> str:
+    address = match.group()
     bare = address.rstrip(":") if not address.endswith("::") else address
     return _IPV6_PLACEHOLDER + address[len(bare) :] if _is_public(bare) else address
 
@@ -84,38 +103,16 @@ def _is_public(address: str) -> bool:
         return False
 
 
-def _phone(number: str) -> str:
-    return _zeros(number) if len(_digits(number)) in _PHONE_DIGITS else number
-
-
-def _iban(number: str) -> str:
-    bare = number.replace(" ", "")
-    if len(bare) not in _IBAN_CHARACTERS:
-        return number
-    value = int("".join(str(int(letter, 36)) for letter in bare[4:] + bare[:4]))
-    return number[:2] + _zeros(number[2:]) if value % 97 == 1 else number
-
-
-def _card(number: str) -> str:
-    digits = [int(digit) for digit in _digits(number)]
-    if len(digits) not in _CARD_DIGITS or len(set(digits)) == 1:
-        return number
-    doubled = sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
-    return _zeros(number) if (sum(digits[-1::-2]) + doubled) % 10 == 0 else number
-
-
-def _digits(text: str) -> str:
-    return "".join(letter for letter in text if letter.isdigit())
-
-
-def _zeros(text: str) -> str:
-    return re.sub(r"[A-Z0-9]", "0", text)
-
-
-_PATTERNS: dict[str, tuple[tuple[re.Pattern[str], Callable[[str], str]], ...]] = {
+_PATTERNS: dict[str, tuple[tuple[Any, Callable[[re.Match[str]], str]], ...]] = {
+    "key": ((keys.PRIVATE_KEY, lambda _: keys.PRIVATE_KEY_PLACEHOLDER), (keys.KEY, keys.key)),
     "email": ((_EMAIL, _email),),
-    "iban": ((_IBAN, _iban),),
-    "card": ((_CARD, _card),),
+    "iban": ((numbers.IBAN, numbers.iban),),
+    "national_id": (
+        (numbers.CHINESE, numbers.chinese),
+        (numbers.DISTINCT, numbers.distinct),
+        (numbers.NAMED, numbers.named),
+    ),
+    "card": ((numbers.CARD, numbers.card),),
     "ip": ((_IPV4, _ipv4), (_IPV6, _ipv6)),
-    "phone": ((_PHONE, _phone),),
+    "phone": ((phones.CANDIDATE, phones.phone),),
 }
