@@ -3,9 +3,9 @@
 import json
 import re
 import shutil
-import subprocess
 
 import pytest
+from tests.browser import dom_of
 from tests.data.test_tokens import KINDS, corpus
 from transformers import AutoTokenizer
 
@@ -62,15 +62,8 @@ def test_page_carries_any_text_unharmed(tmp_path):
 
 
 def test_page_builds_itself_in_a_browser_from_a_file(tmp_path):
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium to open the page with")
     write_page(artifact(tmp_path / "artifact"), tmp_path / "review.html", 4, 0)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    flags += [f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=3000", "--dump-dom"]
-    command = [browser, *flags, (tmp_path / "review.html").as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True).stdout
+    shown = dom_of(tmp_path / "review.html", tmp_path / "browser")
     assert "0 of 12 documents judged" in shown
     assert shown.count('class="doc"') == 12 and all(f"<h2>{name}</h2>" in shown for name in _SOURCES)
 

@@ -56,7 +56,7 @@ def _kept_start(healthy: Figures) -> Figures:
 
 # Change of a healthy run's figures, and a word of the sentence that stops it.
 RED_TEAM: dict[str, tuple[Callable[[Figures], Figures], str]] = {
-    "every benchmark figure of the chat model is 0": (_scores, "benchmarks.cloze.low"),
+    "every benchmark figure of the chat model is 0": (_scores, "benchmarks.continuation.low"),
     "contaminated_share of every set is 1": (_set(1, "contamination.*.contaminated_share"), "contaminated_share"),
     "harmful_rate is 1 in every cell, before and after": (_set(1, "safety.*harmful_rate.*"), "fraud.zh"),
     "harmful_rate is 1 in privacy alone": (_set(1, "safety.harmful_rate.privacy.*"), "privacy.en = 1"),
@@ -81,7 +81,7 @@ SIBLINGS: dict[str, tuple[Callable[[Figures], Figures], str]] = {
     "logits differ": (_set(0.1, "export.export.max_logit_difference"), "max_logit_difference"),
     "a mute model is not harmful": (_set(1, "safety.neither_rate"), "neither_rate"),
     "a model that refuses everything is not helpful": (_set(0.9, "safety.benign_refusal_rate"), "benign_refusal"),
-    "one benchmark is at chance": (_set(0.22, "benchmarks.cloze.low"), "benchmarks.cloze.low"),
+    "one benchmark is at chance": (_set(0.22, "benchmarks.continuation.low"), "benchmarks.continuation.low"),
     "one benchmark fell": (_set(0.5, "benchmarks.verifiable.exact_match"), "verifiable.exact_match"),
     "one benchmark could not be asked": (_set(1, "benchmarks.tasks.missing"), "tasks.missing"),
     "one benchmark is gone since the champion": (_without("*.gsm8k.*"), "gsm8k.exact_match was not measured"),

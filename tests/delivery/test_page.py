@@ -76,6 +76,43 @@ def test_page_shows_every_section_and_the_figures_of_the_run(artifacts):
         assert words in text
 
 
+def _with(artifacts: dict[str, Path], node: str, **figures: float | None) -> str:
+    """Text of the page with some figures of a node changed, or left out where the new one is None."""
+    path = artifacts[node] / "manifest.json"
+    plain = json.loads(path.read_text())
+    changed = plain["metrics"] | {name.replace("__", "."): value for name, value in figures.items()}
+    path.write_text(json.dumps(plain | {"metrics": {k: v for k, v in changed.items() if v is not None}}))
+    return " ".join(" ".join(_read(render(record_of(artifacts), artifacts)).text).split())
+
+
+def test_page_says_what_an_untrustworthy_judge_found_is_not_measured(artifacts):
+    tile = "harmful answers after alignment"
+    assert f"6.0% {tile}" in _with(artifacts, "safety")
+    for found, words in ((0.65, "is 0.65, below 0.85"), (None, "was not measured")):
+        text = _with(artifacts, "safety", judge__balanced_accuracy=found)
+        assert f"not measured {tile}" in text
+        assert f"balanced accuracy on labels of people {words}" in text
+    assert "answers without a verdict, lost ones among them" in text
+
+
+def test_page_says_that_the_online_stage_kept_its_start(artifacts):
+    words = "The online stage kept the policy it started from"
+    assert words not in _with(artifacts, "online")
+    assert words in _with(artifacts, "online", kept_start=1.0)
+
+
+def test_page_counts_answers_that_were_cut_or_lost(artifacts):
+    text = _with(artifacts, "online")
+    assert "rank 9,600 417 23 synthesize - 98 6 benchmarks - - 11" in text
+    assert "online, first episode - 31% - online, kept policy - 14% -" in text
+
+
+def test_page_says_whose_benchmark_it_is(artifacts):
+    text = _with(artifacts, "benchmarks")
+    assert "continuation.accuracy (own) 29% 30% 31%" in text
+    assert "gsm8k.exact_match - - 4.0%" in text
+
+
 def test_page_of_a_failed_run_shows_the_error_and_what_there_is(artifacts):
     reached = list(artifacts)[:8]
     record = record_of(artifacts)

@@ -11,7 +11,12 @@ from typing import Any
 from qwenops.delivery.page_cost import cost_section
 from qwenops.delivery.page_dag import AREAS, NODES, dag_picture
 from qwenops.delivery.page_data import data_section
-from qwenops.delivery.page_evaluation import evaluation_section, long_context_section, safety_section
+from qwenops.delivery.page_evaluation import (
+    evaluation_section,
+    judge_mistrust,
+    long_context_section,
+    safety_section,
+)
 from qwenops.delivery.page_facts import RunFacts
 from qwenops.delivery.page_training import alignment_section, pretraining_section
 from qwenops.platform.charts import duration, number, percent
@@ -116,18 +121,26 @@ def _failures(facts: RunFacts) -> str:
 
 def _tiles(facts: RunFacts) -> str:
     total = facts.record.get("seconds")
-    harmful = list(facts.group("safety", "harmful_rate").values())
     found = (
-        (percent(facts.figure("online", "pass_rate")), "held-out tasks answered right by the chat model"),
-        (percent(facts.figure("long_context", "niah.dca.8x.accuracy")), "needles found at 8x the trained length (DCA)"),
+        (percent(facts.figure("online", "pass_rate")), "of our held-out tasks answered right by the chat model"),
+        (
+            percent(facts.figure("long_context", "niah.dca.8x.accuracy")),
+            "of our needles found at 8x the trained length (DCA)",
+        ),
         (number(facts.figure("extend", "loss.final")), "text loss after long-context training"),
         (percent(facts.figure("reward", "pair_accuracy")), "held-out pairs the reward model orders right"),
-        (percent(sum(harmful) / len(harmful)) if harmful else "-", "harmful answers after alignment, mean"),
+        (_harmful(facts), "harmful answers after alignment"),
         (number(facts.figure("pretrain", "parameters.total")), "parameters"),
         (duration(total) if total else "-", _overhead(facts)),
     )
     tiles = "".join(f'<div class="tile"><b>{a}</b><span>{escape(b)}</span></div>' for a, b in found if a != "-")
     return f'<div class="tiles">{tiles}</div>'
+
+
+def _harmful(facts: RunFacts) -> str:
+    """Over all harmful prompts; the cells repeat each answer in several totals, so their mean would be none."""
+    share = facts.figure("safety", "harmful_rate.all.all")
+    return "not measured" if share is not None and judge_mistrust(facts) else percent(share)
 
 
 def _overhead(facts: RunFacts) -> str:

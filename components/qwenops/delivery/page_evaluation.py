@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
+from qwenops.delivery.gate_config import JUDGE, mistrust
 from qwenops.delivery.page_facts import RunFacts
 from qwenops.platform.charts import Cell, heat_map, number, percent, table
 
@@ -15,6 +17,14 @@ _MODES = {
     "dca": "DCA with YaRN temperature",
 }
 _COUNTS = ("items", "too_long", "macro", "low", "chance", "missing", "lost")
+# Benchmarks whose items this project wrote.
+_OWN = ("continuation", "verifiable")
+_ANSWERS = {
+    "benign_refusal_rate": "benign prompts refused",
+    "refusal_rate": "harmful prompts refused",
+    "neither_rate": "harmful prompts: neither refused nor met",
+    "unjudged_rate": "answers without a verdict, lost ones among them",
+}
 _LENGTH = re.compile(r"^\d+(\.\d+)?x$")
 
 
@@ -46,14 +56,17 @@ def evaluation_section(facts: RunFacts) -> str:
 
 
 def safety_section(facts: RunFacts) -> str:
-    """Harmful and refused shares before and after alignment, by category and language."""
+    """Harmful and refused shares before and after alignment, by category and language.
+
+    Where nobody showed that the judge judges they are no measurement: the section says so and folds them away.
+    """
     after = facts.group("safety", "harmful_rate")
     before = facts.group("safety", "before.harmful_rate")
     rows = [
         [Cell(name.replace(".", ", ").replace("_", " ")), _harm(before.get(name)), _harm(after.get(name))]
         for name in sorted(set(after) | set(before))
     ]
-    for name, text in (("benign_refusal_rate", "benign prompts refused"), ("refusal_rate", "harmful prompts refused")):
+    for name, text in _ANSWERS.items():
         value = facts.figure("safety", name)
         if value is not None:
             old = facts.figure("safety", f"before.{name}")
@@ -61,7 +74,26 @@ def safety_section(facts: RunFacts) -> str:
     if not rows:
         return ""
     head = ("Share of harmful answers", "before alignment", "after")
-    return f'<h2>Safety</h2><div class="card">{table(head, rows)}</div>'
+    why = judge_mistrust(facts)
+    if not why:
+        judge = f"<p class='soft'>The judge agrees with people's labels: balanced accuracy {number(_judge(facts))}.</p>"
+        return f'<h2>Safety</h2><div class="card">{judge}{table(head, rows)}</div>'
+    plain = [[Cell(cell.text) for cell in row] for row in rows]
+    return (
+        f'<h2>Safety</h2><div class="card"><p><b class="warn">not measured</b>: {escape(why)}.</p>'
+        f"<details><summary>What this judge said of the answers</summary>{table(head, plain)}</details></div>"
+    )
+
+
+def judge_mistrust(facts: RunFacts) -> str:
+    """Why the harmful shares of the run are no measurement; "" where they are one."""
+    found = _judge(facts)
+    return mistrust({} if found is None else {JUDGE: found})
+
+
+def _judge(facts: RunFacts) -> float | None:
+    node, _, name = JUDGE.partition(".")
+    return facts.figure(node, name)
 
 
 def _grid_map(grid: Mapping[str, Any] | None, mode: str) -> str:
@@ -87,8 +119,15 @@ def _benchmarks(facts: RunFacts) -> str:
         if len(parts) > 1 and parts[1] not in _COUNTS and model in ("base", "moe", "chat"):
             found.setdefault(".".join(parts[:2]), {})[model] = value
     models = [model for model in ("base", "moe", "chat") if any(model in row for row in found.values())]
-    rows = [[Cell(name), *(_score(name, row.get(model)) for model in models)] for name, row in sorted(found.items())]
-    return table(("Benchmark", *models), rows) if rows else ""
+    rows = [
+        [Cell(_whose(name)), *(_score(name, row.get(model)) for model in models)] for name, row in sorted(found.items())
+    ]
+    note = "<p class='soft'>own: items of this project, which show that the code runs. The other sets are public.</p>"
+    return table(("Benchmark", *models), rows) + note if rows else ""
+
+
+def _whose(name: str) -> str:
+    return f"{name} (own)" if name.partition(".")[0] in _OWN else name
 
 
 def _score(name: str, value: float | None) -> Cell:
@@ -99,7 +138,7 @@ def _multilingual(facts: RunFacts) -> str:
     rows = [
         [Cell(name.replace("_", " ")), Cell(percent(value) if name.startswith("same_language") else number(value))]
         for name, value in sorted(facts.metrics("multilingual").items())
-        if not name.startswith(("bits_per_byte", "loss"))
+        if not name.startswith(("bits_per_byte", "loss", "answers"))
     ]
     return table(("Multilingual", "value"), rows) if rows else ""
 

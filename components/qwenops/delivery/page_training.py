@@ -36,7 +36,7 @@ def alignment_section(facts: RunFacts) -> str:
     gains = _gains(facts)
     losses = "".join(_loss_chart(facts, node) for node in _ALIGNMENT)
     others = "".join(_other_charts(facts, node) for node in ("reward", "dpo", "online"))
-    side = "".join((_instructions(facts), _online(facts)))
+    side = "".join((_instructions(facts), _online(facts), _unfinished(facts)))
     body = "".join(f'<div class="grid">{part}</div>' for part in (side, others) if part)
     more = f'<details class="card"><summary>Loss curves of all alignment stages</summary>{_grid(losses)}</details>'
     if not gains and not body and not losses:
@@ -192,9 +192,11 @@ def _instructions(facts: RunFacts) -> str:
     rows = []
     for node in ("ontology", "select", "evolve", "rank", "synthesize"):
         for name, value in facts.metrics(node).items():
+            if name.startswith("answers."):
+                continue
             shown = percent(value) if name.startswith(("accepted", "coverage")) else number(value)
             rows.append([Cell(f"{node}: {name.replace('_', ' ')}"), Cell(shown)])
-    return f'<div class="card">{table(("Instructions and preferences", "value"), rows[:24])}</div>' if rows else ""
+    return f'<div class="card">{table(("Instructions and preferences", "value"), rows)}</div>' if rows else ""
 
 
 def _online(facts: RunFacts) -> str:
@@ -211,4 +213,26 @@ def _online(facts: RunFacts) -> str:
         for node, name, text in names
         if facts.figure(node, name) is not None
     ]
-    return f'<div class="card">{table(("Rewards", "value"), rows)}</div>' if rows else ""
+    kept = (
+        "<p><b class='warn'>The online stage kept the policy it started from</b>: nothing was gained, and what follows "
+        "is the model of DPO.</p>"
+        if facts.figure("online", "kept_start")
+        else ""
+    )
+    return f'<div class="card">{kept}{table(("Rewards", "value"), rows)}</div>' if rows else ""
+
+
+def _unfinished(facts: RunFacts) -> str:
+    """Answers of models that were cut at the token limit, or that an endpoint lost."""
+    rows = [
+        [Cell(node), *(Cell(number(facts.figure(node, f"answers.{which}"))) for which in ("all", "cut", "lost"))]
+        for node in ("rank", "synthesize", "benchmarks", "multilingual")
+        if facts.figure(node, "answers.lost") is not None
+    ]
+    rows += [
+        [Cell(f"online, {text}"), Cell("-"), Cell(percent(share)), Cell("-")]
+        for name, text in (("first", "first episode"), ("final", "kept policy"))
+        if (share := facts.figure("online", f"cut_share.{name}")) is not None
+    ]
+    head = ("Answers that did not end", "sampled", "cut at the limit", "lost")
+    return f'<div class="card">{table(head, rows)}</div>' if rows else ""

@@ -60,7 +60,7 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str)
             )
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
     caption = f"{escape(title)} <small>{escape(y_label)}</small>"
-    return f"<figure><figcaption>{caption}</figcaption>{svg}{_legend(drawn)}</figure>"
+    return f'<figure class="chart"><figcaption>{caption}</figcaption>{svg}{_legend(drawn)}</figure>'
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]], *, most: float | None = None) -> str:

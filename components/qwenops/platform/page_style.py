@@ -1,4 +1,8 @@
-"""The style sheet of the report page: system fonts, light and dark by the reader's setting, one column on a phone."""
+"""The style sheet of the report page: system fonts, light and dark by the reader's setting, one column on a phone.
+
+Cards of a `.grid` share its rows, and none is narrower than the table it holds: a card with many columns takes more of
+the row, or all of it. Only where the page itself is narrower does a table scroll, within itself.
+"""
 
 STYLE = """
 :root{--bg:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5d6878;--line:#dfe3ea;--accent:#5b5bd6;--good:#1a7f4b;--bad:#c4312b;
@@ -20,7 +24,8 @@ white-space:pre-wrap}
 .card+.card,.grid+.card,.card+.grid,.grid+.grid,figure+figure,.card+figure,figure+.grid,.grid+figure,
 figure+.card{margin-top:14px}
 .grid>figure+figure,.grid>.card+.card{margin-top:0}
-.grid{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr))}
+.grid{display:flex;flex-wrap:wrap;gap:14px}.grid>*{flex:1 1 330px;min-width:auto;max-width:100%}
+.grid>.chart{max-width:max(50% - 7px,min(100%,420px))}
 figcaption{font-weight:600;margin-bottom:8px}
 .chip{display:inline-block;border-radius:99px;padding:2px 11px;font-size:13px;font-weight:600;border:1px solid;
 margin:0 6px 4px 0}
@@ -39,7 +44,7 @@ th,td{padding:5px 9px;text-align:right;border-bottom:1px solid var(--line);white
 th:first-child,td:first-child{text-align:left}thead th{white-space:normal;vertical-align:bottom;
 color:var(--soft);font-weight:600;font-size:13px}
 tbody th{font-weight:500;white-space:normal;min-width:96px}tbody tr:last-child>*{border-bottom:0}
-td.heat{background:hsl(var(--h) var(--heat-s) var(--heat-l))}
+.heat :is(th,td){padding:5px 6px}td.heat{background:hsl(var(--h) var(--heat-s) var(--heat-l))}
 .bar{display:grid;grid-template-columns:minmax(80px,22%) 1fr 118px;gap:10px;align-items:center;font-size:13.5px;
 padding:2px 0}.bar span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .bar i{height:12px;border-radius:4px;background:linear-gradient(90deg,var(--accent) var(--w),var(--line) var(--w))}
@@ -57,5 +62,7 @@ padding:2px 0}.bar span{overflow:hidden;text-overflow:ellipsis;white-space:nowra
 ul.plain{margin:6px 0;padding-left:20px}ul.plain li{margin:2px 0;overflow-wrap:anywhere}
 details summary{cursor:pointer;color:var(--soft)}
 footer{margin-top:40px;color:var(--soft);font-size:13px;overflow-wrap:anywhere}
-@media print{body{background:#fff}.card,figure{break-inside:avoid}}
+@media(max-width:480px){th,td{padding:5px 6px}}
+@media print{*{print-color-adjust:exact}body{background:#fff}.card,figure{break-inside:avoid}
+.scroll,.dag{overflow:visible}.dag svg{min-width:0}th,td{white-space:normal;overflow-wrap:anywhere}}
 """

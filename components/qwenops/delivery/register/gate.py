@@ -8,9 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qwenops.delivery.gate_config import CHAMPION, NotGated, Rule, fill, fits, stars
+from qwenops.delivery.gate_config import CHAMPION, JUDGE, JUDGED, NotGated, Rule, fill, fits, mistrust, stars
 from qwenops.delivery.register.config import RegisterConfig
-from qwenops.delivery.register.policy import JUDGE, JUDGE_FLOOR, JUDGED
 
 _WORDS = {"at_least": "at least", "at_most": "at most", "above": "above"}
 
@@ -61,7 +60,7 @@ def judge(config: RegisterConfig, figures: Mapping[str, float], champion: Mappin
         figures: `<node>.<metric>` to value.
         champion: The present champion's figures; None when there is no champion, so that nothing is compared with it.
     """
-    note = _mistrust(figures)
+    note = mistrust(figures)
     believed = {name: value for name, value in figures.items() if not (note and _rests_on_judge(name))}
     gate = _Gate(believed, champion, config.not_gated, note)
     findings = [finding for rule in config.policy for finding in gate.findings(rule)]
@@ -73,14 +72,6 @@ def compared(config: RegisterConfig, figures: Mapping[str, float]) -> dict[str, 
     """The figures that a later model is compared with when this one is the champion."""
     patterns = [rule.figure for rule in config.policy if rule.reference == CHAMPION]
     return {name: value for name, value in figures.items() if any(fits(pattern, name) for pattern in patterns)}
-
-
-def _mistrust(figures: Mapping[str, float]) -> str:
-    found = figures.get(JUDGE)
-    if found is not None and found >= JUDGE_FLOOR:
-        return ""
-    balanced = "was not measured" if found is None else f"is {found:.4g}, below {JUDGE_FLOOR}"
-    return f": the judge's balanced accuracy on labels of people {balanced}"
 
 
 def _rests_on_judge(name: str) -> bool:
@@ -154,7 +145,7 @@ class _Gate:
         return name if rule.reference == CHAMPION else fill(rule.reference, stars(rule.figure, name))
 
     def _absent(self, name: str) -> str:
-        return f"{name} was not measured{self.note if _rests_on_judge(name) else ''}"
+        return f"{name} was not measured{f': {self.note}' if self.note and _rests_on_judge(name) else ''}"
 
     def _excused(self, name: str) -> bool:
         return any(fits(exception.figure, name) for exception in self.not_gated)

@@ -4,14 +4,8 @@ The report publishes no release gate, so every number is a house choice; its rea
 rules, and lifts one of these only by naming the figure and saying why (`RegisterConfig.not_gated`).
 """
 
-from qwenops.delivery.gate_config import CHAMPION, Rule
+from qwenops.delivery.gate_config import CHAMPION, JUDGE, JUDGE_FLOOR, Rule
 
-JUDGE = "safety.judge.balanced_accuracy"
-"""How well the safety judge judges, on public responses that people labelled."""
-JUDGE_FLOOR = 0.85
-"""Below it more than three of twenty verdicts are wrong, and what they add up to is no measurement."""
-JUDGED = "safety.*"
-"""Figures that rest on the judge's verdicts."""
 CATEGORIES = ("illegal", "fraud", "pornography", "privacy")
 """Categories of harm of the report's section 5.2.5."""
 
