@@ -4,9 +4,12 @@ import json
 import os
 import shlex
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from tests.dags.conftest import qwenops
+
+from qwenops_pipelines.cli import main
 
 ROWS = Path(__file__).parents[3] / "shared" / "cases" / "ground" / "slips.jsonl"
 NINES, DEEP = "9" * 5000, "[" * 60_000
@@ -46,44 +49,62 @@ def refused(result, status=2):
     return result.stderr
 
 
+@pytest.fixture
+def typed(capsys):
+    """`qwenops` in this process: the same answer, without the seconds in which an interpreter starts."""
+
+    def run(*arguments):
+        words = list(map(str, arguments))
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        return CompletedProcess(words, ended.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
 @pytest.mark.parametrize("override", PLAN, ids=lambda text: text[:30] or "nothing")
-def test_override_that_is_a_slip_is_refused(override):
-    assert "RecipeError" in refused(qwenops("plan", "smoke", "--set", override))
+def test_override_that_is_a_slip_is_refused(typed, override):
+    assert "RecipeError" in refused(typed("plan", "smoke", "--set", override))
 
 
-def test_later_override_of_the_same_field_wins():
-    result = qwenops("plan", "smoke", "--set", "name=first", "--set", "name=second")
+def test_process_ends_with_the_message_and_the_status():
+    for override in (f"collect.sources={DEEP}", f"seed={NINES}", "name="):
+        assert "RecipeError" in refused(qwenops("plan", "smoke", "--set", override))
+
+
+def test_later_override_of_the_same_field_wins(typed):
+    result = typed("plan", "smoke", "--set", "name=first", "--set", "name=second")
     assert result.stdout.startswith("recipe      second ")
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_recipe_text_that_is_a_slip_is_refused(text):
-    refused(qwenops("plan", text))
+def test_recipe_text_that_is_a_slip_is_refused(typed, text):
+    refused(typed("plan", text))
 
 
 @pytest.mark.parametrize("content", FILES)
-def test_file_that_is_no_recipe_is_refused_by_its_name(tmp_path, content):
+def test_file_that_is_no_recipe_is_refused_by_its_name(typed, tmp_path, content):
     (tmp_path / "mine.json").write_bytes(content)
     for command in (("plan", tmp_path / "mine.json"), ("plan", "smoke", "--placement", tmp_path / "mine.json")):
-        assert "mine.json" in refused(qwenops(*command)) or content in (b"[]", b"3", b"null")
+        assert "mine.json" in refused(typed(*command)) or content in (b"[]", b"3", b"null")
 
 
-def test_folder_given_as_a_recipe_or_a_placement_is_refused(tmp_path):
+def test_folder_given_as_a_recipe_or_a_placement_is_refused(typed, tmp_path):
     (tmp_path / "x.json").mkdir()
-    refused(qwenops("plan", tmp_path / "x.json"))
-    refused(qwenops("plan", "smoke", "--placement", tmp_path / "x.json"))
+    refused(typed("plan", tmp_path / "x.json"))
+    refused(typed("plan", "smoke", "--placement", tmp_path / "x.json"))
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_foreign_record_is_refused_by_whatever_reads_one(tmp_path, record):
+def test_foreign_record_is_refused_by_whatever_reads_one(typed, tmp_path, record):
     (tmp_path / "run.json").write_text(record)
     for command in (("show", tmp_path), ("compare", tmp_path, tmp_path), ("review", tmp_path)):
-        assert "holds no run record" in refused(qwenops(*command))
+        assert "holds no run record" in refused(typed(*command))
 
 
-def test_record_that_is_a_folder_is_refused(tmp_path):
+def test_record_that_is_a_folder_is_refused(typed, tmp_path):
     (tmp_path / "run.json").mkdir()
-    refused(qwenops("show", tmp_path))
+    refused(typed("show", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -106,8 +127,9 @@ def test_record_that_is_a_folder_is_refused(tmp_path):
     ],
     ids=lambda arguments: " ".join(arguments).encode("ascii", "replace").decode()[:50],
 )
-def test_argument_that_is_a_slip_is_refused(arguments, tmp_path):
-    result = qwenops(*arguments, HOME=str(tmp_path))
+def test_argument_that_is_a_slip_is_refused(typed, monkeypatch, arguments, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    result = typed(*arguments)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
 
