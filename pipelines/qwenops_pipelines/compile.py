@@ -47,8 +47,8 @@ def shipped(folder: Path) -> Iterator[tuple[str, str, Pipeline, Path]]:
 
     A recipe is the default of a text field and changes nothing else, so its parts need not be kept for each.
     """
-    # The steps of smoke and smol have fewer rows than that node has workers.
-    chosen = [(recipe, "h200_node", PIPELINES["full"]) for recipe in RECIPES if recipe not in ("smoke", "smol")]
+    # The steps of smol have fewer rows than that node has workers.
+    chosen = [(recipe, "h200_node", PIPELINES["full"]) for recipe in RECIPES if recipe != "smol"]
     chosen += [("tiny", "h200_node", pipeline) for name, pipeline in PIPELINES.items() if name != "full"]
     chosen += [("smoke", "kind", PIPELINES["full"])]
     for recipe, placement, pipeline in chosen:

@@ -141,7 +141,7 @@ def smoke() -> Recipe:
             length=64,
             training=TrainingConfig(
                 steps=3,
-                batch_tokens=256,
+                batch_tokens=512,
                 learning_rate=1e-3,
                 final_learning_rate=1e-4,
                 warmup_steps=1,
