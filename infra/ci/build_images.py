@@ -57,11 +57,20 @@ def version() -> str:
     return text.split('__version__ = "')[1].split('"')[0]
 
 
-def stage(context: Path) -> None:
+def pins(extras: list[str]) -> str:
+    """Return the constraints of an image: the project's, where vLLM is with its own in their place and beside them."""
+    paths = [versions.ROOT / "constraints.txt"]
+    paths += [versions.ROOT / "infra" / "constraints-vllm.txt"] if "vllm" in extras else []
+    lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+    pinned = {line.partition("==")[0].lower(): line for line in lines if not line.startswith("#")}
+    return "".join(f"{line}\n" for line in pinned.values())
+
+
+def stage(context: Path, extras: list[str]) -> None:
     """Put into the build context what a Containerfile copies: the pins and the wheel, and no file beside them."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(context / "wheel")]
     subprocess.run([*command, str(versions.ROOT)], check=True)
-    (context / "constraints.txt").write_bytes((versions.ROOT / "constraints.txt").read_bytes())
+    (context / "constraints.txt").write_text(pins(extras), encoding="utf-8")
 
 
 def main() -> None:
@@ -86,7 +95,7 @@ def main() -> None:
             )
             print(shlex.join(command), flush=True)
             if not options.dry_run:
-                stage(Path(folder))
+                stage(Path(folder), listed["images"][name]["extras"])
                 subprocess.run(command, check=True, env={**os.environ, "BUILDAH_LAYERS": "true"})
     for name in [] if options.dry_run else names:
         shown = ["buildah", "images", "--noheading", "--format", "{{.Name}}:{{.Tag}} {{.Size}}"]

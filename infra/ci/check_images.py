@@ -25,7 +25,10 @@ ONE = {
         "has no torch": "! python -c 'import torch'",
     },
     "data": {},
-    "train": {"has a CUDA build of torch": "python -c 'import torch; assert torch.version.cuda'"},
+    "train": {
+        "has a CUDA build of torch": "python -c 'import torch; assert torch.version.cuda'",
+        "has vLLM": "python -c 'import vllm'",
+    },
 }
 RAY = {
     "answers KubeRay's probes": "command -v wget && command -v bash",

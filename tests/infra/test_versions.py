@@ -1,5 +1,6 @@
 """The list of versions is the only one: whatever repeats a version agrees with it."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -95,3 +96,13 @@ def test_ray_images_hold_what_kuberay_calls(name):
     assert re.search(r"apt-get install .*\bbash\b.*\bwget\b", text)
     assert "/etc/profile.d/" in text
     assert "ray" in VERSIONS["images"][name]["extras"]
+
+
+def test_image_with_vllm_pins_it_as_the_extra_does_and_keeps_torch_and_transformers(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "infra" / "ci"))
+    build_images = importlib.import_module("build_images")
+    pinned = dict(line.split("==") for line in build_images.pins(["all", "vllm"]).splitlines())
+    assert f'vllm = ["vllm=={pinned["vllm"]};' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert {name: pinned[name] for name in VERSIONS["packages"]} == VERSIONS["packages"]
+    assert len(pinned) > len(CONSTRAINTS)
+    assert "vllm" not in build_images.pins(["all"])

@@ -1,12 +1,15 @@
 """Which engine generates, and how it is reached."""
 
+import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from qwenops.recipe.config import Config
 from qwenops.recipe.outside import Outside
+
+_URL = re.compile(r"https?://[^/\s]+")
 
 
 class EngineConfig(Config):
@@ -16,7 +19,9 @@ class EngineConfig(Config):
         default="in_process", description="Who runs the model. house choice: the stage's own process needs no server."
     )
     model: str = Field(
-        default="", description="Model name or folder; empty means the stage's checkpoint. house choice: its own model."
+        default="",
+        description="Folder or hub id (owner/name[@revision]), or a server's name for its model; empty means the "
+        "stage's checkpoint. house choice: its own model.",
     )
     url: str = Field(
         default="", description="Base URL of an OpenAI-compatible endpoint, up to /v1. house choice: none by default."
@@ -50,3 +55,27 @@ class EngineConfig(Config):
         """See `Config.outside`."""
         if self.model and self.kind != "endpoint":
             yield Outside("model", self.model)
+
+    def lacking(self, *, has_own_model: bool) -> Iterator[str]:
+        """Fields without which this engine cannot be opened, each with what it must hold.
+
+        Args:
+            has_own_model: Whether the stage has a checkpoint that it generates with where none is named.
+        """
+        if self.kind == "endpoint":
+            if not _URL.match(self.url):
+                yield "url (http:// or https:// address of the server)"
+            if not self.model:
+                yield "model (the name that the server knows it by)"
+            if self.long_context != "plain":
+                yield "long_context plain (the server decides how it reads long inputs)"
+        elif not self.model and not has_own_model:
+            yield "model (a folder or a hub id; the stage has no model of its own)"
+
+
+class EngineUse(NamedTuple):
+    """One engine that a stage opens: its dotted path in the config, and whether the stage has a model for it."""
+
+    field: str
+    engine: EngineConfig
+    has_own_model: bool

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from qwenops.contracts.checkpoint import read_facts
+from qwenops.contracts.checkpoint import CHECKPOINT, read_facts
 from qwenops.errors import RecipeError
 from qwenops.generation.config import EngineConfig
 from qwenops.generation.endpoint import EndpointEngine
@@ -13,6 +13,7 @@ from qwenops.generation.in_process import InProcessEngine
 from qwenops.generation.vllm_engine import VllmEngine
 from qwenops.model.checkpoints import load_model, load_tokenizer
 from qwenops.model.modes import LONGEST_MULTIPLE, config_keys
+from qwenops.model.warm_start import load_initial_model, load_initial_tokenizer
 
 
 def open_engine(
@@ -56,16 +57,22 @@ def open_engine(
             trained = read_facts(Path(model)).context_length_tokens
             overrides = config_keys(config.long_context, trained, LONGEST_MULTIPLE)
         return VllmEngine(model, "bfloat16" if config.precision == "bf16" else "float32", overrides)
-    folder = Path(model)
+    folder = Path(model).expanduser()
+    if (folder / CHECKPOINT).is_file() or not config.model:
+        loaded, tokenizer = load_model(folder), load_tokenizer(folder)
+        trained_length = read_facts(folder).context_length_tokens
+    else:
+        loaded, tokenizer = load_initial_model(str(folder)), load_initial_tokenizer(str(folder))
+        trained_length = loaded.config.max_position_embeddings
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return InProcessEngine(
-        load_model(folder).to(device),
-        load_tokenizer(folder),
+        loaded.to(device),
+        tokenizer,
         name=_short_name(folder),
         batch_tokens=config.batch_tokens,
         precision=config.precision,
         long_context=config.long_context,
-        trained_length=read_facts(folder).context_length_tokens,
+        trained_length=trained_length,
     )
 
 

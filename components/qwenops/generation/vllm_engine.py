@@ -1,22 +1,24 @@
-"""Generation with vLLM in this process: the extra `gpu` and a CUDA device are needed.
+"""Generation with vLLM in this process: the extra `vllm` and a CUDA device are needed.
 
 The import stands inside the class because vLLM is an optional accelerator: images without a GPU do not carry it.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from qwenops.contracts.tokens import END_OF_TEXT, IM_END
 from qwenops.errors import PlatformError
 from qwenops.generation.chat import control_ids, decode, encode_prompts
 from qwenops.generation.engine import Prompt, Sample, Sampling
+from qwenops.recipe.addresses import split_hub_id
 
 
 class VllmEngine:
     """An engine over `vllm.LLM`.
 
     Args:
-        model: Checkpoint folder or model name.
+        model: Checkpoint folder, or hub id with or without `@revision`.
         precision: vLLM's dtype name.
         overrides: Entries of the model's config to replace, such as those of a long-context mode.
 
@@ -36,7 +38,11 @@ class VllmEngine:
             ) from None
         self._name = model
         self._parameters: Any = vllm.SamplingParams
-        self._llm: Any = vllm.LLM(model=model, dtype=precision, hf_overrides=dict(overrides or {}))
+        hub = None if Path(model).exists() else split_hub_id(model)
+        place, revision = hub or (model, "")
+        self._llm: Any = vllm.LLM(
+            model=place, revision=revision or None, dtype=precision, hf_overrides=dict(overrides or {})
+        )
 
     @property
     def name(self) -> str:

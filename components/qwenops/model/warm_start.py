@@ -8,7 +8,6 @@ Every difference between what is loaded and what is expected is an error here: t
 tensors at random and goes on.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ from transformers import (
 from qwenops.errors import ContractError, PlatformError, RecipeError
 from qwenops.model.architecture import SHARED_FIELDS
 from qwenops.model.weight_files import INDEX, SINGLE, WeightReader
+from qwenops.recipe.addresses import split_hub_id
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _MODEL_TYPES = ("qwen2", "qwen2_moe", "llama")
 _GGUF_SUFFIX, _GGUF_MAGIC = ".gguf", b"GGUF"
 _PROJECTIONS = ("q", "k", "v")
@@ -40,7 +39,7 @@ def load_initial_model(source: str) -> PreTrainedModel:
     """The model at `source` as a Qwen2 (or Qwen2-MoE) model: float32, on the CPU, in evaluation mode.
 
     Args:
-        source: A transformers folder, a `.gguf` file, or a hub id.
+        source: A transformers folder, a `.gguf` file, or a hub id with or without `@revision`.
 
     Raises:
         RecipeError: `source` names nothing, or a model that is not Qwen2 or Llama-shaped.
@@ -135,18 +134,20 @@ def _options(source: str) -> dict[str, Any]:
         if (path / SINGLE).is_file() or (path / INDEX).is_file():
             WeightReader(path)
         return {}
-    if not _HUB_ID.fullmatch(source):
+    if (hub := split_hub_id(source)) is None:
         raise RecipeError(
             f"no model at {source}",
-            expected="a transformers folder, a .gguf file or a hub id (owner/name)",
+            expected="a transformers folder, a .gguf file or a hub id (owner/name or owner/name@revision)",
             found="no such file or folder",
             action="check init_from",
         )
-    return {}
+    return {"revision": hub[1]} if hub[1] else {}
 
 
 def _load(kind: Any, source: str, options: dict[str, Any]) -> Any:
     place = str(Path(source).parent) if "gguf_file" in options else source
+    if "revision" in options:
+        place = source.partition("@")[0]
     try:
         return kind.from_pretrained(place, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -1,11 +1,20 @@
 """Which addresses can be read and written, known when a recipe or a placement is read and not hours later."""
 
 import importlib.util
+import re
 
 EXTRAS = {"s3": "cluster", "http": "cluster", "https": "cluster", "hf": "data", "file": "data"}
 """Kind of address that pages are read from to the extra of this package that brings its library."""
 # Kinds that no extra brings: they are read where their library was installed beside it.
 _LIBRARIES = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+
+_HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+(?:/[\w.-]+)*))?")
+
+
+def split_hub_id(source: str) -> tuple[str, str] | None:
+    """Id and revision (branch, tag or commit; empty for the main branch) of `owner/name[@revision]`, else None."""
+    match = _HUB_ID.fullmatch(source)
+    return (match["id"], match["revision"] or "") if match else None
 
 
 def scheme_of(place: str) -> str:

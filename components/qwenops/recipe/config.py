@@ -37,6 +37,10 @@ class Config(BaseModel):
                 if isinstance(part, Config):
                     yield from part.outside()
 
+    def engines(self) -> tuple[Any, ...]:
+        """The generation engines (`qwenops.generation.config.EngineUse`) that the stage opens with this config."""
+        return ()
+
     def unreached(self) -> tuple[str, ...]:
         """Functions, as `module:name`, that the stage's `run` calls but not with this config."""
         return ()

@@ -121,6 +121,9 @@ class Placement(Pod):
     ray_address: str = Field("", description="Address of a running Ray; empty starts a local one in the task.")
     num_workers: int = Field(0, ge=0, description="Ray Train workers; 0 trains in the task's own process.")
     mesh: ParallelConfig = Field(ParallelConfig(), description="How these workers divide a model in pre-training.")
+    image_engines: tuple[Literal["vllm"], ...] = Field(
+        (), description="Generation engines its images hold beside in_process and endpoint, which every image has."
+    )
     resources: dict[str, Resources] = Field(default_factory=dict, description="Area name to its tasks' resources.")
     clusters: dict[str, RayCluster] = Field(default_factory=dict, description="Cluster name to a Ray cluster.")
     launchers: dict[str, str] = Field(

@@ -135,6 +135,18 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    def _engines_can_be_opened(self) -> "Recipe":
+        lacking = [
+            f"{node}.{use.field}.{field}"
+            for node in NODES
+            for use in getattr(self, node).engines()
+            for field in use.engine.lacking(has_own_model=use.has_own_model)
+        ]
+        if lacking:
+            raise ValueError(f"what these engines need: {'; '.join(lacking)}")
+        return self
+
+    @model_validator(mode="after")
     def _weights_have_their_tokenizer(self) -> "Recipe":
         weights, tokenizer = self.pretrain.init_from, self.tokenizer.init_from
         if weights != tokenizer:

@@ -41,6 +41,7 @@ def h200_node() -> Placement:
         volumes={"artifacts": Volume(claim="qwenops-artifacts", mount_path="/mnt/qwenops")},
         tracking_uri="http://qwenops-mlflow:5000",
         env=ENVIRONMENT,
+        image_engines=("vllm",),
         clusters={"cpu": cpu, "gpu": gpu},
         launchers={
             "data": "cpu",

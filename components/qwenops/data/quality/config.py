@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from qwenops.generation.config import EngineConfig
+from qwenops.generation.config import EngineConfig, EngineUse
 from qwenops.recipe.config import Config
 from qwenops.recipe.outside import Outside
 
@@ -243,3 +243,7 @@ class QualityConfig(Config):
         if stricter:
             raise ValueError(f"the relaxed set must hold the strict one, but its {', '.join(stricter)} is stricter")
         return self
+
+    def engines(self) -> tuple[EngineUse, ...]:
+        """See `Config.engines`."""
+        return (EngineUse("rubric.engine", self.rubric.engine, False),) if self.rubric.num_documents else ()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from qwenops.generation.config import EngineConfig
+from qwenops.generation.config import EngineConfig, EngineUse
 from qwenops.recipe.config import Config
 from qwenops.recipe.isolation import Isolation
 from qwenops.recipe.outside import Outside
@@ -82,6 +82,10 @@ class BenchmarksConfig(Config):
     verifiable_digits: tuple[int, int] = Field(
         default=(5, 6), description="Shortest and longest digit string; house choice: as the families are trained."
     )
+
+    def engines(self) -> tuple[EngineUse, ...]:
+        """See `Config.engines`."""
+        return (EngineUse("engine", self.engine, True),)
 
     def outside(self) -> Iterator[Outside]:
         """See `Config.outside`."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from qwenops.generation.config import EngineConfig
+from qwenops.generation.config import EngineConfig, EngineUse
 from qwenops.recipe.config import Config
 from qwenops.recipe.outside import Outside
 
@@ -43,6 +43,10 @@ class MultilingualConfig(Config):
         default=0, ge=0, description="Items of M-MMLU and of MGSM, even over languages; house choice: 0 takes all."
     )
     max_shots: int = Field(default=25, ge=0, description="Cap on worked examples; §5.1 gives 5 for M-MMLU, 8 for MGSM.")
+
+    def engines(self) -> tuple[EngineUse, ...]:
+        """See `Config.engines`."""
+        return (EngineUse("engine", self.engine, True),)
 
     def outside(self) -> Iterator[Outside]:
         """See `Config.outside`."""

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from qwenops.generation.config import EngineConfig
+from qwenops.generation.config import EngineConfig, EngineUse
 from qwenops.recipe.config import Config
 from qwenops.recipe.outside import Outside
 
@@ -55,6 +55,11 @@ class SafetyConfig(Config):
     harm_labels: tuple[str, ...] = Field(
         default=(), description="The same where people say whether it harms; house choice: none, as above."
     )
+
+    def engines(self) -> tuple[EngineUse, ...]:
+        """See `Config.engines`."""
+        judging = (EngineUse("judge_engine", self.judge_engine, False),) if self.judge == "llm" else ()
+        return (EngineUse("engine", self.engine, True), *judging)
 
     def outside(self) -> Iterator[Outside]:
         """See `Config.outside`."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from qwenops.generation.config import EngineConfig
+from qwenops.generation.config import EngineConfig, EngineUse
 from qwenops.recipe.config import Config
 from qwenops.tasks.config import OverlapConfig
 
@@ -72,3 +72,7 @@ class OntologyConfig(Config):
         description="Evaluation sets that rows are cleaned of, §5.2.6; null: those of `decontaminate`. house choice:"
         " one rule for documents and instructions.",
     )
+
+    def engines(self) -> tuple[EngineUse, ...]:
+        """See `Config.engines`."""
+        return (EngineUse("engine", self.engine, False),) if self.tagger == "llm" else ()

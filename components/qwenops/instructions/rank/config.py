@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from qwenops.generation.config import EngineConfig
+from qwenops.generation.config import EngineConfig, EngineUse
 from qwenops.generation.engine import Sampling
 from qwenops.recipe.config import Config
 from qwenops.recipe.outside import Outside
@@ -51,6 +51,10 @@ class RankConfig(Config):
         description="Evaluation sets that rows are cleaned of, §5.2.6; null: those of `decontaminate`. house choice:"
         " one rule for documents and instructions.",
     )
+
+    def engines(self) -> tuple[EngineUse, ...]:
+        """See `Config.engines`."""
+        return (EngineUse("engine", self.engine, True),)
 
     def outside(self) -> Iterator[Outside]:
         """See `Config.outside`."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from qwenops.generation.config import EngineConfig
+from qwenops.generation.config import EngineConfig, EngineUse
 from qwenops.generation.engine import Sampling
 from qwenops.recipe.config import Config
 from qwenops.recipe.isolation import Isolation
@@ -83,3 +83,9 @@ class SynthesizeConfig(Config):
         description="Evaluation sets that rows are cleaned of, §5.2.6; null: those of `decontaminate`. house choice:"
         " one rule for documents and instructions.",
     )
+
+    def engines(self) -> tuple[EngineUse, ...]:
+        """See `Config.engines`."""
+        answering = (EngineUse("engine", self.engine, True),) if "rejection_sampling" in self.strategies else ()
+        writing = (EngineUse("writer_engine", self.writer_engine, True),) if self.writer == "llm" else ()
+        return answering + writing
