@@ -71,6 +71,7 @@ def _settled(uri, name):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.timeout(180)
 def test_of_registrations_at_once_the_best_is_champion(uri):
     scores = [(0.5, 0.6), (0.6, 0.5), (0.55, 0.5), (0.5, 0.55), (0.51, 0.5)]
     trials = [{f"trial-{number}": both} for number, both in enumerate(scores)]

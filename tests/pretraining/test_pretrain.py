@@ -86,7 +86,7 @@ def test_config_whose_phases_and_steps_disagree_is_refused():
     [
         ({"rope_theta": 1e6}, "RoPE base"),
         ({"size": PRETRAIN.size.model_copy(update={"num_layers": 3})}, r"pretrain\.size\.num_layers"),
-        ({"phases": (Phase(length=100_000, steps=STEPS),)}, "longer than the initial weights"),
+        ({"phases": (Phase(length=512, steps=STEPS),)}, "longer than the initial weights"),
     ],
 )
 def test_warm_start_that_the_recipe_describes_wrongly_is_refused(run_stage, artifacts, pretrained, changes, words):

@@ -85,6 +85,7 @@ def _compare_with_uninterrupted(tmp_path, config, kills, seed):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+@pytest.mark.timeout(180)
 def test_loop_killed_three_times_ends_with_bitwise_the_same_weights(tmp_path):
     _compare_with_uninterrupted(tmp_path, CONFIG, kills=3, seed=1)
 
