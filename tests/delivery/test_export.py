@@ -86,6 +86,7 @@ def test_card_says_what_the_gate_does_not_judge(tmp_path):
     card = (stage.out / "README.md").read_text()
     assert lifted.figure in card
     assert lifted.why in card
+    assert "Nothing here says that it is safe" in card
 
 
 def test_export_renders_conversations_as_training_does_and_ends_its_turn(tmp_path):
