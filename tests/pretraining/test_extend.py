@@ -6,7 +6,7 @@ from tests.pretraining.corpus import EXTEND, PRETRAIN, published
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qwenops.contracts.checkpoint import read_facts
-from qwenops.errors import ContractError, RecipeError
+from qwenops.errors import ContractError
 from qwenops.model.architecture import model_config
 from qwenops.model.checkpoints import save_checkpoint
 from qwenops.model.sizes import SIZES
@@ -61,10 +61,20 @@ def test_extend_without_long_documents_is_refused(run_stage, artifacts, pretrain
         run_stage("extend", config, {**artifacts, "checkpoint": pretrained.path})
 
 
-def test_extend_to_a_length_already_trained_is_refused(run_stage, artifacts, pretrained):
-    short = EXTEND.model_copy(update={"phases": (Phase(length=128, steps=10),)})
-    with pytest.raises(RecipeError, match="does not extend"):
-        run_stage("extend", short, {**artifacts, "checkpoint": pretrained.path})
+@pytest.mark.parametrize("base", [1_000_000.0, 50_000.0])
+def test_model_that_reads_further_already_trains_on_at_its_own_base_and_length(run_stage, artifacts, tmp_path, base):
+    torch.manual_seed(0)
+    config = model_config(PRETRAIN.size, rope_theta=base, max_position_embeddings=131_072)
+    folder, tokenizer = tmp_path / "stock", AutoTokenizer.from_pretrained(artifacts["tokenizer"])
+    save_checkpoint(AutoModelForCausalLM.from_config(config), tokenizer, folder, 131_072, 0)
+    done = run_stage("extend", EXTEND, {**artifacts, "checkpoint": published(folder, "pretrain")})
+    facts = read_facts(done.path)
+    assert (facts.context_length_tokens, facts.rope_theta) == (131_072, base)
+    assert json.loads((done.path / "config.json").read_text())["max_position_embeddings"] == 131_072
+    metrics = done.manifest.metrics
+    assert metrics["loss.first"] == metrics["loss.before"]
+    assert metrics["loss.final"] < metrics["loss.first"]
+    assert not [name for name in metrics if name.startswith("loss.beyond")]
 
 
 @pytest.mark.integration

@@ -101,8 +101,9 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _lengths_grow(self) -> "Recipe":
         short, long = self.pretrain.phases[-1].length, self.extend.phases[-1].length
-        if long < short:
-            raise ValueError(f"extend ends at {long} tokens, below the {short} that pretrain ends at")
+        # Weights that exist may read further than their rows here; then extend trains on and says so.
+        if long < short or (long == short and not self.pretrain.init_from):
+            raise ValueError(f"extend.phases to end above the {short} tokens that pretrain ends at: not {long}")
         return self
 
     @model_validator(mode="after")

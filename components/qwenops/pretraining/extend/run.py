@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from qwenops.contracts.checkpoint import read_facts
+from qwenops.contracts.checkpoint import CheckpointFacts, read_facts
 from qwenops.contracts.tokens import TokenShards
-from qwenops.errors import ContractError, RecipeError
+from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.model.rope import change_base
 from qwenops.platform.ray_train import launch
@@ -48,17 +48,19 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
     shards, tokenizer = TokenShards(job["tokens"]), load_tokenizer(job["tokenizer"])
     facts, model, device = read_facts(job["checkpoint"]), load_model(job["checkpoint"]), place()
     model.to(device.kind)  # type: ignore[arg-type]
-    short, length = facts.context_length_tokens, config.phases[-1].length
-    if length <= short:
-        raise RecipeError(
-            "the extension does not extend",
-            expected=f"extend.phases to end above {short} tokens",
-            found=length,
-            action="raise extend.phases or shorten pretrain.phases",
-        )
+    length = config.phases[-1].length
+    extends = length > facts.context_length_tokens
+    short = min(facts.context_length_tokens, length)
+    if not extends and device.rank == 0:
+        stage.warn(_continuation(config, facts))
     long_tokens = config.long_tokens or short
     usual, long = length_histogram(shards), length_histogram(shards, long_tokens)
-    if config.long_share and not long:
+    share = config.long_share
+    if share and not long and not extends:
+        share = 0.0
+        if device.rank == 0:
+            stage.warn(f"no training document has {long_tokens} tokens: the rows hold documents of every length")
+    if share and not long:
         raise ContractError(
             "there are no long documents to extend with",
             expected=f"training documents of at least {long_tokens} tokens",
@@ -78,7 +80,7 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         stage.seed,
         rows_of.rank,
         rows_of.world_size,
-        config.long_share,
+        share,
         long_tokens,
     )
     threads = settle_threads(model, source, config.training, stage)
@@ -88,8 +90,9 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         metrics = {"loss.short.before": mean_loss(model, short_text, on_tokens)}
         for name, made in needles.items():
             metrics[f"needle.accuracy.{name}_before"] = evaluate_needles(model, made, on_tokens=on_tokens).accuracy
-    change_base(model, config.rope_theta, length)
-    with shown(stage, "at the new base", text) as on_tokens:
+    if extends:
+        change_base(model, config.rope_theta, length)
+    with shown(stage, "at the new base" if extends else "at its own base", text) as on_tokens:
         positions["first"] = loss_by_position(model, text, on_tokens)
     trained, speed = train(model, source, config.training, stage)
     metrics |= {"threads": threads} | speed
@@ -106,21 +109,32 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
             by_depth = score.by_depth
     for name, losses in positions.items():
         metrics[f"loss.{name}"] = float(losses.mean())
-        metrics[f"loss.beyond.{name}"] = float(losses[short:].mean())
+        if extends:
+            metrics[f"loss.beyond.{name}"] = float(losses[short:].mean())
     in_corpus = long_share(shards, long_tokens)
     metrics["long_share.corpus"] = in_corpus
-    metrics["long_share.trained"] = config.long_share + (1 - config.long_share) * in_corpus
+    metrics["long_share.trained"] = share + (1 - share) * in_corpus
     seen = trained.tokens
     finished = unsharded(model)
     if device.rank == 0:
         for name, losses in positions.items():
             _draw(stage, f"position_loss.{name}", losses)
-        lengths = {"corpus": usual, "trained": mixed(usual, long, config.long_share)}
+        lengths = {"corpus": usual, "trained": mixed(usual, long, share)}
         (stage.out / "document_lengths.json").write_text(json.dumps(lengths, indent=1), encoding="utf-8")
+        context = max(length, facts.context_length_tokens)
         save_checkpoint(
-            finished, tokenizer, stage.out, length, facts.tokens_seen + seen, parent=Path(job["checkpoint"]).name
+            finished, tokenizer, stage.out, context, facts.tokens_seen + seen, parent=Path(job["checkpoint"]).name
         )
     return {"metrics": metrics, "tokens": seen, "by_depth": by_depth}
+
+
+def _continuation(config: ExtendConfig, facts: CheckpointFacts) -> str:
+    text = (
+        f"nothing to extend: the checkpoint reads {facts.context_length_tokens} tokens and extend.phases end at "
+        f"{config.phases[-1].length}; it trains on at its own length and its own RoPE base of {facts.rope_theta:g}"
+    )
+    other = config.rope_theta != facts.rope_theta
+    return f"{text}, not at extend.rope_theta {config.rope_theta:g}" if other else text
 
 
 def _draw(stage: Stage, name: str, losses: Tensor) -> None:
