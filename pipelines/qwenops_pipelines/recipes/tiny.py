@@ -160,6 +160,8 @@ MIXTURE = MixtureConfig(
     measured_rows=10,
     planned_tokens=3_000_000,
     simulated=20_000,
+    # Twenty-four proxies of seconds differ by more than buckets do: half of the prior holds the shares over seeds.
+    prior_share=0.5,
     training=TrainingConfig(
         steps=24,
         batch_tokens=1024,
@@ -252,6 +254,7 @@ SFT_SEED = SftConfig(
     budget="steps",
     max_length_tokens=256,
     verifiable_share=0.7,
+    replay_share=0.25,
     measure=_MEASURE,
 )
 RANK = RankConfig(
@@ -291,6 +294,7 @@ SFT = SftConfig(
     budget="steps",
     max_length_tokens=256,
     verifiable_share=0.7,
+    replay_share=0.25,
     control="seed_data",
     measure=_MEASURE,
 )
@@ -330,27 +334,27 @@ DPO = DpoConfig(
     measure=MeasureConfig(prompts=500, max_new_tokens=12),
 )
 ONLINE = OnlineConfig(
-    episodes=8,
+    episodes=20,
     prompts="verifiable",
-    prompts_per_episode=192,
+    screened_prompts=4800,
+    prompts_per_episode=256,
     samples=4,
     temperature=1.0,
     top_p=1.0,
     min_margin=1.0,
     beta=0.3,
     nll_weight=1.0,
-    pairs_per_step=32,
+    pairs_per_step=16,
     training=TrainingConfig(
-        learning_rate=2e-4,
-        final_learning_rate=2e-4,
-        warmup_steps=0,
+        learning_rate=5e-5,
+        final_learning_rate=5e-5,
+        warmup_steps=10,
         schedule="constant",
         batch_tokens=8192,
     ),
     reward=RewardSourceConfig(kind="sum", model_weight=0.3, verifier_weight=2.0),
     merging=MergingConfig(weight=1e-4, keep=0.5),
-    guard=GuardConfig(max_kl=0.3, prompts=200),
-    compare_with="adamw",
+    guard=GuardConfig(max_kl=0.3, prompts=500, proof="verifier"),
     max_length_tokens=256,
     max_new_tokens=12,
     measure=MeasureConfig(prompts=500, max_new_tokens=12),
