@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from qwenops.contracts.document import CODE_LANGUAGE
+from qwenops.data.quality.c4 import program_lines
 from qwenops.data.quality.config import (
     C4Config,
     CodeConfig,
@@ -20,6 +21,7 @@ from qwenops.data.quality.config import (
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "km"})
 # A word of English is worth about two characters of Chinese.
 _CHARACTERS_PER_WORD = 2
+_CHARACTERS_PER_GRAM_WORD = 4
 
 _STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 _BULLETS = ("- ", "* ", "\u2022", "\u2023", "\u25cf", "\u25aa", "\u2013 ")
@@ -131,25 +133,28 @@ def repetition(document: Text, config: RepetitionConfig) -> str:
             return f"repeated_{name}s"
         if characters / size > most_characters:
             return f"repeated_{name}_characters"
-    return _repeated_ngrams(document, config) if document.is_spaced else ""
+    return _repeated_ngrams(document, config)
 
 
 def _repeated_ngrams(document: Text, config: RepetitionConfig) -> str:
     size = len(document.text)
+    blank, per_word, units = " ", 1, document.words
+    if not document.is_spaced:
+        blank, per_word, units = "", _CHARACTERS_PER_GRAM_WORD, list("".join(document.words))
     for n, most in enumerate(config.max_top_ngram, start=2):
-        if top_characters(document.words, n) / size > most:
+        if top_characters(units, n * per_word, blank) / size > most:
             return f"top_{n}_gram"
     for n, most in enumerate(config.max_repeated_ngram, start=5):
-        if repeated_characters(document.words, n) / size > most:
+        if repeated_characters(units, n * per_word) / size > most:
             return f"repeated_{n}_grams"
     return ""
 
 
-def top_characters(words: list[str], n: int) -> int:
+def top_characters(words: list[str], n: int, blank: str = " ") -> int:
     """Characters of the most frequent n-gram in all its places, the longest of equals; 0 where none repeats."""
     counts = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
     best = max(counts.values(), default=0)
-    return max((len(" ".join(gram)) * count for gram, count in counts.items() if count == best > 1), default=0)
+    return max((len(blank.join(gram)) * count for gram, count in counts.items() if count == best > 1), default=0)
 
 
 def repeated_characters(words: list[str], n: int) -> int:
@@ -171,19 +176,19 @@ def c4(document: Text, config: C4Config) -> tuple[Text, str]:
     lowered = document.text.lower()
     if "lorem ipsum" in lowered:
         return document, "c4_lorem_ipsum"
-    if "{" in lowered:
+    if any("{" in line and not program for line, program in program_lines(document.text)):
         return document, "c4_curly_bracket"
-    lines = (_CITATION.sub("", line) if "[" in line else line for line in document.text.split("\n"))
-    kept = [line for line in lines if not line.strip() or _is_c4_line(line, document.is_spaced, config)]
-    cleaned = Text.of(re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip(), document.lang)
+    lines = [(line if program else _CITATION.sub("", line), program) for line, program in program_lines(document.text)]
+    kept = [line for line, program in lines if program or not line.strip() or _is_c4_line(line, document, config)]
+    cleaned = Text.of(re.sub(r"\n{4,}", "\n\n\n", "\n".join(kept)).strip("\n"), document.lang)
     if len(_SENTENCE.findall(cleaned.text)) < config.min_sentences:
         return document, "c4_few_sentences"
     return cleaned, ""
 
 
-def _is_c4_line(line: str, is_spaced: bool, config: C4Config) -> bool:
+def _is_c4_line(line: str, document: Text, config: C4Config) -> bool:
     words = line.split()
-    if is_spaced and len(words) < config.min_words_per_line:
+    if document.is_spaced and len(words) < config.min_words_per_line:
         return False
     if any(len(word) > config.max_word_characters for word in words):
         return False

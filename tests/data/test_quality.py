@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.data import plain_rules, plain_words
 
 from qwenops.contracts.document import check_documents, documents_from_rows, read_documents, read_funnel, write_part
+from qwenops.data.ingest.language import identify
 from qwenops.data.quality.batch import Batch
 from qwenops.data.quality.classifier import fold_of, make_examples, train
 from qwenops.data.quality.config import (
@@ -27,7 +28,7 @@ from qwenops.data.quality.config import (
     RepetitionConfig,
     RubricConfig,
 )
-from qwenops.data.quality.ngrams import WordGrams
+from qwenops.data.quality.ngrams import Grams
 from qwenops.data.quality.offensive import train_offensive
 from qwenops.data.quality.rules import code, fineweb, first_reasons, gopher, judge, repetition
 from qwenops.data.quality.run import run
@@ -97,12 +98,51 @@ def test_gopher_stop_words_are_asked_of_the_configured_languages_only():
     assert _reason(gopher, text, "de", GopherConfig(stop_word_languages=("en",))) == ""
 
 
+# Short prose of three languages that says each thing once.
+_UNSPACED = {
+    "zh": "守灯人每天黄昏都要爬上石阶。他先把玻璃擦干净，然后点燃油灯。\n\n风大的夜里，海浪会打到窗户上，"
+    "可是灯光从来没有灭过。\n\n村里的渔民说，只要看见那一点亮，就知道家在哪里。\n\n有一年冬天下了很大的雪，路全被盖住了，没有人能送来粮食。"
+    "\n\n孩子们却想出办法，用木板做成雪橇，把面粉和干鱼拉到塔下。",
+    "ja": "灯台守は夕暮れになると石段を登ります。まずガラスを磨き、それから油に火をともします。\n\n"
+    "風の強い夜には波が窓まで届きますが、明かりが消えたことは一度もありません。\n\n村の漁師はその小さな光を見て、自分の家がどこにあるかを知るのです。\n\n"
+    "ある冬、大雪で道がすっかり埋まり、食べ物を運べる人がいなくなりました。"
+    "\n\n子どもたちは板でそりを作り、粉と干物を塔の下まで引いていきました。",
+    "th": "คนเฝ้าประภาคารเดินขึ้นบันไดหินทุกเย็น เขาเช็ดกระจกให้สะอาดก่อนแล้วจึงจุดตะเกียง\n\nในคืนที่ลมแรง คลื่นซัดมาถึงหน้าต่าง"
+    " แต่แสงไฟไม่เคยดับ\n\nชาวประมงบอกว่าเมื่อเห็นแสงนั้นก็รู้ว่าบ้านอยู่ที่ไหน",
+}  # fmt: skip
+_PROSE_ONLY = QualityConfig(c4=C4Config(domains=()), fineweb=FinewebConfig(domains=()))
+CASES = Path(__file__).parents[2].parent / "shared/cases/data/unspaced.jsonl"
+
+
+@pytest.mark.parametrize("lang", _UNSPACED)
+def test_prose_without_blanks_is_kept_and_a_phrase_of_it_repeated_is_not(lang):
+    text = _UNSPACED[lang]
+    assert _judge(text, lang, "prose", _PROSE_ONLY) == (text, "")
+    for phrase in (text.split("\n")[0], text[:9], text[:9] + " "):
+        assert _judge(phrase * 60, lang, "prose", _PROSE_ONLY)[1].startswith(("top_", "repeated_"))
+
+
+def test_characters_drawn_by_lot_are_no_chinese():
+    rng = random.Random(5)
+    common = [bytes((row, cell)).decode("gb2312") for row in range(0xB0, 0xD7) for cell in range(0xA1, 0xFA)]
+    for alphabet in (common, [chr(number) for number in range(0x4E00, 0x9FA6)]):
+        text = "".join(rng.choices(alphabet, k=900))
+        assert _judge(text, "zh", "prose", _PROSE_ONLY)[1] == "gopher_stop_words"
+
+
+def test_every_row_of_the_cases_in_unspaced_scripts_gets_its_verdict():
+    if not CASES.exists():
+        pytest.skip("the shared cases are not here")
+    rows = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
+    languages = [identify(row["text"])[0] for row in rows]
+    judged = judge([row["text"] for row in rows], languages, ["prose"] * len(rows), QualityConfig())
+    assert [not reason for reason in judged.reasons] == [row["keep"] for row in rows]
+
+
 def test_rules_that_need_words_pass_over_scripts_without_spaces():
-    text = "\n\n".join(
-        f"第{n}章讲述了一个很长的故事，主人公在山里遇见了许多奇怪的事情，最后平安回家。" for n in range(12)
-    )
+    text = _UNSPACED["zh"].replace("\n\n", "")
     assert _judge(text, "zh", "web", QualityConfig())[1] == ""
-    assert _judge(text[:80], "zh", "web", QualityConfig())[1] == "gopher_too_few_words"
+    assert _judge(text[:60], "zh", "web", QualityConfig())[1] == "gopher_too_few_words"
 
 
 def _lines(distinct: int, repeated: int) -> str:
@@ -154,7 +194,8 @@ def test_repetition_of_many_passages_is_judged_at_its_threshold(n, most):
 @settings(deadline=None)  # the first call makes the tables of characters
 @given(st.lists(st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=60), min_size=1, max_size=3))
 def test_word_grams_agree_with_the_plain_definition(documents):
-    grams = WordGrams(Batch([" ".join(words) for words in documents]))
+    batch = Batch([" ".join(words) for words in documents])
+    grams = Grams(batch, batch.words, 1)
     for found in grams.repeats(7):
         assert grams.top_characters(found).tolist() == [
             plain_rules.top_characters(words, found.n) for words in documents
@@ -248,6 +289,18 @@ _FIVE = "This is the first sentence. Here is a second one! Is this the third? " 
 )
 def test_c4_document_rules(text, reason):
     assert _c4_only(text)[1] == reason
+
+
+_PROGRAM = "for row in rows:\n    first = row[0]\n    names = {row[1]: first}\n    print(first)"
+
+
+@pytest.mark.parametrize("program", ["```python\n" + _PROGRAM + "\n```", _PROGRAM, "    x = row[0]\n    use({x})"])
+def test_c4_leaves_programs_in_a_page_alone(program):
+    text, reason = _c4_only(
+        f"{_FIVE}\n\n{program}\n\nThe first item of a row has the index [0] in the text.[3]\ntwo words"
+    )
+    assert reason == ""
+    assert text == f"{_FIVE}\n\n{program}\n\nThe first item of a row has the index  in the text."
 
 
 def test_c4_cuts_bad_lines_and_citation_marks_and_keeps_the_rest():

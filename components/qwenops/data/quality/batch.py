@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from qwenops.data.characters import SPACE, Hashes
+from qwenops.data.characters import SPACE
 from qwenops.data.quality.words import SIGN, kinds, split_words
 from qwenops.data.spans import Integers, Mask, Spans, Texts
 
@@ -67,10 +67,11 @@ class Batch(Texts):
         starts, ends = lines.starts[filled & ~before], lines.ends[filled & ~after]
         return self._stripped(self.spans(starts, ends))
 
-    @cached_property
-    def word_hashes(self) -> Hashes:
-        """uint64 for each of `words`; equal for equal words."""
-        return self.hashes(self.words)
+    def characters(self, chosen: Mask) -> Spans:
+        """The characters, without blanks, of the documents `chosen` (bool [N])."""
+        places = np.flatnonzero((self.flags & SPACE) == 0)
+        singles = self.spans(places, places + 1)
+        return singles.where(chosen[singles.document])
 
     @cached_property
     def word_is_text(self) -> Mask:

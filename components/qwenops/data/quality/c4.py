@@ -29,11 +29,15 @@ _TRAILING = "..."
 
 
 def refused(texts: Sequence[str]) -> list[tuple[str, Mask]]:
-    """Which texts hold filler or a curly bracket."""
+    """Which texts hold filler, or a curly bracket outside of programs (which C4 meant to keep out of prose)."""
     return [
         ("c4_lorem_ipsum", np.array(["lorem ipsum" in text.lower() for text in texts], dtype=bool)),
-        ("c4_curly_bracket", np.array(["{" in text for text in texts], dtype=bool)),
+        ("c4_curly_bracket", np.array([_has_bracket(text) for text in texts], dtype=bool)),
     ]
+
+
+def _has_bracket(text: str) -> bool:
+    return "{" in text and any("{" in line and not program for line, program in program_lines(text))
 
 
 def cleaned(batch: Batch, texts: Sequence[str], spaced: Mask, chosen: Sequence[int], config: C4Config) -> list[str]:

@@ -31,9 +31,13 @@ class GopherConfig(Config):
     )
     stop_word_languages: tuple[str, ...] = Field(
         default=("en", "de", "fr", "es", "pt", "it", "nl", "ru", "cs", "pl", "tr", "ar", "fa", "he", "id", "ms", "vi",
-                 "hi", "ur", "bn"),
+                 "hi", "ur", "bn", "zh", "ja", "th", "lo", "my", "km"),
         description="Languages asked for stop words; those with a list. house choice: Gopher asks English.",
     )  # fmt: skip
+    min_stop_share: float = Field(
+        default=0.02,
+        description="Least letters in stop words where words have no blanks. house choice: a tenth of what prose has.",
+    )
 
 
 class RepetitionConfig(Config):

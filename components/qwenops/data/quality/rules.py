@@ -1,8 +1,8 @@
 """Heuristic filters with published thresholds; each answers "" or the word for why a document is dropped.
 
-All documents of a batch are judged at once (`batch.Batch`). Rules that count words or need spaces between them are
-passed over for scripts written without spaces (Chinese, Japanese, Thai, ...): there a "word" is a whole clause, and
-every text would fail. Length is then in characters.
+All documents of a batch are judged at once (`batch.Batch`). Scripts written without spaces (Chinese, Japanese, Thai,
+...) have no words to count: length, n-grams and stop words are in characters there, and rules
+on the words themselves are passed over.
 """
 
 import re
@@ -16,13 +16,15 @@ from qwenops.data.characters import ALPHABETIC, ALPHANUMERIC, CLOSING, TERMINAL,
 from qwenops.data.quality.batch import SPACE_CHARACTER, Batch
 from qwenops.data.quality.c4 import FEW_SENTENCES, cleaned, few_sentences, refused
 from qwenops.data.quality.config import CodeConfig, FinewebConfig, GopherConfig, QualityConfig, RepetitionConfig
-from qwenops.data.quality.ngrams import WordGrams
-from qwenops.data.quality.stop_words import distinct_stop_words
+from qwenops.data.quality.ngrams import Grams
+from qwenops.data.quality.stop_words import distinct_stop_words, stop_share
 from qwenops.data.spans import Integers, Mask
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "km"})
 # A word of English is worth about two characters of Chinese.
 _CHARACTERS_PER_WORD = 2
+# In n-grams it is worth more: with two, the Declaration of Human Rights repeats itself too much in Thai and Burmese.
+_CHARACTERS_PER_GRAM_WORD = 4
 _BULLETS = "\u2022\u2023\u25cf\u25aa"
 _BULLETS_BEFORE_BLANK = "-*\u2013"
 _ELLIPSIS, _POINT, _HASH = 0x2026, 0x2E, 0x23
@@ -133,6 +135,7 @@ def gopher(batch: Batch, languages: Sequence[str], config: GopherConfig) -> Chec
         ("gopher_word_length", spaced & ((mean < config.min_mean_word) | (mean > config.max_mean_word))),
         ("gopher_few_letters", spaced & (batch.total(words, alphabetic) / all_words < config.min_alphabetic_words)),
         ("gopher_stop_words", spaced & asked & (stop_words < config.min_stop_words)),
+        ("gopher_stop_words", asked & ~spaced & (stop_share(batch, languages) < config.min_stop_share)),
     ]
 
 
@@ -147,21 +150,27 @@ def repetition(batch: Batch, languages: Sequence[str], config: RepetitionConfig)
         count, characters = batch.repeated(spans)
         checks.append((f"repeated_{name}s", count / np.maximum(batch.number(spans), 1) > most))
         checks.append((f"repeated_{name}_characters", characters / size > most_characters))
-    return checks + _repeated_ngrams(batch, is_spaced(languages), config)
+    spaced = is_spaced(languages)
+    checks += _repeated_ngrams(batch, Grams(batch, batch.words, 1), spaced, 1, config)
+    if not spaced.all():
+        letters = Grams(batch, batch.characters(~spaced), 0)
+        checks += _repeated_ngrams(batch, letters, ~spaced, _CHARACTERS_PER_GRAM_WORD, config)
+    return checks
 
 
-def _repeated_ngrams(batch: Batch, spaced: Mask, config: RepetitionConfig) -> Checks:
+def _repeated_ngrams(batch: Batch, grams: Grams, asked: Mask, per_word: int, config: RepetitionConfig) -> Checks:
+    """The n-gram rules for the documents `asked`, where `per_word` units are worth a word."""
     checks: Checks = []
-    grams = WordGrams(batch)
     size = np.maximum(batch.sizes, 1)
-    top = dict(enumerate(config.max_top_ngram, start=2))
-    repeated = dict(enumerate(config.max_repeated_ngram, start=5))
+    top = {n * per_word: (n, most) for n, most in enumerate(config.max_top_ngram, start=2)}
+    repeated = {n * per_word: (n, most) for n, most in enumerate(config.max_repeated_ngram, start=5)}
     for found in grams.repeats(max([1, *top, *repeated])):
         if found.n in top:
-            checks.append((f"top_{found.n}_gram", spaced & (grams.top_characters(found) / size > top[found.n])))
+            n, most = top[found.n]
+            checks.append((f"top_{n}_gram", asked & (grams.top_characters(found) / size > most)))
         if found.n in repeated:
-            share = grams.repeated_characters(found) / size
-            checks.append((f"repeated_{found.n}_grams", spaced & (share > repeated[found.n])))
+            n, most = repeated[found.n]
+            checks.append((f"repeated_{n}_grams", asked & (grams.repeated_characters(found) / size > most)))
     return checks
 
 
