@@ -183,7 +183,7 @@ def test_stopped_run_leaves_whole_outputs_and_continues(tmp_path, sign):
         time.sleep(0.1)
     process.send_signal(sign)
     process.wait(60)
-    for folder in (out / "stages").glob("*/[!.]*"):
+    for folder in (out / "stages").glob("[!.]*/[!.]*"):
         assert (folder / "manifest.json").exists()
     result = qwenops("run", "smoke", "--out", out, "--until", "quality")
     assert result.returncode == 0, result.stderr
