@@ -53,8 +53,9 @@ def digest_outside(thing: Outside, cache: Path) -> str:
             return _commit("dataset", thing.name, thing.revision, cache)
         case "model" if thing.name.startswith(_PINNED):
             return "pinned"
-        case "model" if not Path(thing.name).expanduser().exists() and _HUB_ID.fullmatch(thing.name):
-            return _commit("model", thing.name, thing.revision, cache)
+        case "model" if not Path(thing.name).expanduser().exists() and _HUB_ID.fullmatch(thing.name.partition("@")[0]):
+            name, _, revision = thing.name.partition("@")
+            return _commit("model", name, revision or thing.revision, cache)
         case _ if "://" in thing.name:
             return _address(thing.name, cache)
         case _:

