@@ -43,7 +43,7 @@ EXTRAS = {
     "filetype": "data",
     "phonenumbers": "data",
     "stdnum": "data",
-    "detect_secrets": "data",
+    "detect_secrets": "data",  # pragma: allowlist secret
     "snowballstemmer": "instructions",
     "mlxtend": "instructions",
     "markdown_it": "evaluation",

@@ -36,7 +36,7 @@ def host(folder: Path) -> Iterator[dict[str, Any]]:
         database.execute("create table t(x)")
         database.execute("insert into t values (1)")
     database.close()
-    environment = {"QWENOPS_SECRET": "secret"}
+    environment = {"QWENOPS_SECRET": "secret"}  # pragma: allowlist secret
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], env=environment, stdin=subprocess.PIPE)
     libc = ctypes.CDLL(None, use_errno=True)
     key = 0x51000000 + os.getpid()
