@@ -95,7 +95,7 @@ def test_recipe_of_the_report_starts_where_vllm_is_and_elsewhere_every_engine_is
 @pytest.mark.parametrize("command", ["plan", "compile", "run"])
 def test_engines_are_asked_for_by_every_command(tmp_path, command):
     rest = {"plan": (), "compile": ("-o", tmp_path / "p.yaml"), "run": ("--out", tmp_path / "out")}[command]
-    engine = '{"kind": "vllm", "api_key_variable": "NOWHERE_SET"}'
+    engine = '{"kind": "vllm", "api_key_variable": "NOWHERE_SET"}'  # pragma: allowlist secret
     result = qwenops(command, "smoke", "--set", f"rank.engine={engine}", "--placement", "laptop", *rest)
     assert result.returncode == 2, result.stderr
     assert "vLLM in this environment" in result.stderr
