@@ -46,7 +46,7 @@ HELD = {
     "a PDF, a CSV": "data/test_formats.py::test_what_is_no_document_is_refused_by_name",
     "environment with the extra": "dags/test_submit.py::test_rerun_script_compiles_runs_and_summarises",
     "base wheel without extras": "dags/test_extras.py::test_command_that_needs_an_extra_names_it",
-    "qwen2_7b as shipped": f"{ENGINES}::test_recipe_whose_engines_lack_something_is_refused_when_read_naming_every_field",
+    "qwen2_7b as": f"{ENGINES}::test_recipe_whose_engines_lack_something_is_refused_when_read_naming_every_field",
     "HF_ENDPOINT at a loopback": "model/test_hub.py::test_weights_come_from_the_users_endpoint_at_the_revision_named",
     "mlflow.transformers": "delivery/test_register.py::test_registered_version_is_a_model_that_loads_and_answers",
 }
