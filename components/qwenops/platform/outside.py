@@ -35,6 +35,7 @@ _DISTRIBUTIONS = {
     "yaml": "PyYAML",
     "PIL": "pillow",
     "markdown_it": "markdown-it-py",
+    "stdnum": "python-stdnum",
 }
 _STDLIB = "stdlib"
 
