@@ -52,7 +52,7 @@ class Run:
 
     def finish(self, stage: str) -> str:
         process = self.start(stage)
-        errors = process.communicate(timeout=50)[1]
+        errors = process.communicate(timeout=150)[1]
         return errors if process.returncode else ""
 
     def published(self, stage: str) -> list[Path]:
@@ -112,7 +112,7 @@ def test_mixture_whose_ray_worker_is_killed_is_that_of_one_process(tmp_path, art
     below = psutil.Process(process.pid).children(recursive=True)
     at_work = [child for child in below if child.cmdline()[:1] == ["ray::_do"]]
     at_work[0].kill()
-    errors = process.communicate(timeout=50)[1]
+    errors = process.communicate(timeout=150)[1]
     assert process.returncode == 0, errors
     assert other.finish("mixture") == ""
     (again,), (whole,) = run.published("mixture"), other.published("mixture")
