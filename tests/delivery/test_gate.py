@@ -15,6 +15,8 @@ from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.register.gate import compared, judge
 from qwenops.delivery.register.policy import STRICT
 from qwenops.errors import RecipeError
+from qwenops.recipe.codec import canonical
+from qwenops.recipe.schema import resolve
 from qwenops_pipelines.recipes import RECIPES, load_recipe
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases" / "evaluation" / "red_team.json"
@@ -145,7 +147,8 @@ def test_shipped_recipe_is_strict_but_for_what_it_names(name: str):
     recipe = load_recipe(name, [])
     config = recipe.register
     assert config.policy[: len(STRICT)] == STRICT
-    assert recipe.export.not_gated == config.not_gated
+    card = json.loads(resolve(canonical(recipe))["export"])["config"]
+    assert card["not_gated"] == config.model_dump(mode="json")["not_gated"]
     harmless = {"export.export.template_differences": 1.0}
     sentences = judge(config, harmless).sentences
     assert any("template_differences = 1" in sentence for sentence in sentences)

@@ -93,12 +93,6 @@ class Recipe(Config):
     report: ReportConfig
 
     @model_validator(mode="after")
-    def _card_knows_what_is_not_gated(self) -> "Recipe":
-        # The card is written before the gate speaks. A validator may fill a field of the value it is still making.
-        self.__dict__["export"] = self.export.model_copy(update={"not_gated": self.register.not_gated})
-        return self
-
-    @model_validator(mode="after")
     def _lengths_grow(self) -> "Recipe":
         short, long = self.pretrain.phases[-1].length, self.extend.phases[-1].length
         # Weights that exist may read further than their rows here; then extend trains on and says so.
@@ -179,4 +173,6 @@ def resolve(recipe_text: str) -> dict[str, str]:
     rule = recipe.decontaminate.rule_of_rows().model_dump(mode="json")
     for node in _CLEANED:
         plain[node]["decontamination"] = plain[node]["decontamination"] or rule
+    # The card is written before the gate speaks.
+    plain["export"]["not_gated"] = plain["register"]["not_gated"]
     return {node: canonical({"node": node, "seed": recipe.seed, "config": plain[node]}) for node in NODES}

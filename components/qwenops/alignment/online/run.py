@@ -132,9 +132,9 @@ def _build_loop(
     asked = {row.instruction for row in questions}
     others = [row for row in prompts if row.instruction not in asked] or list(prompts)
     if config.screened_prompts:
+        stage.metric("prompts.screened", min(config.screened_prompts, len(others)))
         start = load_model(inputs.checkpoint).to(place().kind)
         others = solved_sometimes(start, tokenizer, others, config, sampling)
-        stage.metric("prompts.screened", min(config.screened_prompts, len(prompts)))
         stage.metric("prompts.kept", len(others))
     return Loop(config, sampler, others, measure, stage.seed)
 
