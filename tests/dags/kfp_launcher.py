@@ -22,6 +22,7 @@ from unittest import mock
 import yaml
 from kfp.dsl import executor
 from kfp.dsl.types import artifact_types
+from tests.dags.kfp_driver import in_order, parameters_of
 from tests.dags.kfp_objects import MOUNTS, Bucket, Buckets, LauncherError, download, local_path, upload
 
 Json = dict[str, Any]
@@ -58,7 +59,7 @@ class Launcher:
         self.states, self.error = {}, None
         given = self._pipeline["root"]["inputDefinitions"]["parameters"]
         values = {name: parameters.get(name, facts.get("defaultValue")) for name, facts in given.items()}
-        (_, body), (name, handler) = _in_order(self._pipeline["root"]["dag"]["tasks"])
+        (_, body), (name, handler) = in_order(self._pipeline["root"]["dag"]["tasks"])
         self._run_id, self._dag_state = run_id, "RUNNING"
         self._dag(self._component(body)["dag"]["tasks"], self._inputs(body, values, {})["parameterValues"])
         state = self._dag_state
@@ -67,7 +68,7 @@ class Launcher:
 
     def plant(self, task: str, parameters: Json, artifacts: dict[str, str]) -> None:
         """Let an earlier run have cached `task`, for these parameters, with artifacts of these URIs."""
-        (_, body), _ = _in_order(self._pipeline["root"]["dag"]["tasks"])
+        (_, body), _ = in_order(self._pipeline["root"]["dag"]["tasks"])
         component = self._component(self._component(body)["dag"]["tasks"][task])
         container = self._pipeline["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
         outputs = self._provisioned(task, component["outputDefinitions"])
@@ -83,25 +84,14 @@ class Launcher:
 
     def _dag(self, tasks: Json, values: Json) -> None:
         outputs: dict[str, Json] = {}
-        for name, task in _in_order(tasks):
+        for name, task in in_order(tasks):
             found = self._task(name, task, self._inputs(task, values, outputs), list(tasks))
             if found is None:
                 return
             outputs[name] = found
 
     def _inputs(self, task: Json, values: Json, outputs: dict[str, Json]) -> Json:
-        parameters: Json = {}
-        for name, source in task.get("inputs", {}).get("parameters", {}).items():
-            match source:
-                case {"runtimeValue": {"constant": value}}:
-                    parameters[name] = value
-                case {"componentInputParameter": key}:
-                    parameters[name] = values[key]
-                case {"taskOutputParameter": {"producerTask": producer, "outputParameterKey": key}}:
-                    parameters[name] = outputs[producer]["parameterValues"][key]
-                case {"taskFinalStatus": {"producerTask": producer}}:
-                    status = {"pipelineJobResourceName": self._run_id, "pipelineTaskName": producer, "error": {}}
-                    parameters[name] = status | {"state": self._dag_state}
+        parameters = parameters_of(task, values, outputs, self._run_id, self._dag_state)
         artifacts: Json = {}
         for name, source in task.get("inputs", {}).get("artifacts", {}).items():
             place = source["taskOutputArtifact"]
@@ -231,12 +221,3 @@ def _execute(container: Json, message: Json) -> str | None:
 
 def _no_number(word: str) -> None:
     raise LauncherError(f"failed to unmarshall ExecutorOutput: {word} is no JSON")
-
-
-def _in_order(tasks: Json) -> list[tuple[str, Json]]:
-    """Tasks, each after those it waits for."""
-    done: list[str] = []
-    while len(done) < len(tasks):
-        ready = [n for n in tasks if n not in done and set(tasks[n].get("dependentTasks", [])) <= set(done)]
-        done += sorted(ready)
-    return [(name, tasks[name]) for name in done]

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from kubernetes import client
+from tests.dags.kfp_driver import in_order, parameters_of
 
 _SECONDS = 1800
 _RUN_LABEL = "pipeline/runid"
@@ -45,7 +46,7 @@ class PipelineOnPods:
         given = self._pipeline["root"]["inputDefinitions"]["parameters"]
         values = {name: parameters.get(name, facts.get("defaultValue")) for name, facts in given.items()}
         # Two tasks: the DAG, and the exit handler that follows it whatever its end.
-        (_, body), (name, handler) = _in_order(self._pipeline["root"]["dag"]["tasks"])
+        (_, body), (name, handler) = in_order(self._pipeline["root"]["dag"]["tasks"])
         state = self._dag(self._component(body)["dag"]["tasks"], self._inputs(body, values)["parameterValues"])
         self._task(name, self._component(handler), self._inputs(handler, values, state=state))
         return state
@@ -55,7 +56,7 @@ class PipelineOnPods:
 
     def _dag(self, tasks: Json, values: Json) -> str:
         outputs: dict[str, Json] = {}
-        for name, task in _in_order(tasks):
+        for name, task in in_order(tasks):
             outputs[name] = self._task(name, self._component(task), self._inputs(task, values, outputs))
             if self.states[name] != "Succeeded":
                 return "FAILED"
@@ -63,19 +64,8 @@ class PipelineOnPods:
 
     def _inputs(self, task: Json, values: Json, outputs: Json | None = None, state: str = "") -> Json:
         outputs = outputs or {}
-        parameters: Json = {}
+        parameters = parameters_of(task, values, outputs, self._run_id, state)
         artifacts: Json = {}
-        for name, source in task.get("inputs", {}).get("parameters", {}).items():
-            match source:
-                case {"runtimeValue": {"constant": value}}:
-                    parameters[name] = value
-                case {"componentInputParameter": key}:
-                    parameters[name] = values[key]
-                case {"taskOutputParameter": {"producerTask": producer, "outputParameterKey": key}}:
-                    parameters[name] = outputs[producer]["parameterValues"][key]
-                case {"taskFinalStatus": {"producerTask": producer}}:
-                    status = {"pipelineJobResourceName": self._run_id, "pipelineTaskName": producer, "error": {}}
-                    parameters[name] = status | {"state": state}
         for name, source in task.get("inputs", {}).get("artifacts", {}).items():
             place = source["taskOutputArtifact"]
             artifacts[name] = outputs[place["producerTask"]]["artifacts"][place["outputArtifactKey"]]
@@ -150,12 +140,3 @@ class PipelineOnPods:
             assert time.monotonic() < deadline, f"{pod} is still {phase}"
             time.sleep(0.5)
         return phase
-
-
-def _in_order(tasks: Json) -> list[tuple[str, Json]]:
-    """Tasks, each after those it waits for."""
-    done: list[str] = []
-    while len(done) < len(tasks):
-        ready = [n for n in tasks if n not in done and set(tasks[n].get("dependentTasks", [])) <= set(done)]
-        done += sorted(ready)
-    return [(name, tasks[name]) for name in done]
