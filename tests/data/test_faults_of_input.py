@@ -63,9 +63,9 @@ class _Endless(io.RawIOBase):
         ("a.jsonl", b'{"text": "one"}\n{"text": "', b'"}\n{"text": "two"}\n', 2),
         (
             "a.warc",
-            b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a/\r\nContent-Length: 100000043\r\n\r\n"
+            b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a/\r\nContent-Length: 100000044\r\n\r\n"
             b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n",
-            b"\r\n\r\nWARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://b/\r\nContent-Length: 52\r\n\r\n"
+            b"\r\n\r\nWARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://b/\r\nContent-Length: 53\r\n\r\n"
             b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\nshort one",
             1,
         ),
