@@ -75,6 +75,15 @@ def test_what_is_no_document_is_refused_by_name(name, raw, reason):
     assert [(record.reason, record.raw) for record in _read(name, raw)] == [(reason, b"")]
 
 
+def test_packed_file_that_nobody_reads_to_its_end_is_one_loss_and_not_two():
+    noise = os.urandom(400_000)
+    assert [record.reason for record in _read("a.pdf.gz", gzip.compress(b"%PDF-1.7\n" + noise))] == ["unsupported_pdf"]
+    text = gzip.compress(noise.hex().encode())
+    assert [record.reason for record in read_records("a.txt.gz", io.BytesIO(text), 1000)] == ["too_large"]
+    cut = read_records("a.txt.gz", io.BytesIO(text[:300_000]), 1_000_000)
+    assert [record.reason for record in cut] == ["", "truncated"]
+
+
 @pytest.mark.parametrize(
     ("name", "raw", "mime"),
     [

@@ -97,7 +97,7 @@ def _gzip(name: str, stream: io.BufferedReader, max_bytes: int) -> Iterator[Reco
         return
     content = Inflated(stream)
     yield from _records(name, io.BufferedReader(content, _BLOCK_BYTES), max_bytes)
-    if not content.is_whole:  # what could be read is kept, and the account says that something is missing
+    if content.broke_off:  # what could be read is kept, and the account says that something is missing
         yield Record("#rest", TEXT, b"", "truncated")
 
 

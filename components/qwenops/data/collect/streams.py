@@ -64,17 +64,18 @@ class Inflated(io.RawIOBase):
     """The content of all members of a gzip file, as a stream that cannot be wound back.
 
     Python's own reader raises on a file that was cut short and gives nothing back of the block it was reading; here
-    every byte before the cut is read, the stream then ends, and `is_whole` is False.
+    every byte before the cut is read, the stream then ends, and `broke_off` is True.
 
     Args:
         packed: The file.
 
     Attributes:
-        is_whole: Whether every member that was begun has ended so far.
+        broke_off: Whether the file has ended within a member; False as long as nobody has read so far.
     """
 
     def __init__(self, packed: BinaryIO) -> None:
-        self.is_whole = True
+        self.broke_off = False
+        self._within_member = False
         self._packed = packed
         self._member = zlib.decompressobj(wbits=31)
         self._waiting = b""
@@ -91,20 +92,21 @@ class Inflated(io.RawIOBase):
         """
         while True:
             if self._waiting:
-                self.is_whole = False
+                self._within_member = True
             piece = self._member.decompress(self._waiting, len(buffer))
             self._waiting = self._member.unconsumed_tail
             if self._member.eof:
                 # Some writers pad with zeros between members and at the end.
                 self._waiting = self._member.unused_data.lstrip(b"\0")
                 self._member = zlib.decompressobj(wbits=31)
-                self.is_whole = True
+                self._within_member = False
             if piece:
                 buffer[: len(piece)] = piece
                 return len(piece)
             if not self._waiting:
                 self._waiting = self._packed.read(_BLOCK_BYTES)
                 if not self._waiting:
+                    self.broke_off = self._within_member
                     return 0
-                if self.is_whole:
+                if not self._within_member:
                     self._waiting = self._waiting.lstrip(b"\0")
