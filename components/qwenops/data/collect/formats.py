@@ -55,7 +55,7 @@ _REFUSED_ENDINGS = {
 }
 # PDF, RTF and PostScript may hold nothing but letters.
 _TEXTUAL = (b"%PDF-", b"{\\rtf", b"%!PS")
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_CONTROL = bytes({*range(0x20)} - {*b"\t\n\v\f\r\x1b"})
 _PAGE = re.compile(rb"(?i)(<!doctype\s+html|<html[\s>]|<head[\s>]|<body[\s>])")
 _TABLE_ROWS, _TABLE_COLUMNS = 8, 3
 
@@ -67,7 +67,7 @@ def packing(head: bytes) -> str:
 
 def is_binary(head: bytes) -> bool:
     """Whether there are bytes that no text holds; UTF-16 counts as binary."""
-    return _CONTROL.search(head) is not None
+    return len(head.translate(None, _CONTROL)) < len(head)
 
 
 def packing_named(name: str) -> str:

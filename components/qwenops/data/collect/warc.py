@@ -21,9 +21,10 @@ from qwenops.data.collect.streams import Piece
 _MARK, _HTTP = b"WARC/", b"HTTP/"
 _HEAD = re.compile(rb"WARC/\d\.\d[ \t]*\r?\n(?=[\w-]+[ \t]*:)")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_LENGTH = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?$")
-_PAGE = re.compile(rb"(?im)^warc-type[ \t]*:[ \t]*(response|resource|conversion)[ \t]*\r?$")
-_ADDRESS = re.compile(rb"(?im)^warc-target-uri[ \t]*:[ \t]*<?([^\s>]+)")
+# Of a head in small letters: a search for fixed bytes is much cheaper than one that ignores the case.
+_LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?\n")
+_PAGE = re.compile(rb"\nwarc-type[ \t]*:[ \t]*(response|resource|conversion)[ \t]*\r?\n")
+_ADDRESS = re.compile(rb"\nwarc-target-uri[ \t]*:[ \t]*<?([^\s>]+)")
 # Room for the protocol's own headers beside a body of the largest size.
 _HEAD_BYTES = 1 << 16
 # The next record begins within so many bytes behind one: two line ends, and some writers' more.
@@ -37,23 +38,24 @@ def read_warc(pieces: Iterator[Piece], max_bytes: int) -> Iterator[Record]:
     while tape.seek_head():
         number += 1
         head = tape.head()
-        anchor, stated = _address(head) or f"#{number}", _LENGTH.search(head)
+        small = head.lower()
+        anchor, stated, is_page = _address(head) or f"#{number}", _LENGTH.search(small), _PAGE.search(small) is not None
         length = int(stated.group(1)) if stated else 0
         block = tape.take(len(head), length, max_bytes + _HEAD_BYTES) if stated else None
         if block is None:
             tape.drop(max(len(head), 1))
             yield Record(anchor, TEXT, b"", "unreadable" if tape.has_more() else "truncated")
-        elif len(block) < len(head) + length and _PAGE.search(head):
+        elif len(block) < len(head) + length and is_page:
             yield Record(anchor, TEXT, block[len(head) :][:1000], "too_large")
-        elif _PAGE.search(head):
+        elif is_page:
             yield _page(anchor, len(head), block, max_bytes)
     for anchor in tape.lost or ([] if number else ["#rest"]):
         yield Record(anchor, TEXT, b"", "unreadable")
 
 
 def _address(head: bytes) -> str:
-    found = _ADDRESS.search(head)
-    return found.group(1).decode("utf-8", "replace") if found else ""
+    found = _ADDRESS.search(head.lower())
+    return head[slice(*found.span(1))].decode("utf-8", "replace") if found else ""
 
 
 class _Tape:
