@@ -4,10 +4,11 @@ import pytest
 import torch
 from tests.alignment.conftest import small_model
 
+from qwenops.alignment.measure_config import MeasureConfig
 from qwenops.alignment.online.config import OnlineConfig
-from qwenops.alignment.online.screening import solved_sometimes
+from qwenops.alignment.online.screening import guards_questions, solved_sometimes
 from qwenops.contracts.conversation import Conversation, ask, conversation_id
-from qwenops.errors import StageError
+from qwenops.errors import ContractError, StageError
 from qwenops.generation.engine import Sampling
 from qwenops.tasks.verifiable import generate
 
@@ -55,3 +56,15 @@ def test_prompts_that_nothing_verifies_are_kept(tokenizer, prompts):
     open_ones = [Conversation(id=conversation_id(str(n)), messages=ask(f"Say {n}")) for n in range(3)]
     kept = solved_sometimes(writes_one_of("1", tokenizer), tokenizer, open_ones + prompts, CONFIG, SAMPLING)
     assert {row.id for row in kept} == {row.id for row in open_ones}
+
+
+@pytest.mark.parametrize(("asked", "trained"), [(10, 50), (200, 30)])
+def test_no_prompt_that_the_guard_asks_is_trained_on(prompts, asked, trained):
+    questions, others = guards_questions(prompts, MeasureConfig(prompts=asked), seed=7)
+    assert not {row.instruction for row in questions} & {row.instruction for row in others}
+    assert (len(questions), len(others)) == (asked, trained)
+
+
+def test_prompts_that_leave_none_to_train_on_are_refused(prompts):
+    with pytest.raises(ContractError, match="none is left to train on"):
+        guards_questions(prompts[:1] * 3, MeasureConfig(prompts=10), seed=7)

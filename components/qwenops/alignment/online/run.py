@@ -15,7 +15,7 @@ from qwenops.alignment.online.loop import Loop, Outcome
 from qwenops.alignment.online.ppo import PpoLearner, tokenize_demonstrations
 from qwenops.alignment.online.rewards import build_reward
 from qwenops.alignment.online.rollouts import Sampler
-from qwenops.alignment.online.screening import solved_sometimes
+from qwenops.alignment.online.screening import guards_questions, solved_sometimes
 from qwenops.alignment.pass_rate import PassRate, choose_questions, grade, likeliest_answers, measure_pass_rate
 from qwenops.alignment.reward_model import load_reward_model
 from qwenops.alignment.train import on_workers
@@ -113,7 +113,7 @@ def _build_loop(
     stage: Stage,
 ) -> Loop:
     guarded = config.measure.model_copy(update={"prompts": config.guard.prompts})
-    questions = choose_questions(prompts, guarded, stage.seed, "train")
+    questions, others = guards_questions(prompts, guarded, stage.seed)
 
     source = build_reward(config.reward, load_reward_model(inputs.reward).to(place().kind), tokenizer)
 
@@ -129,8 +129,6 @@ def _build_loop(
         seed=stage.seed,
     )
     sampler = Sampler(tokenizer, source, sampling, config.measure.batch_tokens, config.cut_penalty)
-    asked = {row.instruction for row in questions}
-    others = [row for row in prompts if row.instruction not in asked] or list(prompts)
     if config.screened_prompts:
         stage.metric("prompts.screened", min(config.screened_prompts, len(others)))
         start = load_model(inputs.checkpoint).to(place().kind)

@@ -1,18 +1,50 @@
-"""Prompts that the start solves sometimes: of one that it always or never solves, all responses are alike."""
+"""Which prompts are trained on: none that the guard asks, and, of the others, those that the start solves sometimes.
+
+Of a prompt that it always or never solves all responses are alike, and teach nothing.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from qwenops.alignment.measure_config import MeasureConfig
 from qwenops.alignment.online.config import OnlineConfig
-from qwenops.alignment.pass_rate import grade
+from qwenops.alignment.pass_rate import choose_questions, grade
 from qwenops.contracts.conversation import Conversation
-from qwenops.errors import StageError
+from qwenops.errors import ContractError, StageError
 from qwenops.generation.engine import Sampling
 from qwenops.generation.in_process import InProcessEngine
 
 _OTHER_DRAWS = 1_000_003
+
+
+def guards_questions(
+    prompts: Sequence[Conversation], measure: MeasureConfig, seed: int
+) -> tuple[list[Conversation], list[Conversation]]:
+    """The questions that the guard asks, and the prompts that are left to train on.
+
+    Where the guard would take every prompt it takes from one half of them, and asks generated questions beside.
+
+    Args:
+        prompts: Training prompts.
+        measure: How many questions, and of which kinds.
+        seed: Seeds the draw.
+
+    Raises:
+        ContractError: no prompt would be left.
+    """
+    for taken in (prompts, prompts[: len(prompts) // 2]):
+        questions = choose_questions(taken, measure, seed, "train")
+        asked = {row.instruction for row in questions}
+        if others := [row for row in prompts if row.instruction not in asked]:
+            return questions, others
+    raise ContractError(
+        "the guard asks every training prompt, so none is left to train on",
+        expected="at least two prompts of different words",
+        found=len({row.instruction for row in prompts}),
+        action="add prompts to the instructions",
+    )
 
 
 def solved_sometimes(
