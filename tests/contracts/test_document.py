@@ -65,8 +65,8 @@ def test_artifact_without_documents_names_the_stage_to_run_again(tmp_path):
 
 
 def test_funnels_of_parts_add_up_to_the_funnel_of_the_whole(tmp_path):
-    first = funnel_of("quality", _table({}, {"id": "b"}), dropped_table([("x", "empty", "")]))
-    second = funnel_of("quality", _table({"id": "c", "domain": "code"}), dropped_table([("y", "empty", "z")]))
+    first = funnel_of("quality", _table({}, {"id": "b"}), dropped_table([("x", "empty", "x.txt", "")]))
+    second = funnel_of("quality", _table({"id": "c", "domain": "code"}), dropped_table([("y", "empty", "y.txt", "z")]))
     total = first + second
     assert (total.read, total.kept, total.dropped) == (5, 3, {"empty": 2})
     assert total.by_domain == {"code": {"documents": 1, "bytes": 5}, "web": {"documents": 2, "bytes": 10}}
@@ -76,7 +76,7 @@ def test_funnels_of_parts_add_up_to_the_funnel_of_the_whole(tmp_path):
 
 
 def test_dropped_sample_is_short_and_independent_of_order(tmp_path):
-    rows = [(f"id{n:03}", ("empty", "other")[n % 2], "x" * 1000) for n in range(100)]
+    rows = [(f"id{n:03}", ("empty", "other")[n % 2], f"folder://own/{n}", "x" * 1000) for n in range(100)]
     texts = []
     for order in (rows, rows[::-1]):
         write_funnel(tmp_path, Funnel("quality"), dropped_table(order))

@@ -69,6 +69,8 @@ def test_rows_are_read_whatever_the_file_is_called_and_however_it_is_packed(name
         ("a.jsonl", b'{"instruction": "Add.", "input": "", "output": "2"}', "unsupported_chat"),
         ("a.parquet", _parquet(messages=[_TURNS]), "unsupported_chat"),
         ("a.jsonl", b'{"title": "no text"}', "no_text"),
+        ("notes.ipynb", b'{\n "cells": [{"cell_type": "markdown"}],\n "nbformat": 4\n}\n', "no_text"),
+        ("map.geojson", b'[\n {\n  "type": "Feature"\n }\n]\n', "no_text"),
     ],
 )
 def test_what_is_no_document_is_refused_by_name(name, raw, reason):
@@ -94,6 +96,7 @@ def test_packed_file_that_nobody_reads_to_its_end_is_one_loss_and_not_two():
         ("code.js", b'{"a": 1}\n', "text/javascript"),
         ("poem.txt", b"MZ and BM, says he,\nand then, and there\n" * 20, "text/plain"),
         ("a.md", b"# Title\n", "text/markdown"),
+        ("said.txt", b'["Quiet", she said, "and then?"] {"a"}\n', "text/plain"),
         ("utf16.txt", "Grüße an alle".encode("utf-16"), "text/plain"),
     ],
 )

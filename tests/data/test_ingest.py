@@ -117,6 +117,33 @@ def test_decode_finds_the_charset_that_a_page_declares_or_shows(lang, charset):
     assert _SENTENCES[lang] in decode(text.encode(charset))
 
 
+_KOREAN = (
+    "등대지기는 매일 저녁 물 위의 등불을 켠 시간을 적는다. 항구는 조용했고 배들은 회색 빛 속에 머물러 있었다. " * 4
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "charset", "stated"),
+    [
+        (_KOREAN, "euc_kr", ""),
+        (_KOREAN + "뷁", "cp949", ""),
+        ("뷁", "cp949", "EUC-KR"),
+        ("①", "cp932", "shift_jis"),
+        ("㐂", "gb18030", "gb2312"),
+        (_SENTENCES["ru"], "koi8-r", "koi8-r"),
+        (_SENTENCES["ru"] * 5, "cp1251", "iso-8859-1"),
+        (_SENTENCES["ru"] * 5, "cp1251", "us-ascii"),
+        (_SENTENCES["de"], "utf-8", "windows-1251"),
+        (_SENTENCES["ru"] * 5, "cp1251", "x-no-such"),
+        (_SENTENCES["ru"] * 5, "cp1251", "hex"),
+        (_SENTENCES["ja"] * 5, "iso2022_jp", ""),
+        ("\x1b[31mred\x1b[0m and plain", "ascii", ""),
+    ],
+)
+def test_decode_believes_utf8_then_the_server_then_the_bytes(text, charset, stated):
+    assert decode(text.encode(charset), stated) == text
+
+
 @pytest.mark.parametrize(
     ("raw", "mime", "reason"),
     [

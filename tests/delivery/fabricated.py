@@ -293,7 +293,10 @@ def _write_files(node: str, folder: Path) -> None:
             "dropped_bytes": {r: 2_000_000 for r in plain["dropped"]},
         }
         (folder / "funnel.json").write_text(json.dumps(plain), encoding="utf-8")
-        rows = [{"id": r, "reason": r, "text": f"<script>alert({r!r})</script>"} for r in plain["dropped"]]
+        rows = [
+            {"id": r, "reason": r, "url": f"folder://own/{r}", "text": f"<script>alert({r!r})</script>"}
+            for r in plain["dropped"]
+        ]
         (folder / "dropped_sample.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     if node == "quality":
         sets = {"documents": {"strict": 9012, "relaxed": 9480}, "bytes": {"strict": 14_000_000, "relaxed": 15_000_000}}

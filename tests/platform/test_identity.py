@@ -16,8 +16,10 @@ import pytest
 from tests.architecture.places import LIBRARY, ROOT
 
 from qwenops.platform.identity import Sources
+from qwenops.platform.outside import digest_outside
 from qwenops.platform.stage import Slice, causes_of
 from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.outside import Outside
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.edges import NODES
 from qwenops_pipelines.recipes import load_recipe
@@ -281,6 +283,18 @@ def test_touched_file_counts_as_it_was(place):
 def test_file_that_is_taken_away_counts_and_so_does_its_coming(place):
     assert place.again(lambda there: (there.folder / "form.csv").unlink()) == with_readers("multilingual")
     assert place.again(outside("form.csv", "id,score\n1,\n")) == with_readers("multilingual")
+
+
+def test_folder_with_a_file_whose_name_is_not_utf8_has_a_digest(tmp_path):
+    digests, folder = [], tmp_path / "in"
+    folder.mkdir()
+    for name in (b"caf\xe9.txt", b"caf\xe8.txt"):
+        path = os.fsencode(folder) + b"/" + name
+        with open(path, "w") as stream:
+            stream.write("one")
+        digests.append(digest_outside(Outside("files", str(folder)), tmp_path / "cache"))
+        os.unlink(path)
+    assert len(set(digests)) == 2
 
 
 def test_path_counts_from_where_the_run_starts(place, monkeypatch):

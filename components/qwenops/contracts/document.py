@@ -57,7 +57,15 @@ DOCUMENT_SCHEMA = pa.schema(
         pa.field("split", pa.string(), nullable=False),
     ]
 )
-DROPPED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string()), ("text", pa.string()), ("bytes", pa.int64())])
+DROPPED_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("reason", pa.string()),
+        ("url", pa.string()),
+        ("text", pa.string()),
+        ("bytes", pa.int64()),
+    ]
+)
 SCHEMAS = {"pages": PAGE_SCHEMA, "documents": DOCUMENT_SCHEMA}
 
 _SAMPLE_CHARACTERS = 300
@@ -275,11 +283,17 @@ def read_funnel(artifact: Path) -> Funnel:
     return Funnel(**json.loads((artifact / "funnel.json").read_text(encoding="utf-8")))
 
 
-def dropped_table(rows: Iterable[tuple[str, str, str]]) -> pa.Table:
-    """A table of dropped rows (id, reason word, text), with the bytes of the text; it is cut to a sample's length."""
+def dropped_table(rows: Iterable[tuple[str, str, str, str]]) -> pa.Table:
+    """A table of dropped rows (id, reason word, address, text); texts are cut to a sample's length, their bytes not."""
     plain = [
-        {"id": i, "reason": reason, "text": text[:_SAMPLE_CHARACTERS], "bytes": len(text.encode("utf-8", "replace"))}
-        for i, reason, text in rows
+        {
+            "id": i,
+            "reason": reason,
+            "url": url,
+            "text": text[:_SAMPLE_CHARACTERS],
+            "bytes": len(text.encode("utf-8", "replace")),
+        }
+        for i, reason, url, text in rows
     ]
     return pa.Table.from_pylist(plain, schema=DROPPED_SCHEMA)
 

@@ -65,10 +65,11 @@ def _filter_part(name: str, documents: Path, removed: Path, node: str, out: Path
     listed = removed / f"{name}.parquet"
     reasons = pq.read_table(listed) if listed.exists() else REMOVED_SCHEMA.empty_table()
     place = pc.index_in(table["id"], value_set=reasons["id"])
-    gone = table.select(["id", "text"]).append_column("place", place).filter(pc.is_valid(place))
+    gone = table.select(["id", "url", "text"]).append_column("place", place).filter(pc.is_valid(place))
     why = reasons["reason"].take(gone["place"]).to_pylist()
     kept = table.filter(pc.is_null(place))
-    dropped = dropped_table(zip(gone["id"].to_pylist(), why, gone["text"].to_pylist(), strict=True))
+    ids, urls, texts = (gone[name].to_pylist() for name in ("id", "url", "text"))
+    dropped = dropped_table(zip(ids, why, urls, texts, strict=True))
     write_part(kept, out / "documents" / f"{name}.parquet")
     write_part(dropped, out / "dropped" / f"{name}.parquet")
     counts = {row["values"]: row["counts"] for row in pc.value_counts(table["domain"]).to_pylist()}

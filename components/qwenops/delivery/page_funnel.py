@@ -60,14 +60,14 @@ def _reasons(facts: RunFacts, funnels: Mapping[str, Any]) -> str:
 
 
 def _examples(facts: RunFacts, node: str) -> dict[str, list[str]]:
-    """A few dropped texts of each reason; the sample may be missing, and its lines were cut by the stage."""
+    """A few dropped texts of each reason, or the address of what was not read as text; the sample may be missing."""
     found: dict[str, list[str]] = {}
     for path in facts.files(node, "dropped_sample.jsonl"):
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             some = found.setdefault(row["reason"], [])
-            if len(some) < _EXAMPLES and row["text"].strip() and row["reason"] not in _NOT_SHOWN:
-                some.append(row["text"][:_EXAMPLE_CHARACTERS])
+            if len(some) < _EXAMPLES and row["reason"] not in _NOT_SHOWN:
+                some.append((row["text"].strip() or row["url"])[:_EXAMPLE_CHARACTERS])
     return {reason: texts for reason, texts in found.items() if texts}
 
 

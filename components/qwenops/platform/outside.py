@@ -63,6 +63,11 @@ def digest_outside(thing: Outside, cache: Path) -> str:
             return _local(Path(thing.name).expanduser(), cache, hidden=thing.kind != "code")
 
 
+def readable(name: str) -> str:
+    """A file name as text; bytes that are not UTF-8 are written in hexadecimal, so that two names stay two."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def library_version(name: str) -> str:
     """Version of the distribution that brings the module `name`; empty where it is not installed."""
     try:
@@ -78,7 +83,7 @@ def _local(root: Path, cache: Path, *, hidden: bool) -> str:
     base = root if root.is_dir() else root.parent
     digests: dict[str, str] = {}
     for path in _files_below(root, hidden=hidden) if root.is_dir() else [root]:
-        name = path.relative_to(base).as_posix()
+        name = readable(path.relative_to(base).as_posix())
         try:
             digests[name] = memory.digest(name, path)
         except OSError as error:

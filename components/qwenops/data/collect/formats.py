@@ -57,6 +57,8 @@ _REFUSED_ENDINGS = {
 _TEXTUAL = (b"%PDF-", b"{\\rtf", b"%!PS")
 _CONTROL = bytes({*range(0x20)} - {*b"\t\n\v\f\r\x1b"})
 _PAGE = re.compile(rb"(?i)(<!doctype\s+html|<html[\s>]|<head[\s>]|<body[\s>])")
+# An object, or an array of objects, over several lines: a notebook, a map, an answer of some interface.
+_JSON = re.compile(rb'(\[\s*)?\{\s*"[^"\n]*"\s*:')
 _TABLE_ROWS, _TABLE_COLUMNS = 8, 3
 
 
@@ -111,6 +113,8 @@ def _kind_of_text(head: bytes) -> str:
         return "unsupported_xml"
     if _first_line_is_object(head):
         return "lines"
+    if _JSON.match(head):
+        return "json"
     return "unsupported_csv" if _is_table(head) else PLAIN
 
 

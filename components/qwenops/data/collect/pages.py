@@ -7,7 +7,6 @@ would be one chapter or one package.
 import hashlib
 import io
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,6 +33,7 @@ from qwenops.data.collect.readers import read_records
 from qwenops.data.collect.records import Record
 from qwenops.data.collect.repositories import ENDINGS, UNKNOWN, license_of, program_files
 from qwenops.errors import PlatformError
+from qwenops.platform.outside import readable
 from qwenops.platform.remote_files import is_address, list_files
 
 _ID_CHARACTERS = 20
@@ -160,7 +160,7 @@ def _archive_files(source: ArchiveSource, config: CollectConfig, cache: Path) ->
         rule = _rule(source.rules, name)
         if rule is not None:
             opener = partial(io.BytesIO, raw)
-            files.append(File(f"{source.kind}://{source.name}/{name}", rule, source.license, date, opener))
+            files.append(File(f"{source.kind}://{source.name}/{readable(name)}", rule, source.license, date, opener))
     if not files:
         raise PlatformError(
             f"{source.name}: no file matches its rules",
@@ -232,11 +232,6 @@ def _remote_files(source: FolderSource) -> list[File]:
         for file in list_files(source.path)
         if (rule := _rule(source.rules, file.name)) is not None
     ]
-
-
-def readable(name: str) -> str:
-    """A file name as text; bytes that are not UTF-8 are written in hexadecimal, so that two names stay two."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _rule(rules: tuple[PageRule, ...], name: str) -> PageRule | None:

@@ -85,7 +85,7 @@ class PartWriter:
     funnel: Funnel
     sample: pa.Table = field(default_factory=DROPPED_SCHEMA.empty_table)
     _pages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    _dropped: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    _dropped: list[tuple[str, str, str, str]] = field(default_factory=list[tuple[str, str, str, str]])
     _bytes: int = 0
     _parts: int = 0
 
@@ -95,7 +95,7 @@ class PartWriter:
         for page in pages:
             if page.reason:
                 facts["dropped"][page.reason] = facts["dropped"].get(page.reason, 0) + 1
-                self._dropped.append((page.id, page.reason, page.raw[:1000].decode("utf-8", "replace")))
+                self._dropped.append((page.id, page.reason, page.url, page.raw[:1000].decode("utf-8", "replace")))
                 if len(self._dropped) >= _DROPPED_AT_ONCE:
                     self._count(PAGE_SCHEMA.empty_table())
                 continue

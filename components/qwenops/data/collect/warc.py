@@ -9,6 +9,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from email.message import Message
 
 import brotli
 import pyarrow as pa
@@ -136,18 +137,19 @@ def _page(anchor: str, head: int, block: bytes, max_bytes: int) -> Record:
     """The page of a whole record with a head of `head` bytes."""
     try:
         record = _parsed(block)
-        mime, body = _media_type(record.headers.get("Content-Type")), block[head:]
+        stated, body = record.headers.get("Content-Type"), block[head:]
         date = (record.headers.get("WARC-Date") or "")[:10]
         if record.record_type == WarcRecordType.response and body.startswith(_HTTP):
             headers, body = _answer(record, block)
             if not 200 <= (headers.status_code or 200) < 300:
                 return Record(anchor, TEXT, body[:1000], "http_status", date)
-            mime = _media_type(headers.get("Content-Type"))
+            stated = headers.get("Content-Type")
             body = decoded(body, ",".join(headers.get_multiple("Content-Encoding")), max_bytes)
     except OSError:
         return Record(anchor, TEXT, block[head:][:1000], "unreadable")
-    mime, reason = _judged(mime, body)
-    return Record(anchor, mime, body, reason, date)
+    mime, reason = _judged(_media_type(stated), body)
+    charset = _charset(stated)
+    return Record(anchor, f"{mime}; charset={charset}" if charset else mime, body, reason, date)
 
 
 def decoded(body: bytes, codings: str, max_bytes: int) -> bytes:
@@ -202,6 +204,12 @@ def _answer(record: WarcRecord, block: bytes) -> tuple[HeaderMap, bytes]:
 
 def _media_type(stated: str | None) -> str:
     return (stated or "").split(";")[0].strip().lower()
+
+
+def _charset(stated: str | None) -> str:
+    message = Message()
+    message["Content-Type"] = stated or ""
+    return message.get_content_charset("")
 
 
 def _judged(mime: str, body: bytes) -> tuple[str, str]:

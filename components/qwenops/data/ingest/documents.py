@@ -22,7 +22,7 @@ def ingest_pages(pages: pa.Table, config: IngestConfig) -> tuple[pa.Table, pa.Ta
         Documents, dropped rows, and language hint to [pages identified as the hint says, pages identified].
     """
     kept: list[dict[str, Any]] = []
-    dropped: list[tuple[str, str, str]] = []
+    dropped: list[tuple[str, str, str, str]] = []
     agreement: dict[str, list[int]] = {}
     for page in pages.to_pylist():
         text, reason = page_text(page["raw"], page["mime"], page["domain"], config)
@@ -33,7 +33,7 @@ def ingest_pages(pages: pa.Table, config: IngestConfig) -> tuple[pa.Table, pa.Ta
             counts[1] += 1
         reason = reason or _language_reason(language, score, config)
         if reason:
-            dropped.append((page["id"], reason, text))
+            dropped.append((page["id"], reason, page["url"], text))
         else:
             row = {name: page[name] for name in _COPIED}
             split = split_of(page["id"], config.heldout_share)
@@ -43,7 +43,7 @@ def ingest_pages(pages: pa.Table, config: IngestConfig) -> tuple[pa.Table, pa.Ta
 
 def page_text(raw: bytes, mime: str, domain: str, config: IngestConfig) -> tuple[str, str]:
     """Text of a page and "", or what there is of it and the reason word for dropping it."""
-    text = decode(raw)
+    text = decode(raw, mime.partition("charset=")[2])
     if damaged_share(text) > config.max_undecodable_share:
         return normalise(text[:1000]), "undecodable"
     if "html" in mime:

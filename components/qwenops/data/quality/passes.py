@@ -121,8 +121,8 @@ def select_part(
     chosen = pa.array([reason == "" for reason in reasons[keep]], pa.bool_())
     kept = table.filter(chosen).select(DOCUMENT_SCHEMA.names).cast(DOCUMENT_SCHEMA)
     check_documents(kept, node)
-    texts = table["text"].to_pylist()
-    dropped = dropped_table(row for row in zip(names, reasons[keep], texts, strict=True) if row[1])
+    urls, texts = table["url"].to_pylist(), table["text"].to_pylist()
+    dropped = dropped_table(row for row in zip(names, reasons[keep], urls, texts, strict=True) if row[1])
     sizes = np.array(table["bytes"].to_pylist(), dtype=np.int64)
     inside = {name: np.array([reason == "" for reason in words], dtype=bool) for name, words in reasons.items()}
     sets = {name: [int(mask.sum()), int(sizes[mask].sum())] for name, mask in inside.items()}
