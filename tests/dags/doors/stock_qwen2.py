@@ -1,4 +1,4 @@
-"""A model folder in the layout in which Qwen2 was published, of toy size: written by transformers and by hand, not by us.
+"""A model folder in the layout in which Qwen2 was published, of toy size, written by transformers and by hand.
 
 The published files are older than the transformers of today: `rope_theta` and `torch_dtype` at the top of
 `config.json`, the control tokens behind the vocabulary in `tokenizer_config.json`, and more rows in the embedding than
