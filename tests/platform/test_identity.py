@@ -9,6 +9,8 @@ import importlib.metadata
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -322,6 +324,14 @@ def test_hub_id_counts_by_its_commit(place, monkeypatch, tmp_path):
     assert place.again(outside("hub/datasets--team--set/refs/main", "b" * 40)) == ALL
     place.overrides["collect.sources"] = place.overrides["collect.sources"].replace('"main"', f'"{"c" * 40}"')
     assert place.again(outside("hub/datasets--team--set/refs/main", "d" * 40)) == set()
+
+
+def test_hub_id_is_looked_up_where_nothing_has_loaded_the_hubs_client(tmp_path):
+    # As a run does before its first stage.
+    look = "from qwenops.platform.outside import *; print(digest_outside(Outside('model', 'owner/name'), Path('.')))"
+    alone = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, env=alone, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("absent\n", "")
 
 
 def test_library_counts_where_it_computes(place, monkeypatch):

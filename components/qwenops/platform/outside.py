@@ -114,11 +114,11 @@ def _commit(kind: str, name: str, revision: str, cache: Path) -> str:
     """The commit that the Hub's client would load now: the Hub's own, or without a network that of its cache."""
     if _COMMIT.fullmatch(revision):
         return revision
-    hub = importlib.import_module("huggingface_hub")
+    hub, constants = map(importlib.import_module, ("huggingface_hub", "huggingface_hub.constants"))
     folder = f"{kind}s--{name.replace('/', '--')}"
-    cached = Path(hub.constants.HF_HUB_CACHE) / folder / "refs" / (revision or "main")
+    cached = Path(constants.HF_HUB_CACHE) / folder / "refs" / (revision or "main")
     memory = _Memory(cache, f"{kind} {name} {revision}")
-    if not hub.constants.HF_HUB_OFFLINE:
+    if not constants.HF_HUB_OFFLINE:
         try:
             with importlib.import_module("qwenops.platform.remote_files").as_os_errors():
                 facts = hub.HfApi().repo_info(name, repo_type=kind, revision=revision or None, timeout=_HUB_SECONDS)
