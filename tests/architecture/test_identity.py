@@ -7,6 +7,7 @@ import pytest
 from tests.architecture.places import LIBRARY, SOURCES
 from tests.architecture.test_configs import config_classes
 
+from qwenops.generation.config import EngineConfig
 from qwenops.platform.outside import library_version
 from qwenops.platform.source_graph import SourceGraph
 from qwenops.recipe.config import Config
@@ -42,7 +43,8 @@ def test_fields_that_name_something_outside_are_found():
 def test_config_gives_what_the_field_names(config, field):
     needed = {name: "x" for name, item in config.model_fields.items() if item.is_required()}
     made = config.model_construct(**(needed | {field: "/outside/here"}))
-    assert any(thing.name.startswith("/outside/here") for thing in made.outside())
+    things = [*made.outside(), *(made.weights() if isinstance(made, EngineConfig) else ())]
+    assert any(thing.name.startswith("/outside/here") for thing in things)
 
 
 def calls(path, name):

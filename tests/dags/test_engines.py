@@ -54,6 +54,18 @@ def test_engines_that_nobody_asks_need_nothing():
     load_recipe("smoke", ['ontology.engine={"kind": "endpoint"}', 'safety.judge_engine={"kind": "endpoint"}'])
 
 
+def test_weights_of_an_engine_count_where_a_stage_opens_it():
+    fields = [f'{field}={{"model": "owner/name"}}' for field in engine_fields(load_recipe("smoke", []))]
+    asked = {"quality", "ontology", "evolve", "rank", "synthesize", "benchmarks", "safety", "multilingual"}
+    assert counting(load_recipe("smoke", [*fields, *ALL])) == asked
+    assert counting(load_recipe("smoke", fields)) == asked - {"quality", "ontology", "evolve"}
+
+
+def counting(recipe: Recipe) -> set[str]:
+    """Nodes whose output depends on the model owner/name."""
+    return {node for node in NODES if any(thing.name == "owner/name" for thing in getattr(recipe, node).outside())}
+
+
 @pytest.mark.parametrize(
     ("kind", "named"),
     [

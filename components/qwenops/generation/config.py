@@ -51,8 +51,8 @@ class EngineConfig(Config):
         default="fp32", description="Arithmetic of the in-process engine. house choice: exact on a CPU."
     )
 
-    def outside(self) -> Iterator[Outside]:
-        """See `Config.outside`."""
+    def weights(self) -> Iterator[Outside]:
+        """The model that is loaded where this engine is opened, if it is named."""
         if self.model and self.kind != "endpoint":
             yield Outside("model", self.model)
 

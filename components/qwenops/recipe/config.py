@@ -29,13 +29,18 @@ class Config(BaseModel):
         return self
 
     def outside(self) -> Iterator[Outside]:
-        """What this config and those in it name that lies outside the recipe; a class with such a field adds to it."""
+        """What this config and those in it name that lies outside the recipe; a class with such a field adds to it.
+
+        Of engines, the models of those that the stage opens.
+        """
         for name in type(self).model_fields:
             value: Any = getattr(self, name)
             parts: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
             for part in parts:
                 if isinstance(part, Config):
                     yield from part.outside()
+        for use in self.engines():
+            yield from use.engine.weights()
 
     def engines(self) -> tuple[Any, ...]:
         """The generation engines (`qwenops.generation.config.EngineUse`) that the stage opens with this config."""
