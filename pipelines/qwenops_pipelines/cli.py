@@ -1,4 +1,4 @@
-"""The command line: `qwenops run|compile|submit|schedule|show|compare|chat|review|upcycle|doctor|plan|placement`.
+"""The command line: `qwenops COMMAND`, with the commands of `commands.py`.
 
 An error is one message (expected, found, what to do) and the exit status of its family; a traceback is shown only
 with `--debug` (`ending.py`). Each command imports what it needs, so `qwenops --help` answers at once.
@@ -74,6 +74,16 @@ def _parser() -> argparse.ArgumentParser:
         "--from", default="", dest="restart", metavar="STAGE", help="make this stage and what follows again"
     )
     run.add_argument("--placement", default="laptop", help="where: a name or a .json file (default laptop)")
+
+    rehearse = commands.add_parser("rehearse", help="run every stage of a recipe here, with its choices at toy size")
+    _add_recipe(rehearse)
+    rehearse.add_argument("--out", type=place, help="folder of the rehearsal (default runs/RECIPE-rehearsal)")
+    rehearse.add_argument(
+        "--placement", default="h200_node", help="where the recipe is to run, which is checked (default h200_node)"
+    )
+    rehearse.add_argument(
+        "--workers", type=int, choices=(0, 1, 2), default=0, help="Ray Train workers (default 0: the stage itself)"
+    )
 
     compile_ = commands.add_parser("compile", help="write the pipeline as KFP YAML")
     _add_recipe(compile_)

@@ -19,6 +19,7 @@ from qwenops_pipelines.limits import check_form
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import load_recipe
 from qwenops_pipelines.records import compare, read_record, show
+from qwenops_pipelines.rehearsal import describe_changes, rehearsal
 
 _NEEDED_BYTES = 5 * 10**9
 _REGISTRY = "models can be registered at"
@@ -33,6 +34,20 @@ def _run(options: argparse.Namespace) -> int:
     local = importlib.import_module("qwenops_pipelines.local")
     out = options.out or Path("runs") / recipe.name
     return local.run_local(recipe, out, by_name(options.placement), until=options.until, restart=options.restart)
+
+
+def _rehearse(options: argparse.Namespace) -> int:
+    recipe, placement = load_recipe(options.recipe, options.overrides), by_name(options.placement)
+    meshes = importlib.import_module("qwenops_pipelines.meshes")
+    meshes.check_fit(recipe, placement)
+    rehearsed = rehearsal(recipe)
+    print(describe_changes(recipe, rehearsed), flush=True)
+    require(RUN)
+    local = importlib.import_module("qwenops_pipelines.local")
+    here = by_name("laptop").model_copy(update={"num_workers": options.workers})
+    status = local.run_local(rehearsed, options.out or Path("runs") / rehearsed.name, here)
+    print(f"every stage of {recipe.name} ran at toy size; the figures and the gate of a rehearsal judge nothing")
+    return status
 
 
 def _compile(options: argparse.Namespace) -> int:
@@ -207,6 +222,7 @@ def _check_stage(name: str, nodes: tuple[Node, ...] = NODES) -> None:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
+    "rehearse": _rehearse,
     "compile": _compile,
     "submit": _submit,
     "schedule": _schedule,
