@@ -146,7 +146,6 @@ def test_every_figure_of_the_policy_is_one_that_a_stage_records():
 def test_shipped_recipe_is_strict_but_for_what_it_names(name: str):
     recipe = load_recipe(name, [])
     config = recipe.register
-    assert config.policy[: len(STRICT)] == STRICT
     card = json.loads(resolve(canonical(recipe))["export"])["config"]
     assert card["not_gated"] == config.model_dump(mode="json")["not_gated"]
     harmless = {"export.export.template_differences": 1.0}
@@ -177,6 +176,22 @@ def test_named_exception_lifts_its_figures_and_no_other():
 def test_exception_without_a_figure_or_a_reason_is_refused(exception: dict[str, str], word: str):
     with pytest.raises(RecipeError, match=word):
         load_recipe("smoke", [f"register.not_gated={json.dumps([exception])}"])
+
+
+def test_rule_of_the_recipe_takes_the_place_of_a_strict_one_that_it_lifts():
+    own = Rule(
+        figure="multilingual.bits_per_byte.*", bound="at_most", value=0.5, reference="multilingual.bits_per_byte.*.base"
+    )
+    lifted = NotGated(figure="multilingual.bits_per_byte.*", why="a model this small may lose half a bit")
+    config = RegisterConfig(rules=(own,), not_gated=(lifted,))
+    found = figures()
+    base = found["multilingual.bits_per_byte.en.base"]
+    assert base + 0.4 > 1.1 * base
+    worse = found | {"multilingual.bits_per_byte.en": base + 0.4}
+    assert judge(config, worse).passed
+    assert not judge(RegisterConfig(), worse).passed
+    worst = found | {"multilingual.bits_per_byte.en": base + 0.6}
+    assert [finding.rule for finding in judge(config, worst).findings if not finding.passed] == [own]
 
 
 def test_recipe_adds_rules_and_cannot_take_strict_ones_away():

@@ -159,7 +159,8 @@ def _gate(facts: RunFacts) -> str:
         for f in findings
     )
     lines += "".join(
-        f"<li><b class='soft'>not gated</b> <code>{escape(e['figure'])}</code>: {escape(e['why'])}</li>"
+        f"<li><b class='soft'>not gated</b> by the strict policy: <code>{escape(e['figure'])}</code>, "
+        f"because {escape(e['why'])}</li>"
         for e in record.get("not_gated", ())
     )
     return f"<h2>Gate</h2><div class='card'><ul class='plain'>{lines}</ul></div>"

@@ -130,7 +130,9 @@ def _gate(config: ExportConfig) -> str:
     head = "The gate's verdict, a sentence per rule, stands in the run's `report.html` and at the registered version."
     if not config.not_gated:
         return f"{head} Every figure of the strict policy is gated.\n"
-    return "\n".join([f"{head} Not gated:", "", *(f"- `{e.figure}`: {e.why}" for e in config.not_gated), ""])
+    return "\n".join(
+        [f"{head} Not gated by the strict policy:", "", *(f"- `{e.figure}`: {e.why}" for e in config.not_gated), ""]
+    )
 
 
 def _domains(domains: Mapping[str, float]) -> str:

@@ -20,18 +20,14 @@ class RegisterConfig(Config):
     )
     not_gated: tuple[NotGated, ...] = Field(
         (),
-        description="Figures that no rule judges here, each with its reason. house choice: a rule is lifted by name or "
-        "not at all; the report and the card show the sentence.",
+        description="Figures that the strict policy does not judge here, each with its reason; the recipe's own rules "
+        "judge them still. house choice: a rule is lifted by name or not at all; the report and the card show the "
+        "sentence.",
     )
-
-    @property
-    def policy(self) -> tuple[Rule, ...]:
-        """All rules that are applied: the strict ones and the recipe's own."""
-        return (*STRICT, *self.rules)
 
     @model_validator(mode="after")
     def _exceptions_lift_something(self) -> "RegisterConfig":
         for exception in self.not_gated:
-            if not any(fits(exception.figure, r.figure) or fits(r.figure, exception.figure) for r in self.policy):
-                raise ValueError(f"not_gated names {exception.figure}, which no rule judges")
+            if not any(fits(exception.figure, r.figure) or fits(r.figure, exception.figure) for r in STRICT):
+                raise ValueError(f"not_gated names {exception.figure}, which no rule of the strict policy judges")
         return self

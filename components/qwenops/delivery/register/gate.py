@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from qwenops.delivery.gate_config import CHAMPION, JUDGE, JUDGED, NotGated, Rule, fill, fits, mistrust, stars
 from qwenops.delivery.register.config import RegisterConfig
+from qwenops.delivery.register.policy import STRICT
 
 _WORDS = {"at_least": "at least", "at_most": "at most", "above": "above"}
 
@@ -35,7 +36,7 @@ class Verdict:
 
     Attributes:
         findings: One per rule that holds, one per figure that does not meet its rule.
-        exceptions: A sentence per figure, or group of figures, that the recipe does not gate.
+        exceptions: A sentence per figure, or group of figures, that the strict policy does not judge here.
     """
 
     findings: tuple[Finding, ...]
@@ -53,7 +54,7 @@ class Verdict:
 
 
 def judge(config: RegisterConfig, figures: Mapping[str, float], champion: Mapping[str, float] | None = None) -> Verdict:
-    """Apply the strict policy and the recipe's own rules, less its exceptions.
+    """Apply the strict policy, less the recipe's exceptions, and the recipe's own rules.
 
     Args:
         config: Rules and exceptions of the recipe.
@@ -62,15 +63,18 @@ def judge(config: RegisterConfig, figures: Mapping[str, float], champion: Mappin
     """
     note = mistrust(figures)
     believed = {name: value for name, value in figures.items() if not (note and _rests_on_judge(name))}
-    gate = _Gate(believed, champion, config.not_gated, note)
-    findings = [finding for rule in config.policy for finding in gate.findings(rule)]
-    findings += gate.not_numbers(figures)
-    return Verdict(tuple(findings), tuple(f"{e.figure} is not gated: {e.why}" for e in config.not_gated))
+    strict = _Gate(believed, champion, config.not_gated, note)
+    findings = [finding for rule in STRICT for finding in strict.findings(rule)]
+    own = _Gate(believed, champion, (), note)
+    findings += [finding for rule in config.rules for finding in own.findings(rule)]
+    findings += strict.not_numbers(figures)
+    exceptions = tuple(f"{e.figure} is not gated by the strict policy: {e.why}" for e in config.not_gated)
+    return Verdict(tuple(findings), exceptions)
 
 
 def compared(config: RegisterConfig, figures: Mapping[str, float]) -> dict[str, float]:
     """The figures that a later model is compared with when this one is the champion."""
-    patterns = [rule.figure for rule in config.policy if rule.reference == CHAMPION]
+    patterns = [rule.figure for rule in (*STRICT, *config.rules) if rule.reference == CHAMPION]
     return {name: value for name, value in figures.items() if any(fits(pattern, name) for pattern in patterns)}
 
 

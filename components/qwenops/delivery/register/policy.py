@@ -1,7 +1,8 @@
 """The strict policy: what a model must show before `champion` points at it, whatever its recipe says.
 
 The report publishes no release gate, so every number is a house choice; its reason stands beside it. A recipe adds
-rules, and lifts one of these only by naming the figure and saying why (`RegisterConfig.not_gated`).
+rules, and lifts one of these only by naming the figure and saying why (`RegisterConfig.not_gated`); no exception lifts
+a rule of its own.
 """
 
 from qwenops.delivery.gate_config import CHAMPION, JUDGE, JUDGE_FLOOR, Rule
