@@ -39,6 +39,8 @@ Promise.all(frames.map(([width, html]) => new Promise(done => {
     const free = parts.filter(part => !part.parentElement.closest('.scroll'));
     done({
       width, page: root.scrollWidth, screen: root.clientWidth, cells: page.querySelectorAll('th,td').length,
+      spilt: parts.filter(part => part.clientWidth && part.scrollWidth > part.clientWidth + 1
+        && page.defaultView.getComputedStyle(part).overflowX === 'visible').map(name),
       beyond: free.filter(part => out(part, 0, root.clientWidth)).map(name),
       cut: [...page.querySelectorAll('th,td')].filter(cell => {
         const box = cell.closest('.scroll').getBoundingClientRect();
@@ -53,7 +55,10 @@ Promise.all(frames.map(([width, html]) => new Promise(done => {
 
 
 def laid_out(frames: list[tuple[int, str]], folder: Path) -> list[dict[str, Any]]:
-    """Per (width in px, HTML): widths of `page` and `screen`, parts `beyond` the screen, cells `cut` by a scroller."""
+    """Per (width in px, HTML): widths of `page` and `screen`, parts `beyond` or `spilt`, cells `cut` by a scroller.
+
+    `beyond` is outside the screen, `spilt` wider than its own box.
+    """
     harness = folder / "harness.html"
     data = json.dumps(frames).replace("<", "\\u003c")
     harness.write_text(_MEASURE.replace("FRAMES", data), encoding="utf-8")

@@ -104,5 +104,6 @@ def test_nothing_is_cut_off_in_a_browser(page, tmp_path):
     for found in (desk, phone, print_out):
         assert found["page"] <= found["screen"], found["beyond"]
         assert found["beyond"] == []
+        assert found["spilt"] == []
     assert desk["cut"] == []
     assert print_out["cut"] == []

@@ -156,7 +156,7 @@ def _gate(facts: RunFacts) -> str:
     lines = "".join(
         f"<li><b class='{'good' if f['passed'] else 'bad'}'>{'holds' if f['passed'] else 'fails'}</b> "
         f"{escape(f['sentence'])}</li>"
-        for f in findings
+        for f in sorted(findings, key=lambda f: bool(f["passed"]))
     )
     lines += "".join(
         f"<li><b class='soft'>not gated</b> by the strict policy: <code>{escape(e['figure'])}</code>, "

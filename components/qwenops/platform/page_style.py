@@ -30,9 +30,9 @@ figcaption{font-weight:600;margin-bottom:8px}
 .chip{display:inline-block;border-radius:99px;padding:2px 11px;font-size:13px;font-weight:600;border:1px solid;
 margin:0 6px 4px 0}
 .good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
-.tiles{display:grid;gap:10px;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));margin:14px 0}
+.tiles{display:grid;gap:10px;grid-template-columns:repeat(auto-fit,minmax(clamp(150px,22%,260px),1fr));margin:14px 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:11px 13px}
-.tile b{display:block;font-size:21px;line-height:1.25;white-space:nowrap}
+.tile b{display:block;font-size:21px;line-height:1.25}
 .tile span{color:var(--soft);font-size:13px;line-height:1.35;display:block}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font:12px system-ui,sans-serif}
 svg .rule{stroke:var(--line);fill:none}svg .line{fill:none;stroke-width:1.8;stroke-linejoin:round}
