@@ -1,6 +1,10 @@
 """Right answers in the forms that chat models give them, and what each means."""
 
 LABELS = [
+    ("The answer isn't (A), it's (C).", "(C)"),
+    ("Answer：C", "(C)"),
+    ("答案是(C)。", "(C)"),
+    ("$\\boxed{C}$", "(C)"),
     ("So the answer is (C).", "(C)"),
     ("So the answer is **(C)**.", "(C)"),
     ("The correct answer is: **C**", "(C)"),
@@ -63,6 +67,11 @@ LABELS = [
 ]
 
 NUMBERS = [
+    ("Answer: 12 (i.e., 3 x 4)", "12"),
+    ("It takes 90 minutes (1.5 hours).", "90"),
+    ("The answer is 3 x (2 + 4) = 18.", "18"),
+    ("The answer is 5 kg, or 5000 g.", "5"),
+    ("Her profit is 200000-130000=$70,000", "70000"),
     ("#### 42", "42"),
     ("She has 3 left.\n#### 1,234", "1234"),
     ("#### 42 dollars", "42"),

@@ -47,6 +47,13 @@ def test_a_point_groups_only_where_the_language_groups_so():
     assert final_number("0.125", "de") == "0.125"
 
 
+@pytest.mark.parametrize(
+    "response", ["Either (A) or (B).", "The answer is (A) or (B).", "The answer is A/B.", "答案是A或B"]
+)
+def test_two_labels_are_no_answer(response: str):
+    assert not any(same_label(response, label) for label in ("(A)", "(B)"))
+
+
 def test_an_option_may_be_named_by_its_words():
     question = "Which day?\nOptions:\n(A) Monday\n(B) Tuesday"
     assert same_label("So the answer is Tuesday.", "(B)", question)

@@ -29,7 +29,7 @@ _TAG = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.IGNORECASE | re.DOTALL)
 _SHARPS = re.compile(r"^[ \t]*####[ \t]*([^\n]*\d[^\n]*)", re.MULTILINE)
 _HEADING = re.compile(r"\d+[.):]\s+\D|(?i:step|question|part)\b")
 _CLAUSE = re.compile(
-    r"[;\n。；]|\.(?=\s|$)|[!?](?=\s|$)|\s(?:because|since|as|where|weil|car|porque)\s|[,(]\s?(?:because|since|as)\b"
+    r"[;\n。；]|\.(?=\s|$)|[!?](?=\s|$)|\s(?:because|since|as|where|weil|car|porque)\s|[,(]\s?(?:because|since|as)\b|\s\((?=[a-z=≈])"
 )
 _MEANS = re.compile(
     r"(?:\bthat is|\bthat's|\bi\.e\.|\bwhich (?:is|equals|makes)|\bin other words)[,:]?\s", re.IGNORECASE
@@ -40,6 +40,8 @@ _BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*(?!:)|__([^_\n]*\d[^_\n]*)__")
 _LETTER = re.compile(r"\(?[A-Z]\)?")
 _WORD_LABEL = re.compile(r"(?<!\w)(not\s+)?(yes|no|true|false|valid|invalid)(?!\w)", re.IGNORECASE)
 _OPPOSITE = {"valid": "invalid", "invalid": "valid", "true": "false", "false": "true"}
+_UNDECIDED = re.compile(r"\(?[A-Z]\)?\s*(?:or|/|oder|ou|o|или|或|または)\s*\(?[A-Z]\)?(?!\w)")
+_GLOSS = re.compile(r"\s\([^()]*\)[.!。]?\s*$")
 _LABEL_NOUN = re.compile(r"^(?:(?:the )?(?:option|choice|answer|letter)|选项?|選項?)\s*[:：]?\s*\(?", re.IGNORECASE)
 _SHORT = 60
 _QUOTES = " \t\n\"'`*_$.“”«»‘’。"
@@ -65,7 +67,9 @@ def final_number(response: str, lang: str = "en") -> str:
             return number
     last_line = text.rstrip().rpartition("\n")[2]
     bold = [part for pair in _BOLD.findall(last_line) for part in pair if part and not part.rstrip().endswith(":")]
-    return _last_number(bold[-1], dots) if bold else _last_number(text, dots)
+    return (
+        _last_number(bold[-1], dots) if bold else _last_number(_GLOSS.sub("", text), dots) or _last_number(text, dots)
+    )
 
 
 def final_math(response: str) -> str:
@@ -89,15 +93,23 @@ def final_math(response: str) -> str:
 
 
 def final_label(response: str) -> str:
-    """The label an answer ends with: "(B)" for a letter, "Yes", "True", "Valid" and the like, else its own words."""
+    """The label an answer ends with: "(B)" for a letter, "Yes", "True", "Valid" and the like, else its own words.
+
+    Empty where it leaves open which of two letters it means.
+    """
     text = _own(response)
     boxed = last_boxed(text)
     tails = [boxed] * bool(boxed) + _marked(text)
     for tail in tails:
+        if _UNDECIDED.match(tail.lstrip(_QUOTES + ":：")):
+            return ""
         if label := _label_at_start(tail):
             return label
     if label := _label_at_start(text):
         return label
+    undecided = list(_UNDECIDED.finditer(text))
+    if not tails and undecided and not re.search(r"\([A-Z]\)", text[undecided[-1].end() :]):
+        return ""
     letters = re.findall(r"\(([A-Z])\)", text)
     words = list(_WORD_LABEL.finditer(text))
     if not tails and letters:
@@ -174,9 +186,7 @@ def _free_words(text: str) -> str:
 
 def _label_at_start(text: str) -> str:
     start = re.sub(r"\\(?:text(?:bf|rm)?|mathrm|boxed)\s*\{([^{}]*)\}?", r"\1", text).lstrip(_QUOTES + ":：([{\\—-")
-    start = re.sub(
-        r"^(?:(?:the )?(?:option|choice|answer|letter)|选项?|選項?)\s*[:：]?\s*\(?", "", start, flags=re.IGNORECASE
-    )
+    start = _LABEL_NOUN.sub("", start)
     letter = re.match(r"([A-Za-z])(?![\w'])(?=(.*))", start)
     if letter and (letter[1].isupper() or not letter[2].strip(_QUOTES + ")")):
         rest = letter[2]
