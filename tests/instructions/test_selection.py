@@ -125,6 +125,14 @@ def test_a_language_model_can_evolve_and_says_so():
     assert child.provenance["model"] == "stub"
 
 
+def test_half_of_the_verifiable_tasks_are_left_to_sample_on(tmp_path, make_stage):
+    write_conversations(tmp_path, generate("reverse", 60, 1, "train"))
+    stage = make_stage("evolve")
+    run_evolve(EvolveConfig(evolver="rules", evolved_share=0.0), instructions=tmp_path, stage=stage)
+    train, prompts = read_conversations(stage.out, "train"), read_conversations(stage.out, name=PROMPTS)
+    assert (len(train), len(prompts)) == (30, 30)
+
+
 def test_the_evolve_stage_parts_demonstrations_prompts_and_heldout_rows(tmp_path, make_stage):
     rows = [*generate("reverse", 60, 1, "train"), *generate("sort", 60, 1, "train")]
     write_conversations(tmp_path, [*rows, *generate("sort", 10, 1, "heldout")])

@@ -40,7 +40,9 @@ class EvolveConfig(Config):
         "choice: a model must exist before it can be sampled from.",
     )
     verifiable_demonstrations: int = Field(
-        default=3000, ge=0, description="The same for verifiable tasks. house choice: leaves prompts to sample on."
+        default=3000,
+        ge=0,
+        description="The same for verifiable tasks, half at most. house choice: leaves prompts to sample on.",
     )
     heldout_evolved: int = Field(
         default=100, ge=0, description="Held-out harder tasks. house choice: shows whether difficulty was learned."

@@ -96,10 +96,13 @@ def _part(
     rows: list[Conversation], config: EvolveConfig, rng: random.Random
 ) -> tuple[list[Conversation], list[Conversation]]:
     """Demonstrations up to each source's number; every other row, its answer taken away, is a prompt."""
+    tasks = sum(row.source == "verifiable" for row in rows)
+    # What follows samples answers to tasks and is guarded by them, however few were selected.
+    verifiable = min(config.verifiable_demonstrations, tasks // 2)
     room: Counter[str] = Counter()
     demonstrations, prompts = list[Conversation](), list[Conversation]()
     for row in rng.sample(rows, len(rows)):
-        limit = config.verifiable_demonstrations if row.source == "verifiable" else config.demonstrations_per_source
+        limit = verifiable if row.source == "verifiable" else config.demonstrations_per_source
         if row.is_answered and room[row.source] < limit:
             room[row.source] += 1
             demonstrations.append(row)
