@@ -100,20 +100,16 @@ _LONGEST_ROW = 512
 _SHORTEST_ROW = 64
 _HEAD_SIZE = 16
 _VOCABULARY = 512
-# Peak rate of fine-tuning fresh weights: what follows needs answers that end, and a few steps must teach that.
+# Peak rate of fine-tuning: what follows needs answers that end, and a few steps must teach that.
 _RATE = 2e-3
 
 
 def shrink(recipe: Recipe, plain: dict[str, Any]) -> None:
-    """Give `plain`, the data of `recipe` with what stands in for other things, toy dimensions.
-
-    Weights that are taken up keep the dimensions of their model.
-    """
+    """Give `plain`, the data of `recipe` with what stands in for other things, toy dimensions."""
     for node in NODES:
         plain[node] = _capped(plain[node], (node,))
-    if not plain["pretrain"]["init_from"]:
-        _shrink_model(recipe, plain)
-        _raise_rates(plain)
+    _shrink_model(recipe, plain)
+    _raise_rates(plain)
     _shorten_rows(recipe, plain)
     _fit_steps(recipe, plain)
     for quota, whole in zip(plain["select"]["quotas"], recipe.select.quotas, strict=True):
@@ -139,7 +135,7 @@ def _shrink_model(recipe: Recipe, plain: dict[str, Any]) -> None:
     heads = kv_heads * size.num_query_heads // size.num_kv_heads
     hidden = heads * min(size.head_size, _HEAD_SIZE)
     vocabulary = min(recipe.tokenizer.vocabulary, _VOCABULARY)
-    plain["tokenizer"] |= {"base": "", "vocabulary": vocabulary}
+    plain["tokenizer"]["vocabulary"] = vocabulary
     padding = min(size.vocab_rows - recipe.tokenizer.vocabulary, 64)
 
     def width(whole: int) -> int:

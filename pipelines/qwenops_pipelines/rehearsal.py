@@ -2,7 +2,7 @@
 
 What a recipe decides (optimisers, schedules, losses, strategies, controls, modes, judges, gate) stays as it is, so a
 setting that is added later is rehearsed without a word here. Only what is named below gets smaller, and what one
-machine does not have is stood in for: engines of other models, people, weights that are too large. `changes` compares
+machine does not have is stood in for: engines of other models, people, weights that exist. `changes` compares
 the two recipes field by field, so no change can be left out of what is shown.
 
 A rehearsal shows that every stage starts, reads what the one before wrote, and ends. It says nothing about quality,
@@ -15,16 +15,14 @@ from typing import Any, NamedTuple
 
 from qwenops.data.collect.config import CollectConfig
 from qwenops.generation.config import EngineConfig
-from qwenops.model.sizes import count_parameters
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.schema import NODES, Recipe
 from qwenops_pipelines.dimensions import shrink
 
 SUFFIX = "-rehearsal"
 _LONGEST_NAME = 63
+_WIDEST = 48
 
-# A model with fewer parameters is trained and asked here as it is; an empty one of a larger model's size is not.
-_LARGEST_WEIGHTS = 200_000_000
 # Stages that ask another model, and the kind that works without one.
 _WITHOUT_A_TEACHER: dict[tuple[str, str], tuple[str, Any]] = {
     ("quality", "rubric.engine"): ("rubric.num_documents", 0),
@@ -76,11 +74,16 @@ def describe_changes(recipe: Recipe, rehearsed: Recipe) -> str:
     nodes: dict[tuple[str, str, str], dict[str, None]] = {}
     for change in changes(recipe, rehearsed):
         node, _, field = re.sub(r"\[\d+\]", "[]", change.field).partition(".")
-        nodes.setdefault((field, canonical(change.recipe), canonical(change.rehearsed)), {})[node] = None
+        nodes.setdefault((field, _shown(change.recipe), _shown(change.rehearsed)), {})[node] = None
     rows = [("field", "recipe", "rehearsed")]
     rows += [(", ".join(names) + (f": {row[0]}" if row[0] else ""), *row[1:]) for row, names in nodes.items()]
     first, second = (max(len(row[place]) for row in rows) for place in (0, 1))
     return "\n".join(f"{field:<{first}}  {value:<{second}}  {new}" for field, value, new in rows)
+
+
+def _shown(value: Any) -> str:
+    text = canonical(value)
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -95,7 +98,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _stand_in(recipe: Recipe, plain: dict[str, Any]) -> None:
-    """Replace what this machine does not have: other models, people, large weights."""
+    """Replace what this machine does not have: other models, people, weights that exist."""
     for node in NODES:
         for use in getattr(recipe, node).engines():
             if use.engine.kind == "endpoint":
@@ -108,8 +111,9 @@ def _stand_in(recipe: Recipe, plain: dict[str, Any]) -> None:
     if not any(source.kind == "python" for source in recipe.collect.sources):
         local = [source.model_dump(mode="json") for source in CollectConfig().sources]
         plain["collect"]["sources"] += [source | {"name": source["name"] + SUFFIX} for source in local]
-    if count_parameters(recipe.pretrain.size).total > _LARGEST_WEIGHTS:
-        plain["pretrain"]["init_from"] = plain["tokenizer"]["init_from"] = ""
+    # Weights that exist have a size and a length of their own.
+    plain["pretrain"]["init_from"] = ""
+    plain["tokenizer"] |= {"init_from": "", "base": ""}
 
 
 def _set(plain: dict[str, Any], field: str, value: Any) -> None:
