@@ -31,6 +31,7 @@ from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.build import build
 from qwenops_pipelines.dags.edges import NODES, Node, ancestors
 from qwenops_pipelines.meshes import check_fit
+from qwenops_pipelines.models_at_hand import check_models
 from qwenops_pipelines.record import (
     RECIPE,
     Clock,
@@ -57,7 +58,7 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         restart: Node to make again, with all that depends on it, although its output is there; empty for none.
 
     Raises:
-        RecipeError: the placement is a cluster's.
+        RecipeError: the placement is a cluster's, or a model is not where the recipe says.
         QwenOpsError: the folder cannot be used, or a node failed (after the run record is written).
     """
     nodes = ancestors(until)
@@ -88,6 +89,7 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         os.environ.update(ENVIRONMENT)
         stock = Stock(recipe, context, nodes)
         todo = [node.name for node in nodes if node.name not in stock.found]
+        check_models(recipe, todo, Path(context.cache))
         print(
             f"{recipe.name}: {len(nodes)} stages, {len(nodes) - len(todo)} reused, {len(todo)} to run; output in {out}"
         )

@@ -12,10 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import psutil
 from sqlalchemy.engine import URL
 
 from qwenops.errors import PlatformError
@@ -24,6 +27,7 @@ from qwenops.recipe.codec import fingerprint
 from qwenops.recipe.schema import Recipe
 
 _OBJECT_STORE_BYTES = 300 * 2**20
+_RAY_STARTS = 3
 # Linux holds 107 bytes of a socket's path; Ray makes its sockets this far below its folder.
 _SOCKET_BYTES = 107
 _DEEPEST = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
@@ -114,19 +118,37 @@ def _socket_folder() -> Path:
     )
 
 
+def _patiently(start: Callable[[], Any]) -> None:
+    """Start Ray again where the node took longer than the half minute that it is given, as on a busy machine."""
+    for left in reversed(range(_RAY_STARTS)):
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            start()
+        except Exception as error:
+            if not left or "timed out" not in str(error):
+                raise
+            for process in set(psutil.Process().children(recursive=True)) - before:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        else:
+            return
+
+
 def _start_ray(stack: contextlib.ExitStack, temporary: Path) -> str:
     # Ray and MLflow take seconds to import, which a fully reused run need not pay.
     ray = importlib.import_module("ray")
+    start = partial(
+        ray.init,
+        address="local",
+        _temp_dir=str(temporary / "ray"),
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        configure_logging=False,
+    )
     try:
-        ray.init(
-            address="local",
-            _temp_dir=str(temporary / "ray"),
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        _patiently(start)
     except Exception as error:
         raise PlatformError(
             "Ray did not start on this machine",

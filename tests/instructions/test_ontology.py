@@ -80,7 +80,9 @@ def test_the_llm_tagger_keeps_what_parses():
             return [[Sample(text)] for text in texts]
 
     rows = [Conversation(id=str(i), messages=ask("Sort 3 1 2")) for i in range(2)]
-    assert LlmTagger(Scripted(), 5).tag(rows) == [("Sorting",), ()]
+    tagger = LlmTagger(Scripted(), 5)
+    assert tagger.tag(rows) == [("Sorting",), ()]
+    assert tagger.answers == {"all": 2, "not_understood": 1}
     assert parse_tags("[broken") == ()
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 
 class Mirror(http.server.ThreadingHTTPServer):
-    """Revisions of `model` by name; what was asked, and with which token, is kept."""
+    """Revisions of `model` by name, for the holder of `token` where one is asked for; what was asked is kept."""
 
-    def __init__(self, model: str, revisions: Mapping[str, Path]) -> None:
+    def __init__(self, model: str, revisions: Mapping[str, Path], token: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.model, self.revisions = model, revisions
+        self.model, self.revisions, self.token = model, revisions, token
         self.asked: list[str] = []
         self.tokens: set[str] = set()
 
@@ -38,6 +38,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
         self.server.tokens.add(self.headers.get("Authorization", ""))
+        if self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            return self._send(401, b'{"error": "Invalid credentials in Authorization header"}', {})
         parts = self.path.partition("?")[0].strip("/").split("/")
         named = next((part for part in ("revision", "resolve", "tree") if part in parts), "")
         place = parts.index(named) if named else len(parts)
@@ -71,9 +73,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def mirror(model: str, revisions: Mapping[str, Path]) -> Iterator[Mirror]:
+def mirror(model: str, revisions: Mapping[str, Path], token: str = "") -> Iterator[Mirror]:
     """Serve `model` until left."""
-    server = Mirror(model, revisions)
+    server = Mirror(model, revisions, token)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -17,6 +17,12 @@ def recipe(request):
     return load_recipe(request.param, [])
 
 
+def test_path_below_the_home_is_expanded_where_a_shell_leaves_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/keeper")
+    recipe = load_recipe("smoke", ["benchmarks.folder=~/sets", "ontology.engine.model=a~b/c"])
+    assert (recipe.benchmarks.folder, recipe.ontology.engine.model) == ("/home/keeper/sets", "a~b/c")
+
+
 def test_recipe_text_round_trip_is_exact(recipe):
     assert decode(Recipe, canonical(recipe)) == recipe
     assert canonical(decode(Recipe, canonical(recipe))) == canonical(recipe)

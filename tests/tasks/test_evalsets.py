@@ -98,7 +98,11 @@ def test_ifeval_rows_without_parameters_are_left_out(tmp_path: Path):
     folder = tmp_path / "ifeval"
     folder.mkdir()
     (folder / "a.jsonl").write_text(json.dumps({"prompt": "p", "instruction_id_list": ["punctuation:no_comma"]}))
-    assert load("ifeval", folder) == []
+    with pytest.raises(ContractError, match="no item"):
+        load("ifeval", folder)
+    verifiable = {"prompt": "q", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    (folder / "b.jsonl").write_text(json.dumps(verifiable))
+    assert [item.prompt for item in load("ifeval", folder)] == ["q"]
 
 
 def test_load_of_a_wrong_folder_names_what_was_expected(tmp_path: Path):
@@ -110,6 +114,36 @@ def test_load_of_a_broken_line_names_it(tmp_path: Path):
     (tmp_path / "test.jsonl").write_text('{"question": "q", "answer": "#### 1"}\nnot json\n')
     with pytest.raises(ContractError, match="line 2"):
         load("gsm8k", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "text"),
+    [
+        ("gsm8k", "test.jsonl", '{"problem": "q", "solution": "a"}'),
+        ("gsm8k", "test.jsonl", '["q", "a"]'),
+        ("gsm8k", "test.jsonl", ""),
+        ("ceval", "val/law_val.csv", "id,question,A,B,C,D\n0,q,w,x,y,z\n"),
+        ("mmlu", "test/law_test.csv", "q,w,x,y,z,E\n"),
+        ("cmmlu", "test/law.csv", "Question;A;B;C;D;Answer\nq;w;x;y;z;A\n"),
+        ("bbh", "navigate.json", '[{"input": "Where?", "target": "Yes"}]'),
+        ("humaneval", "HumanEval.jsonl", '{"task_id": "HumanEval/0", "prompt": "def one():"}'),
+    ],
+)
+def test_files_in_another_layout_are_refused_with_the_official_one(tmp_path: Path, name: str, place: str, text: str):
+    (tmp_path / name / place).parent.mkdir(parents=True)
+    (tmp_path / name / place).write_text(text)
+    with pytest.raises(ContractError, match=f"not the official ones of {name}"):
+        load(name, tmp_path / name)
+    missing = load_available([name], str(tmp_path), tmp_path / "cache").missing[name]
+    assert missing.startswith(f"{name} was left out: the files in")
+
+
+def test_set_without_its_worked_examples_is_left_out_where_they_are_asked_for(tmp_path: Path):
+    write_official(tmp_path, "gsm8k")
+    assert list(load_available(["gsm8k"], str(tmp_path), tmp_path).items) == ["gsm8k"]
+    found = load_available(["gsm8k"], str(tmp_path), tmp_path, shots=True)
+    assert (found.items, found.shots) == ({}, {})
+    assert "gsm8k was left out" in found.missing["gsm8k"]
 
 
 def test_load_of_an_unknown_set_lists_the_known_ones(tmp_path: Path):

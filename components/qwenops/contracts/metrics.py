@@ -65,7 +65,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("complexity.<which>", "tags", "higher", "mean complexity of a set of instructions"),
     Metric("rows.<which>", "rows", "none", "rows written by strategy or kind"),
     Metric("accepted.<strategy>", "share", "higher", "sampled responses a strategy accepted"),
-    Metric("answers.<which>", "answers", "none", "sampled answers: all, cut at the token limit, lost by an endpoint"),
+    Metric("answers.<which>", "answers", "none", "sampled answers: all, cut, lost by an endpoint, not understood"),
     Metric("agreement.tau", "correlation", "higher", "Kendall tau between judges"),
     # alignment
     Metric("pass_rate", "share", "higher", "held-out verifiable prompts answered right, greedy"),

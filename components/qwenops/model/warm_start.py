@@ -160,9 +160,9 @@ def _load(kind: Any, source: str, options: dict[str, Any]) -> Any:
             ) from error
         raise PlatformError(
             f"cannot fetch {source}",
-            expected="a public model and a hub that can be reached from here",
+            expected="a model and revision that the Hub gives to anybody, or to the holder of HF_TOKEN",
             found=error,
-            action="download the model elsewhere and give its folder",
+            action="check the id, its revision and HF_TOKEN, or download the model elsewhere and give its folder",
         ) from error
 
 

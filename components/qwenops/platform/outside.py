@@ -120,12 +120,22 @@ def _commit(kind: str, name: str, revision: str, cache: Path) -> str:
     memory = _Memory(cache, f"{kind} {name} {revision}")
     if not constants.HF_HUB_OFFLINE:
         try:
-            with importlib.import_module("qwenops.platform.remote_files").as_os_errors():
-                facts = hub.HfApi().repo_info(name, repo_type=kind, revision=revision or None, timeout=_HUB_SECONDS)
-            return memory.remember(str(facts.sha))
+            return memory.remember(commit_at_hub(kind, name, revision))
         except (OSError, ValueError):
             pass  # No network, no such id, no right to read it: what the cache holds is what a stage can load.
     return cached.read_text(encoding="utf-8").strip() if cached.is_file() else memory.remembered()
+
+
+def commit_at_hub(kind: str, name: str, revision: str) -> str:
+    """The commit that a revision of a model or data set stands for now, as the Hub says.
+
+    Raises:
+        OSError: it cannot be reached or does not give it.
+    """
+    hub = importlib.import_module("huggingface_hub")
+    with importlib.import_module("qwenops.platform.remote_files").as_os_errors():
+        facts = hub.HfApi().repo_info(name, repo_type=kind, revision=revision or None, timeout=_HUB_SECONDS)
+    return str(facts.sha)
 
 
 def _package(name: str, cache: Path) -> str:

@@ -33,9 +33,10 @@ _FETCH_SECONDS = 60
 
 @dataclass(frozen=True)
 class Available:
-    """What `load_available` found: items per set, and one sentence per set that could not be had."""
+    """What `load_available` found: items and worked examples per set, and why the other sets could not be had."""
 
     items: dict[str, list[EvalItem]]
+    shots: dict[str, list[EvalItem]]
     missing: dict[str, str]
 
 
@@ -55,24 +56,44 @@ def load(name: str, folder: Path, split: Split = "test") -> list[EvalItem]:
         return continuation_items() if split == "test" else []
     if name not in READERS:
         raise RecipeError(f"unknown evaluation set {name}", expected=", ".join(known_sets()), found=name)
-    return list(READERS[name](folder, split))
+    try:
+        items = list(READERS[name](folder, split))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise _not_official(name, folder, f"{type(error).__name__}: {error}") from None
+    if not items and split == "test":
+        raise _not_official(name, folder, "no item")
+    return items
 
 
-def load_available(names: Iterable[str], folder: str, cache: Path) -> Available:
+def _not_official(name: str, folder: Path, found: str) -> ContractError:
+    layout = (READERS[name].__doc__ or "").strip()
+    return ContractError(
+        f"the files in {folder} are not the official ones of {name}",
+        expected=layout,
+        found=found,
+        action="unpack the official data there, or leave the set out",
+    )
+
+
+def load_available(names: Iterable[str], folder: str, cache: Path, *, shots: bool = False) -> Available:
     """Load every set of `names` that this machine has or can fetch.
 
     Args:
         names: Sets to load.
         folder: Folder with one sub-folder per set; empty for none.
         cache: Download folder; HumanEval is fetched into it when `folder` does not have it.
+        shots: Whether the worked examples are needed too: a set that lacks them cannot be had.
     """
-    items, missing = dict[str, list[EvalItem]](), dict[str, str]()
+    found = Available({}, {}, {})
     for name in names:
         try:
-            items[name] = load(name, find_folder(name, folder, cache))
+            place = find_folder(name, folder, cache)
+            examples = load(name, place, "shots") if shots else []
+            found.items[name] = load(name, place)
+            found.shots[name] = examples
         except (ContractError, PlatformError) as error:
-            missing[name] = f"{name} was left out: {error.message}"
-    return Available(items, missing)
+            found.missing[name] = f"{name} was left out: {error.message}; {error.found}"
+    return found
 
 
 def known_sets() -> list[str]:

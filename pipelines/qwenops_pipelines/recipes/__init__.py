@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _read(path: Path) -> str:
 
 
 def _set(plain: dict[str, Any], path: str, text: str) -> None:
-    """Set one field; the new text is read as JSON where it is JSON, else as a plain string."""
+    """Set one field; the new text is read as JSON where it is JSON, else as a plain string or a path below the home."""
     owner: Any = plain
     *parents, field = path.split(".")
     for depth, part in enumerate((*parents, field)):
@@ -108,7 +109,8 @@ def _value(path: str, text: str) -> Any:
     try:
         json.loads(text)
     except json.JSONDecodeError:
-        return text
+        # A shell leaves it to us: it expands ~ at the begin of a word alone.
+        return os.path.expanduser(text) if text.startswith("~/") else text
     except (ValueError, RecursionError):
         # JSON that Python cannot hold, such as a number of five thousand digits; said below.
         pass

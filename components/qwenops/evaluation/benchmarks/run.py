@@ -22,7 +22,7 @@ from qwenops.generation.engine import Sampling
 from qwenops.platform.sandbox.judging import Court
 from qwenops.platform.stage import Stage
 from qwenops.tasks.evalitem import EvalItem
-from qwenops.tasks.evalsets import choose_items, find_folder, load, load_available
+from qwenops.tasks.evalsets import choose_items, load_available
 from qwenops.tasks.own_sets import verifiable_items
 
 ITEMS = "items.jsonl"
@@ -86,7 +86,8 @@ def _check(config: BenchmarksConfig) -> None:
 
 def _prepare(config: BenchmarksConfig, stage: Stage) -> tuple[list[Exam], dict[str, str]]:
     cache = stage.context.cache_folder("evalsets")
-    available = load_available([name for name in config.tasks if name != "verifiable"], config.folder, cache)
+    names = [name for name in config.tasks if name != "verifiable"]
+    available = load_available(names, config.folder, cache, shots=config.max_shots > 0)
     exams: list[Exam] = []
     for name in config.tasks:
         task = TASKS[name]
@@ -96,7 +97,7 @@ def _prepare(config: BenchmarksConfig, stage: Stage) -> tuple[list[Exam], dict[s
         elif name in available.items:
             limit = 0 if name == "continuation" else config.limit_items
             items = choose_items(available.items[name], limit, stage.seed)
-            pool = load(name, find_folder(name, config.folder, cache), "shots")
+            pool = available.shots[name]
         else:
             continue
         exams.append(Exam(task, items, pool, min(task.shots, config.max_shots), _sampling(config, task, stage.seed)))

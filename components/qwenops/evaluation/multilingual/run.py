@@ -22,7 +22,7 @@ from qwenops.generation.engine import Sampling
 from qwenops.model.checkpoints import load_tokenizer
 from qwenops.platform.engines import open_stage_engine
 from qwenops.platform.stage import Stage
-from qwenops.tasks.evalsets import choose_items, find_folder, load, load_available
+from qwenops.tasks.evalsets import choose_items, load_available
 from qwenops.tasks.safety_prompts import load as load_prompts
 
 LOSSES = "losses.json"
@@ -143,7 +143,7 @@ def _rated(where: str, row: Mapping[str, Any]) -> Rated:
 def _examine(config: MultilingualConfig, models: Mapping[str, Path], stage: Stage) -> list[dict[str, Any]]:
     """M-MMLU and MGSM where the user has them; each language is a subject."""
     cache = stage.context.cache_folder("evalsets")
-    available = load_available(_EXAMS, config.folder, cache)
+    available = load_available(_EXAMS, config.folder, cache, shots=config.max_shots > 0)
     for sentence in available.missing.values():
         stage.warn(sentence)
     figures: list[dict[str, Any]] = []
@@ -151,9 +151,9 @@ def _examine(config: MultilingualConfig, models: Mapping[str, Path], stage: Stag
         examiner = Examiner(name, path, config.engine, config.batch_tokens, stage.scratch, None)
         for task, items in available.items.items():
             sampling = Sampling(max_new_tokens=min(config.max_new_tokens, TASKS[task].answer_tokens), seed=stage.seed)
-            pool = load(task, find_folder(task, config.folder, cache), "shots")
             chosen = choose_items(items, config.limit_items, stage.seed)
-            exam = Exam(TASKS[task], chosen, pool, min(TASKS[task].shots, config.max_shots), sampling)
+            shots = min(TASKS[task].shots, config.max_shots)
+            exam = Exam(TASKS[task], chosen, available.shots[task], shots, sampling)
             figures.append(summarise(name, exam, examiner.answer(exam)))
     return figures
 

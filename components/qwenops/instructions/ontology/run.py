@@ -1,7 +1,7 @@
 """Gather instructions, tag them and build the ontology of their tags."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,9 @@ def run(config: OntologyConfig, *, documents: Path, stage: Stage) -> None:
         stage.metric(f"tags.{step}", number)
     for source in sorted({row.source for row in tagged}):
         stage.metric(f"rows.{source}", sum(row.source == source for row in tagged))
-    if config.tagger == "lexical":
+    if isinstance(tagger, LlmTagger):
+        _report_answers(tagger.answers, stage)
+    else:
         stage.warn("tags come from the lexical stand-in, not from a language model")
     cleaner.report()
     dropped = {"repeated": len(rows) - len(unique), **cleaner.dropped}
@@ -62,6 +64,15 @@ def _open_tagger(config: OntologyConfig, scratch: Path) -> Tagger:
         return LexicalTagger(config.max_tags_per_instruction)
     engine = open_stage_engine(config.engine, scratch)
     return LlmTagger(engine, config.max_tags_per_instruction)
+
+
+def _report_answers(answers: Mapping[str, int], stage: Stage) -> None:
+    for which, number in answers.items():
+        stage.metric(f"answers.{which}", number)
+    if useless := answers.get("lost", 0) + answers.get("not_understood", 0):
+        stage.warn(
+            f"{useless} of {answers['all']} instructions have no tags: their answers were lost or not understood"
+        )
 
 
 def _write_ontology(ontology: Ontology, tagger: str, rows: list[Conversation], out: Path) -> None:

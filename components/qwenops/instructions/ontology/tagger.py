@@ -7,11 +7,12 @@ sees topics and never intentions, so its ontology shows that the machinery works
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
 from qwenops.contracts.conversation import Conversation, ask
-from qwenops.generation.engine import Engine, Sampling
+from qwenops.generation.engine import Engine, Sampling, count_unfinished
 
 _PROMPT = """You are a tagging system that provides useful tags for instruction intentions to distinguish instructions \
 for a helpful AI assistant. Below is an instruction:
@@ -87,10 +88,15 @@ class LexicalTagger:
 
 
 class LlmTagger:
-    """Asks a language model for intentions and keeps what parses."""
+    """Asks a language model for intentions and keeps what parses.
+
+    Attributes:
+        answers: How many were asked for ("all"), were "cut", were "lost" by an endpoint, or gave no tags.
+    """
 
     def __init__(self, engine: Engine, max_tags: int) -> None:
         self._engine, self._max_tags = engine, max_tags
+        self.answers = Counter[str]()
 
     @property
     def name(self) -> str:
@@ -100,8 +106,11 @@ class LlmTagger:
     def tag(self, rows: Sequence[Conversation]) -> list[tuple[str, ...]]:
         """See `Tagger.tag`; an answer that is not the JSON asked for gives no tags."""
         prompts = [ask(_PROMPT.format(row.instruction)) for row in rows]
-        answers = self._engine.generate(prompts, Sampling(max_new_tokens=512))
-        return [parse_tags(answer[0].text)[: self._max_tags] for answer in answers]
+        samples = [group[0] for group in self._engine.generate(prompts, Sampling(max_new_tokens=512))]
+        tags = [parse_tags(sample.text)[: self._max_tags] for sample in samples]
+        unread = sum(sample.finish != "lost" and not found for sample, found in zip(samples, tags, strict=True))
+        self.answers += count_unfinished(samples) + Counter(all=len(samples), not_understood=unread)
+        return tags
 
 
 def parse_tags(text: str) -> tuple[str, ...]:
