@@ -114,7 +114,7 @@ def _commit(kind: str, name: str, revision: str, cache: Path) -> str:
     """The commit that the Hub's client would load now: the Hub's own, or without a network that of its cache."""
     if _COMMIT.fullmatch(revision):
         return revision
-    hub, constants = map(importlib.import_module, ("huggingface_hub", "huggingface_hub.constants"))
+    constants = importlib.import_module("huggingface_hub.constants")
     folder = f"{kind}s--{name.replace('/', '--')}"
     cached = Path(constants.HF_HUB_CACHE) / folder / "refs" / (revision or "main")
     memory = _Memory(cache, f"{kind} {name} {revision}")
