@@ -57,6 +57,11 @@ def test_stage_gets_its_slice_by_a_reference_that_stays_small(store):
         assert read(begun[name], context) == decode(Slice, plain)
 
 
+def test_slice_whose_config_holds_digests_is_read_as_it_is(store):
+    collect = resolve(canonical(load_recipe("tiny", [])))["collect"]
+    assert read(collect, RunContext.from_environment()) == decode(Slice, collect)
+
+
 def test_changed_slice_has_another_reference_and_an_equal_one_the_same(store):
     def references(*overrides):
         begun = begin(canonical(load_recipe("smoke", list(overrides))), "night", "full", "")
