@@ -14,7 +14,7 @@ CASES = TESTS.parents[1] / "shared" / "cases"
 ENDPOINT, GRADIENT = "generation/test_endpoint.py", "alignment/test_step_gradient.py"
 REFERENCE, RANKING = "alignment/test_reference.py", "instructions/test_ranking.py"
 SAMPLED, SIGNALS = "alignment/test_sampled_ids.py", "alignment/test_online_signals.py"
-ENGINES = "dags/test_engines.py"
+ENGINES, DOORS, MODELS = "dags/test_engines.py", "dags/doors", "dags/doors/test_models.py"
 HELD = {
     # faults of an endpoint
     "429 with Retry-After": f"{ENDPOINT}::test_a_busy_server_is_left_alone_for_as_long_as_it_says",
@@ -43,11 +43,11 @@ HELD = {
     "upcycle.experts.num_active 99": "dags/test_fit.py::test_size_that_no_model_has_is_refused_when_it_is_read",
     "placement with artifact_root gs": "recipe/test_addresses.py::test_store_of_another_kind_than_s3_is_refused",
     "smoke or smol at": "dags/test_fit.py::test_step_with_fewer_rows_than_workers_is_refused_by_every_command",
-    "a PDF, a CSV": "data/test_formats.py::test_what_is_no_document_is_refused_by_name",
+    "a PDF, a CSV": f"{DOORS}/test_data.py::test_every_file_and_record_is_kept_or_dropped_by_name_with_its_reason",
     "environment with the extra": "dags/test_submit.py::test_rerun_script_compiles_runs_and_summarises",
     "base wheel without extras": "dags/test_extras.py::test_command_that_needs_an_extra_names_it",
     "qwen2_7b as": f"{ENGINES}::test_recipe_whose_engines_lack_something_is_refused_when_read_naming_every_field",
-    "HF_ENDPOINT at a loopback": "model/test_hub.py::test_weights_come_from_the_users_endpoint_at_the_revision_named",
+    "HF_ENDPOINT at a loopback": f"{MODELS}::test_hub_id_is_fetched_from_the_users_endpoint_at_its_revision",
     "mlflow.transformers": "delivery/test_register.py::test_registered_version_is_a_model_that_loads_and_answers",
 }
 NOT_YET = {
