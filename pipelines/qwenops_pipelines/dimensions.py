@@ -87,7 +87,7 @@ _MOST: dict[str, int] = {
     "max_shots": 1,
     "verifiable_per_kind": 4,
     "needles_per_depth": 1,
-    "text_tokens": 2048,
+    "text_tokens": 512,
     "tokens_per_language": 500,
     "prompts_per_language": 1,
     # delivery
