@@ -12,7 +12,7 @@ from qwenops.alignment.online.config import OnlineConfig, RewardSourceConfig
 from qwenops.alignment.reward.config import RewardConfig
 from qwenops.alignment.reward_model import load_reward_model
 from qwenops.alignment.sft.config import SftConfig, qwen1_sft
-from qwenops.alignment.sft.data import batches_of
+from qwenops.alignment.sft.data import batches_of, rows_per_batch
 from qwenops.contracts.tokens import TokenIndex, TokenShards, write_index, write_shard
 from qwenops.errors import ContractError, RecipeError
 from qwenops.model.checkpoints import load_model
@@ -145,6 +145,12 @@ def test_text_to_replay_must_be_given(artifacts, run_stage):
     inputs = {"checkpoint": artifacts["base"], "demonstrations": artifacts["demonstrations"]}
     with pytest.raises(RecipeError, match="no text to replay"):
         run_stage("sft", sft_config(replay_share=0.5), inputs)
+
+
+def test_small_share_of_replayed_text_is_one_row_and_a_step_of_one_row_has_no_room():
+    assert rows_per_batch(sft_config(replay_share=0.25)) == (1, 1)
+    with pytest.raises(ValueError, match="batch_tokens of at least"):
+        SftConfig(replay_share=0.25, max_length_tokens=64, training=TrainingConfig(batch_tokens=64))
 
 
 def test_replayed_text_is_as_many_rows_of_a_step_as_asked_for(artifacts, run_stage, tmp_path):

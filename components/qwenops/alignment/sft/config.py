@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qwenops.alignment.measure_config import MeasureConfig
 from qwenops.recipe.config import Config
@@ -47,6 +47,12 @@ class SftConfig(Config):
         description="Also train on the seed data alone for as many steps; house choice: shows what new data gives.",
     )
     measure: MeasureConfig = Field(MeasureConfig(), description="How the model is measured; house choice: see there.")
+
+    @model_validator(mode="after")
+    def _a_step_holds_answers_and_text(self) -> "SftConfig":
+        if self.replay_share:
+            self.training.check_row(2 * self.max_length_tokens)
+        return self
 
 
 def qwen1_sft() -> SftConfig:

@@ -87,9 +87,10 @@ def training_config(config: SftConfig, examples: Sequence[Example]) -> TrainingC
 
 
 def rows_per_batch(config: SftConfig) -> tuple[int, int]:
-    """Rows of one step: of packed conversations (at least one), and of replayed text."""
+    """Rows of one step: of packed conversations, and of replayed text; at least one of each that is asked for."""
     rows = max(config.training.batch_tokens // config.max_length_tokens, 1)
-    replayed = min(round(rows * config.replay_share), rows - 1)
+    least = 1 if config.replay_share else 0
+    replayed = min(max(round(rows * config.replay_share), least), rows - 1)
     return rows - replayed, replayed
 
 
