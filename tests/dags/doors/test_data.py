@@ -9,6 +9,7 @@ from tests.dags.conftest import qwenops
 from tests.dags.doors.foreign_files import write_all
 from warcio.archiveiterator import ArchiveIterator
 
+pytestmark = pytest.mark.timeout(1200)
 SHARED = Path(__file__).parents[3].parent / "shared"
 
 
@@ -45,7 +46,6 @@ def dropped_of(stages, name):
     return {row["url"]: row["reason"] for row in rows if row["url"].startswith(own)}
 
 
-@pytest.mark.timeout(300)
 def test_every_file_and_record_is_kept_or_dropped_by_name_with_its_reason(ingested):
     stages, expected = ingested
     pages = {row["url"] for row in rows_of(stages, "collect", "pages", "url", "source") if row["source"] == "own"}
@@ -54,7 +54,6 @@ def test_every_file_and_record_is_kept_or_dropped_by_name_with_its_reason(ingest
     assert dropped_of(stages, "ingest") == dict.fromkeys(expected.undecodable, "undecodable")
 
 
-@pytest.mark.timeout(300)
 def test_text_is_what_went_in_whatever_its_charset_and_container(ingested):
     stages, expected = ingested
     found = {row["url"]: row["text"] for row in rows_of(stages, "ingest", "documents", "url", "text", "source")}
@@ -66,7 +65,6 @@ def test_text_is_what_went_in_whatever_its_charset_and_container(ingested):
     assert not [url for url, text in found.items() if url in expected.kept and ("var x" in text or "home" in text)]
 
 
-@pytest.mark.timeout(300)
 def test_counts_add_up_and_what_was_not_read_is_warned_of(ingested):
     stages, expected = ingested
     for name in ("collect", "ingest"):
@@ -79,7 +77,6 @@ def test_counts_add_up_and_what_was_not_read_is_warned_of(ingested):
     assert all(kind in warnings for kind in ("3 pdf", "1 csv", "1 tar", "1 docx", "1 chat"))
 
 
-@pytest.mark.timeout(300)
 def test_shared_crawls_give_what_is_expected_of_them(ingested):
     stages, _ = ingested
     facts = {one["source"]: one for one in json.loads((output(stages, "collect") / "sources.json").read_text())}
