@@ -28,7 +28,7 @@ def fields_outside() -> list[tuple[type[Config], str]]:
         (config, name)
         for config in config_classes()
         for name, field in config.model_fields.items()
-        if field.annotation is str and name not in _NAMES_NOTHING
+        if field.annotation in (str, tuple[str, ...]) and name not in _NAMES_NOTHING
         if _OUTSIDE.search(re.split(r"; |\. ", field.description or "")[0])
     ]
 
@@ -42,7 +42,8 @@ def test_fields_that_name_something_outside_are_found():
 )
 def test_config_gives_what_the_field_names(config, field):
     needed = {name: "x" for name, item in config.model_fields.items() if item.is_required()}
-    made = config.model_construct(**(needed | {field: "/outside/here"}))
+    several = config.model_fields[field].annotation is not str
+    made = config.model_construct(**(needed | {field: ("/outside/here",) if several else "/outside/here"}))
     things = [*made.outside(), *(made.weights() if isinstance(made, EngineConfig) else ())]
     assert any(thing.name.startswith("/outside/here") for thing in things)
 

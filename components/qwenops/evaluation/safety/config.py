@@ -53,7 +53,7 @@ class SafetyConfig(Config):
         "refuses; house choice: none, and the judge's agreement with people is then not measured.",
     )
     harm_labels: tuple[str, ...] = Field(
-        default=(), description="The same where people say whether it harms; house choice: none, as above."
+        default=(), description="JSON lines as above where people say whether it harms; house choice: none, as above."
     )
 
     def engines(self) -> tuple[EngineUse, ...]:
@@ -64,4 +64,5 @@ class SafetyConfig(Config):
     def outside(self) -> Iterator[Outside]:
         """See `Config.outside`."""
         yield from super().outside()
-        yield from (Outside("files", path) for path in (self.prompts_file, self.labelled_file) if path)
+        own = (self.prompts_file, self.labelled_file, *self.refusal_labels, *self.harm_labels)
+        yield from (Outside("files", path) for path in own if path)
