@@ -84,7 +84,7 @@ def tagged(started, tmp_path_factory):
             "url": server.url,
             "model": "tagger-72b",
             "api": "chat",
-            "api_key_variable": "TAGGER_KEY",
+            "api_key_variable": "TAGGER_KEY",  # pragma: allowlist secret
             "max_retries": 1,
         }
         options = settings(ontology__tagger="llm", ontology__engine=engine)
