@@ -102,6 +102,8 @@ _HEAD_SIZE = 16
 _VOCABULARY = 512
 # Peak rate of fine-tuning: what follows needs answers that end, and a few steps must teach that.
 _RATE = 2e-3
+# Screening runs and lets every prompt pass: a toy may solve none of them even once.
+_ANY_SHARE = (0.0, 1.0)
 
 
 def shrink(recipe: Recipe, plain: dict[str, Any]) -> None:
@@ -110,6 +112,8 @@ def shrink(recipe: Recipe, plain: dict[str, Any]) -> None:
         plain[node] = _capped(plain[node], (node,))
     _shrink_model(recipe, plain)
     _raise_rates(plain)
+    if recipe.online.screened_prompts:
+        plain["online"]["solved_share"] = _ANY_SHARE
     _shorten_rows(recipe, plain)
     _fit_steps(recipe, plain)
     for quota, whole in zip(plain["select"]["quotas"], recipe.select.quotas, strict=True):

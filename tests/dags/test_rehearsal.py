@@ -56,8 +56,9 @@ long_context.needles_per_depth long_context.text_tokens
 multilingual.tokens_per_language multilingual.prompts_per_language
 export.compared_tokens export.quickstart_new_tokens
 """
-# A toy learns at no rate of a large model.
+# A toy learns at no rate of a large model, and may solve no prompt even once.
 RATES = [f"{node}.training.{name}" for node in ("sft_seed", "sft") for name in ("learning_rate", "final_learning_rate")]
+RATES.append("online.solved_share")
 STAND_INS, DIMENSIONS = _STAND_INS.split(), _DIMENSIONS.split()
 # Null and zero of these mean everything.
 BOUNDS_NOTHING = ("cap_bytes", "limit_items", "limit_per_cell")
