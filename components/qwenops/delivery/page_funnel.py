@@ -67,7 +67,7 @@ def _examples(facts: RunFacts, node: str) -> dict[str, list[str]]:
             row = json.loads(line)
             some = found.setdefault(row["reason"], [])
             if len(some) < _EXAMPLES and row["reason"] not in _NOT_SHOWN:
-                some.append((row["text"].strip() or row["url"])[:_EXAMPLE_CHARACTERS])
+                some.append((row["text"].strip() or row.get("url", ""))[:_EXAMPLE_CHARACTERS])
     return {reason: texts for reason, texts in found.items() if texts}
 
 
