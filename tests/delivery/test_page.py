@@ -133,6 +133,20 @@ def test_page_of_a_failed_run_shows_the_error_and_what_there_is(artifacts):
     assert "<h2>Safety</h2>" not in page
 
 
+def test_dropped_rows_of_which_nothing_can_be_shown_are_no_examples(artifacts):
+    sample = artifacts["quality"] / "dropped_sample.jsonl"
+    rows = [
+        {"id": "1", "reason": "classifier", "text": " "},
+        {"id": "2", "reason": "classifier", "url": "", "text": ""},
+    ]
+    rows += [{"id": "3", "reason": "classifier", "url": "folder://own/3", "text": ""}]
+    sample.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    page = render(record_of(artifacts), artifacts)
+    (shown,) = re.findall(r"<summary>quality: classifier</summary>(.*?)</details>", page)
+    assert shown.count("<pre") == 1
+    assert "folder://own/3" in shown
+
+
 def test_page_shows_the_funnel_in_full_with_escaped_examples(artifacts):
     page = render(record_of(artifacts), artifacts)
     for text in ("quality: classifier", "dedup: near", "manuals &lt;en&gt;", "relaxed", "email 12", "about "):

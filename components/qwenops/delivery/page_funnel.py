@@ -66,8 +66,9 @@ def _examples(facts: RunFacts, node: str) -> dict[str, list[str]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             some = found.setdefault(row["reason"], [])
-            if len(some) < _EXAMPLES and row["reason"] not in _NOT_SHOWN:
-                some.append((row["text"].strip() or row.get("url", ""))[:_EXAMPLE_CHARACTERS])
+            shown = row["text"].strip() or row.get("url", "")
+            if len(some) < _EXAMPLES and shown and row["reason"] not in _NOT_SHOWN:
+                some.append(shown[:_EXAMPLE_CHARACTERS])
     return {reason: texts for reason, texts in found.items() if texts}
 
 
