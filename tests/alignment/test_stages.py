@@ -169,3 +169,21 @@ def test_replayed_text_is_as_many_rows_of_a_step_as_asked_for(artifacts, run_sta
     )
     assert batch["replay"].tolist() == [False, True]
     assert batch["num_tokens"] == 3 + 256
+
+
+def test_text_is_drawn_with_its_own_seed_so_two_stages_replay_other_text(tmp_path):
+    rng = np.random.default_rng(0)
+    facts = {
+        "train-web": write_shard(tmp_path, "train-web", rng.integers(0, 200, (8, 900)), ["en"] * 8, 7200, "uint16")
+    }
+    write_index(tmp_path, TokenIndex(259, "uint16", 256, {"web": 1.0}, facts))
+    examples = [Example([1, 2, 3], [False, True, True])]
+
+    def drawn(text_seed: int):
+        batches = batches_of(
+            byte_tokenizer(), examples, sft_config(replay_share=0.5), 7, TokenShards(tmp_path), text_seed
+        )
+        return next(batches(0))["input_ids"]
+
+    assert (drawn(1)[0] == drawn(2)[0]).all()
+    assert (drawn(1)[1] != drawn(2)[1]).any() and (drawn(1)[1] == drawn(1)[1]).all()

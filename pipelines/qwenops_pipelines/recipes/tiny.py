@@ -242,8 +242,8 @@ EVOLVE = EvolveConfig(
 )
 SFT_SEED = SftConfig(
     training=TrainingConfig(
-        steps=480,
-        batch_tokens=2048,
+        steps=360,
+        batch_tokens=3072,
         learning_rate=2e-3,
         final_learning_rate=2e-4,
         warmup_steps=10,
@@ -254,7 +254,7 @@ SFT_SEED = SftConfig(
     budget="steps",
     max_length_tokens=256,
     verifiable_share=0.7,
-    replay_share=0.25,
+    replay_share=0.5,
     measure=_MEASURE,
 )
 RANK = RankConfig(
@@ -282,8 +282,8 @@ SYNTHESIZE = SynthesizeConfig(
 )
 SFT = SftConfig(
     training=TrainingConfig(
-        steps=320,
-        batch_tokens=2048,
+        steps=240,
+        batch_tokens=3072,
         learning_rate=1e-3,
         final_learning_rate=1e-4,
         warmup_steps=10,
@@ -294,7 +294,7 @@ SFT = SftConfig(
     budget="steps",
     max_length_tokens=256,
     verifiable_share=0.7,
-    replay_share=0.25,
+    replay_share=0.5,
     control="seed_data",
     measure=_MEASURE,
 )

@@ -100,6 +100,7 @@ def batches_of(
     config: SftConfig,
     seed: int,
     text: TokenShards | None = None,
+    text_seed: int = 0,
 ) -> Batches:
     """Packed batches from any step on, replayed text below the conversations where the config asks for it.
 
@@ -107,8 +108,9 @@ def batches_of(
         tokenizer: Names the padding.
         examples: What is packed.
         config: Lengths and shares.
-        seed: Draws the order of both.
+        seed: Draws the order of the conversations.
         text: Pre-training text; needed for a `replay_share` only.
+        text_seed: Draws the order of that text.
     """
     packed, replayed = rows_per_batch(config)
 
@@ -126,7 +128,7 @@ def batches_of(
         return conversations
 
     def with_text(start: int) -> Iterator[Batch]:
-        rows = text.packed("train", config.max_length_tokens + 1, seed, start * replayed)
+        rows = text.packed("train", config.max_length_tokens + 1, text_seed, start * replayed)
         for batch in conversations(start):
             drawn = own_rows([row.ids for row in islice(rows, replayed)])
             yield with_replay(batch, np.stack(drawn))

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from zlib import crc32
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -130,9 +131,14 @@ def _train(
     config: SftConfig,
     text: TokenShards | None,
 ) -> FitResult:
-    batches = batches_of(tokenizer, data.examples, config, stage.seed, text)
+    batches = batches_of(tokenizer, data.examples, config, stage.seed, text, _text_seed(stage))
     objective = replay_objective(config.replay_weight, loop.z_loss) if text else text_objective(loop)
     return train(stage, name, model, objective, batches, loop)
+
+
+def _text_seed(stage: Stage) -> int:
+    """Of the replayed text: the second fine-tuning reads other text than the first, its control the same as itself."""
+    return stage.seed + crc32(stage.node.encode())
 
 
 def _gate(rows: Sequence[Conversation], stage: Stage) -> None:
