@@ -33,7 +33,7 @@ ONE = {
 RAY = {
     "answers KubeRay's probes": "command -v wget && command -v bash",
     "starts Ray from a login shell": "bash -lc 'ray --version'",
-    "holds every stage": "python -c 'import qwenops.platform.serve_stages'",
+    "holds every stage": "python -c 'import qwenops.platform.launch.serve_stages'",
 }
 
 

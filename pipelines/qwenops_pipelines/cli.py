@@ -5,7 +5,6 @@ with `--debug` (`ending.py`). Each command imports what it needs, so `qwenops --
 """
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 
@@ -19,7 +18,9 @@ def main(arguments: list[str] | None = None) -> None:
     with one_message():
         options = _parser().parse_args(arguments)
     with one_message(debug=options.debug):
-        status = importlib.import_module("qwenops_pipelines.commands").COMMANDS[options.command](options)
+        from qwenops_pipelines import commands
+
+        status = commands.COMMANDS[options.command](options)
         sys.stdout.flush()
         sys.exit(status)
 

@@ -1,7 +1,6 @@
 """What each command of the command line does; `cli` parses, this module acts."""
 
 import argparse
-import importlib
 import os
 import shutil
 import sys
@@ -31,19 +30,22 @@ def _run(options: argparse.Namespace) -> int:
         _check_stage(options.restart)
     recipe = load_recipe(options.recipe, options.overrides)
     require(RUN)
-    local = importlib.import_module("qwenops_pipelines.local")
+    from qwenops_pipelines import local
+
     out = options.out or Path("runs") / recipe.name
     return local.run_local(recipe, out, by_name(options.placement), until=options.until, restart=options.restart)
 
 
 def _rehearse(options: argparse.Namespace) -> int:
     recipe, placement = load_recipe(options.recipe, options.overrides), by_name(options.placement)
-    meshes = importlib.import_module("qwenops_pipelines.meshes")
+    from qwenops_pipelines import meshes
+
     meshes.check_fit(recipe, placement)
     rehearsed = rehearsal(recipe)
     print(describe_changes(recipe, rehearsed), flush=True)
     require(RUN)
-    local = importlib.import_module("qwenops_pipelines.local")
+    from qwenops_pipelines import local
+
     here = by_name("laptop").model_copy(update={"num_workers": options.workers})
     status = local.run_local(rehearsed, options.out or Path("runs") / rehearsed.name, here)
     print(f"every stage of {recipe.name} ran at toy size; the figures and the gate of a rehearsal judge nothing")
@@ -55,14 +57,16 @@ def _compile(options: argparse.Namespace) -> int:
     if options.until:
         _check_stage(options.until, pipeline.nodes)
     recipe, placement = load_recipe(options.recipe, options.overrides), by_name(options.placement)
-    compiler = importlib.import_module("qwenops_pipelines.compile")
+    from qwenops_pipelines import compile as compiler
+
     compiler.compile_pipeline(recipe, placement, options.output, pipeline=pipeline, until=options.until)
     print(f"wrote {options.output}")
     return 0
 
 
 def _submit(options: argparse.Namespace) -> int:
-    submit = importlib.import_module("qwenops_pipelines.submit")
+    from qwenops_pipelines import submit
+
     target, package, parameters = _submission(options)
     name = options.run_name or package.version
     client, run_id = submit.submit(target, package, parameters | {"run_name": name}, name)
@@ -71,7 +75,8 @@ def _submit(options: argparse.Namespace) -> int:
 
 
 def _schedule(options: argparse.Namespace) -> int:
-    submit = importlib.import_module("qwenops_pipelines.submit")
+    from qwenops_pipelines import submit
+
     target, package, parameters = _submission(options)
     name = options.run_name or package.name
     recurring_run, what = submit.schedule(target, package, parameters | {"run_name": name}, name, options.cron)
@@ -81,7 +86,8 @@ def _schedule(options: argparse.Namespace) -> int:
 
 def _submission(options: argparse.Namespace) -> tuple[Any, Any, dict[str, str]]:
     """Target, package and form of `submit` and `schedule`."""
-    versions = importlib.import_module("qwenops_pipelines.versions")
+    from qwenops_pipelines import versions
+
     host = options.host or os.environ.get("KF_PIPELINES_ENDPOINT", "")
     target = versions.Target(host, options.namespace, options.experiment, options.service_account)
     package = versions.read_package(options.pipeline, options.commit)
@@ -100,7 +106,9 @@ def _submission(options: argparse.Namespace) -> tuple[Any, Any, dict[str, str]]:
 
 def _plan(options: argparse.Namespace) -> int:
     recipe, placement = load_recipe(options.recipe, options.overrides), by_name(options.placement)
-    print(importlib.import_module("qwenops_pipelines.plan").describe(recipe, placement))
+    from qwenops_pipelines import plan
+
+    print(plan.describe(recipe, placement))
     return 0
 
 
@@ -122,7 +130,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _chat(options: argparse.Namespace) -> int:
     model = _exported(options.model) if (options.model / "run.json").exists() else options.model
-    importlib.import_module("qwenops.delivery.chat").chat(model, options.long_context, sys.stdin, sys.stdout)
+    from qwenops.delivery import chat
+
+    chat.chat(model, options.long_context, sys.stdin, sys.stdout)
     return 0
 
 
@@ -139,7 +149,8 @@ def _exported(run: Path) -> Path:
 
 
 def _review(options: argparse.Namespace) -> int:
-    review = importlib.import_module("qwenops.data.review")
+    from qwenops.data import review
+
     if options.target.is_file():
         print(f"--set '{review.setting(review.source_weights(options.target))}'")
         return 0
@@ -163,8 +174,9 @@ def _review(options: argparse.Namespace) -> int:
 
 
 def _upcycle(options: argparse.Namespace) -> int:
-    upcycling = importlib.import_module("qwenops.model.upcycling")
-    folder = importlib.import_module("qwenops.model.upcycled_folder")
+    from qwenops.model import upcycled_folder as folder
+    from qwenops.model import upcycling
+
     widths = {"expert_width": options.expert_width, "shared_width": options.shared_width}
     chosen = {"num_experts": options.experts, "num_active": options.active, **widths}
     layout = decode(Experts, canonical(chosen), where="upcycle")
@@ -184,7 +196,8 @@ def _upcycle(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     if options.cluster:
-        cluster = importlib.import_module("qwenops_pipelines.doctor")
+        from qwenops_pipelines import doctor as cluster
+
         return cluster.report(cluster.look(by_name(options.placement), options.namespace))
     lines = [(name, not absent([name]), f"pip install -c constraints.txt -e '.[{EXTRAS[name]}]'") for name in RUN]
     free = shutil.disk_usage(Path.cwd()).free
@@ -204,7 +217,9 @@ def _registry() -> list[tuple[str, bool, str]]:
     if not address or absent(["mlflow"]):
         return []
     try:
-        importlib.import_module("qwenops.platform.registry").check(address)
+        from qwenops.platform.mlflow import registry
+
+        registry.check(address)
     except PlatformError as error:
         return [(f"{_REGISTRY} {address}", False, f"{error.message}: {error.found}; {error.action}")]
     return [(f"{_REGISTRY} {address}", True, "")]

@@ -15,7 +15,7 @@ import urllib3
 from kubernetes import client, config
 
 from qwenops.errors import PlatformError
-from qwenops.platform.kube import RIGHTS, SERVICE_ACCOUNT
+from qwenops.platform.kubernetes.client import RIGHTS, SERVICE_ACCOUNT
 from qwenops.recipe.placement import Placement
 
 # The client's own annotations call every field of every object optional.

@@ -21,8 +21,8 @@ from kfp import local
 
 from qwenops.contracts.manifest import MANIFEST
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, RecipeError, StageError
-from qwenops.platform import storage
 from qwenops.platform.context import RunContext
+from qwenops.platform.storage import artifacts
 from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.mesh import mesh_text
@@ -157,7 +157,7 @@ def _run_dag(recipe: Recipe, placement: Placement, context: RunContext, out: Pat
     logs.mkdir(exist_ok=True)
     # By its path, because KFP's runner hands parameters on as arguments, which are short.
     text = str((out / RECIPE).resolve())
-    storage.write_text(text, canonical(recipe))
+    artifacts.write_text(text, canonical(recipe))
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(out / "kfp"),

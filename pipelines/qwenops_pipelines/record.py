@@ -3,7 +3,6 @@
 Both ends of a run come here, `qwenops run` on one machine and the last step of a pipeline on a cluster.
 """
 
-import importlib
 import json
 import time
 from collections.abc import Mapping
@@ -13,10 +12,10 @@ from typing import Any
 
 import qwenops
 from qwenops.contracts.manifest import Manifest, read_manifest
-from qwenops.delivery.page import render
-from qwenops.platform import storage
+from qwenops.delivery.report.page import render
 from qwenops.platform.context import RunContext
-from qwenops.platform.cost import cost_entry
+from qwenops.platform.observe.cost import cost_entry
+from qwenops.platform.storage import artifacts
 from qwenops.recipe.codec import canonical, fingerprint
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.edges import Node
@@ -81,10 +80,10 @@ def build_record(
 def publish_record(record: dict[str, Any], recipe: Recipe, artifacts: Mapping[str, Path], folder: Path) -> str:
     """Write `report.html`, `run.json` and `recipe.json` into `folder`; returns the report."""
     report = render(record, artifacts, folder)
-    storage.write_text(str(folder / "report.html"), report)
+    artifacts.write_text(str(folder / "report.html"), report)
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
-    storage.write_text(str(folder / "run.json"), text + "\n")
-    storage.write_text(str(folder / RECIPE), canonical(recipe))
+    artifacts.write_text(str(folder / "run.json"), text + "\n")
+    artifacts.write_text(str(folder / RECIPE), canonical(recipe))
     return report
 
 
@@ -93,14 +92,15 @@ def close_tracking(record: dict[str, Any], context: RunContext, folder: Path, ot
     if context.tracking_uri and context.parent_run_id:
         status = "FINISHED" if record["status"] == "succeeded" else otherwise
         # MLflow takes seconds to import, which a fully reused run need not pay.
-        tracking = importlib.import_module("qwenops.platform.tracking")
+        from qwenops.platform.mlflow import tracking
+
         tracking.close_run(context.tracking_uri, context.parent_run_id, status, record, folder / "report.html")
 
 
 def artifact_folders(events: Mapping[str, Mapping[str, Any]], context: RunContext) -> dict[str, Path]:
     """Node name to the local folder of its published artifact, for the nodes that have one."""
     return {
-        name: storage.localized(facts["artifact"], context) for name, facts in events.items() if facts.get("artifact")
+        name: artifacts.localized(facts["artifact"], context) for name, facts in events.items() if facts.get("artifact")
     }
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from qwenops.contracts.manifest import MANIFEST, Manifest, read_manifest
 from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
-from qwenops.platform.identity import Sources, reasons
-from qwenops.platform.stage import Slice, Task, causes_of, find_published
+from qwenops.platform.identity.sources import Sources, reasons
+from qwenops.platform.stage.slices import Slice
+from qwenops.platform.stage.task import Task, causes_of, find_published
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.edges import Node

@@ -5,7 +5,6 @@ of a Ray that is gone. A run brings its own, and takes from the shell what it ca
 """
 
 import contextlib
-import importlib
 import os
 import pwd
 import subprocess
@@ -136,7 +135,8 @@ def _patiently(start: Callable[[], Any]) -> None:
 
 def _start_ray(stack: contextlib.ExitStack, temporary: Path) -> str:
     # Ray and MLflow take seconds to import, which a fully reused run need not pay.
-    ray = importlib.import_module("ray")
+    import ray
+
     start = partial(
         ray.init,
         address="local",
@@ -161,7 +161,9 @@ def _start_ray(stack: contextlib.ExitStack, temporary: Path) -> str:
 
 
 def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
-    parent = importlib.import_module("qwenops.platform.tracking").open_run(
+    from qwenops.platform.mlflow import tracking
+
+    parent = tracking.open_run(
         tracking_uri=context.tracking_uri,
         artifact_root=str(out.resolve() / "mlartifacts"),
         run_name=context.run_name,
@@ -170,12 +172,14 @@ def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
         params=recipe.model_dump(mode="json"),
     )
     # A registry that refuses models is found now and not after the training.
-    importlib.import_module("qwenops.platform.registry").check(context.tracking_uri, parent)
+    from qwenops.platform.mlflow import registry
+
+    registry.check(context.tracking_uri, parent)
     return parent
 
 
 def _start_stage_server(context: RunContext, stack: contextlib.ExitStack) -> None:
-    server = subprocess.Popen([sys.executable, "-m", "qwenops.platform.serve_stages", context.stage_server])
+    server = subprocess.Popen([sys.executable, "-m", "qwenops.platform.launch.serve_stages", context.stage_server])
     stack.callback(server.wait)
     stack.callback(server.terminate)
     while not Path(context.stage_server).exists():

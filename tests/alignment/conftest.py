@@ -12,7 +12,7 @@ from qwenops.contracts.conversation import read_conversations, write_conversatio
 from qwenops.contracts.manifest import Manifest, digest_files, write_manifest
 from qwenops.contracts.preference import Preference, write_preferences
 from qwenops.model.checkpoints import save_checkpoint
-from qwenops.platform.stage import execute
+from qwenops.platform.launch.execute import execute
 from qwenops.recipe.codec import canonical
 from qwenops.tasks.verifiable import generate
 

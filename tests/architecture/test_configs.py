@@ -16,7 +16,7 @@ _NO_RECIPE = (
     "qwenops.recipe.pods",
     "qwenops.recipe.prices",
     "qwenops.recipe.schema",
-    "qwenops.platform.slices",
+    "qwenops.platform.stage.slices",
 )
 
 

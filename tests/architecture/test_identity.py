@@ -8,8 +8,8 @@ from tests.architecture.places import LIBRARY, SOURCES
 from tests.architecture.test_configs import config_classes
 
 from qwenops.generation.config import EngineConfig
-from qwenops.platform.outside import library_version
-from qwenops.platform.source_graph import SourceGraph
+from qwenops.platform.identity.outside import library_version
+from qwenops.platform.identity.source_graph import SourceGraph
 from qwenops.recipe.config import Config
 from qwenops_pipelines.dags.edges import NODES
 
@@ -19,7 +19,7 @@ _NAMES_NOTHING = {"license"}
 # Installed on GPUs alone.
 _OPTIONAL = {"vllm"}
 # What runs and identifies stages; no stage reaches it.
-_RUNNERS = {"stage.py", "identity.py", "outside.py", "stage_server.py", "launchers.py", "observe.py", "storage.py"}
+_RUNNERS = {"sources.py", "outside.py", "stage_server.py", "produce.py"}
 DATA = sorted(path for path in LIBRARY.rglob("*.*") if path.suffix in (".json", ".html"))
 
 

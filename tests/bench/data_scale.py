@@ -183,7 +183,7 @@ def million(texts: list[str], options: argparse.Namespace) -> None:
 
 def _run_stage(stage: str, source: Path, out: Path) -> dict[str, Any]:
     from qwenops.platform.context import RunContext
-    from qwenops.platform.stage import Stage
+    from qwenops.platform.stage.handle import Stage
 
     context = RunContext(str(out / "store"), str(out / "events"), str(out / "cache"))
     handle = Stage(stage, 7, context, out / "out", out / "scratch")
@@ -266,7 +266,7 @@ def _run_parts(work: str, source: Path, out: Path, number: int) -> dict[str, Any
 
     from qwenops.contracts.document import part_paths
     from qwenops.platform.context import RunContext
-    from qwenops.platform.ray_data import map_parts
+    from qwenops.platform.ray.documents import map_parts
 
     ray.init(num_cpus=number, object_store_memory=200_000_000, include_dashboard=False, logging_level="ERROR")
     context = RunContext(str(out), str(out), str(out))
@@ -279,7 +279,7 @@ def _run_parts(work: str, source: Path, out: Path, number: int) -> dict[str, Any
 
 def _keys_of_part(table: Any, config: Any) -> Any:
     from qwenops.data.dedup.duplicates import document_keys
-    from qwenops.platform.ray_data import PartResult
+    from qwenops.platform.ray.documents import PartResult
 
     return PartResult({"keys": document_keys(table, config)})
 

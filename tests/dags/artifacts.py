@@ -4,9 +4,10 @@ import tempfile
 from pathlib import Path
 
 from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
-from qwenops.platform.identity import Sources
-from qwenops.platform.stage import Slice, causes_of, stage_fingerprint
-from qwenops.platform.storage import MADE
+from qwenops.platform.identity.sources import Sources
+from qwenops.platform.stage.slices import Slice
+from qwenops.platform.stage.task import causes_of, stage_fingerprint
+from qwenops.platform.storage.addresses import MADE
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.edges import NODES

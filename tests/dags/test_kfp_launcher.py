@@ -11,9 +11,10 @@ from tests.dags.kfp_objects import Bucket, LauncherError
 from tests.dags.test_cluster_pipelines import FILES
 from tests.platform.servers import KEYS, s3_server
 
-from qwenops.platform import object_store, storage
 from qwenops.platform.context import RunContext
-from qwenops.platform.kfp_artifacts import FORM
+from qwenops.platform.launch.kfp_artifacts import FORM
+from qwenops.platform.storage import addresses
+from qwenops.platform.storage.artifacts import object_store
 from qwenops.recipe.codec import canonical
 from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.edges import NODES
@@ -47,11 +48,11 @@ def made(place):
     context = RunContext(store=root, events="", cache=place["cache_root"])
     folders = {}
     for node in NODES:
-        options = {"files": FILES.get(node.name, {}), "address": lambda path: storage.address(path, context)}
-        folders[node.name] = publish(storage.mirror(root, context), node.name, folders, **options)
-        if storage.is_remote(root):
-            assert object_store.publish(folders[node.name], storage.address(folders[node.name], context))
-    return {name: storage.address(folder, context) for name, folder in folders.items()}
+        options = {"files": FILES.get(node.name, {}), "address": lambda path: addresses.address_of(path, context)}
+        folders[node.name] = publish(addresses.mirror(root, context), node.name, folders, **options)
+        if addresses.is_remote(root):
+            assert object_store.publish(folders[node.name], addresses.address_of(folders[node.name], context))
+    return {name: addresses.address_of(folder, context) for name, folder in folders.items()}
 
 
 def launcher(tmp_path, places, placement, pipeline, root="minio://mlpipeline/v2/artifacts"):
@@ -63,7 +64,7 @@ def launcher(tmp_path, places, placement, pipeline, root="minio://mlpipeline/v2/
 
 def record(places, run_id):
     root = places["artifact_root"]
-    folder = Path(places["cache_root"] if storage.is_remote(root) else Path(root).parent)
+    folder = Path(places["cache_root"] if addresses.is_remote(root) else Path(root).parent)
     return json.loads((folder / "runs" / run_id / "run.json").read_text())
 
 

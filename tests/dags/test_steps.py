@@ -12,9 +12,9 @@ from tests.dags.artifacts import BY_NAME, TEXT, publish
 from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import OPENED, RunContext
-from qwenops.platform.kfp_artifacts import address_of
-from qwenops.platform.slices import Reference, Slice, read
-from qwenops.platform.stage import Events
+from qwenops.platform.launch.kfp_artifacts import address_of
+from qwenops.platform.stage.events import Events
+from qwenops.platform.stage.slices import Reference, Slice, read
 from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.placement import Placement, Resources

@@ -10,9 +10,10 @@ from tests.platform.servers import KEYS, s3_server
 
 from qwenops.contracts.manifest import MANIFEST
 from qwenops.errors import ContractError, RecipeError
-from qwenops.platform import object_store, storage
 from qwenops.platform.context import RunContext
-from qwenops.platform.slices import Reference, Slice, read
+from qwenops.platform.stage.slices import Reference, Slice, read
+from qwenops.platform.storage import addresses
+from qwenops.platform.storage.artifacts import object_store
 from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.pipelines import PIPELINES
@@ -37,8 +38,10 @@ def bucket(store, monkeypatch, tmp_path):
 def upload(name, parents=None):
     """Publish an artifact of node `name` in the bucket; returns its local folder and its address."""
     context = RunContext.from_environment()
-    folder = publish(storage.mirror(STORE, context), name, parents, address=lambda path: storage.address(path, context))
-    address = storage.address(folder, context)
+    folder = publish(
+        addresses.mirror(STORE, context), name, parents, address=lambda path: addresses.address_of(path, context)
+    )
+    address = addresses.address_of(folder, context)
     assert object_store.publish(folder, address)
     return folder, address
 
@@ -73,7 +76,7 @@ def test_earlier_artifact_is_found_by_a_pod_with_an_empty_cache(bucket, monkeypa
     monkeypatch.setenv("QWENOPS_CACHE", str(tmp_path / "empty"))
     context = RunContext.from_environment()
     assert find_earlier(("tokenizer",), resolve(TEXT), context, "") == {"tokenizer": address}
-    assert (storage.mirror(address, context) / "data.txt").is_file()
+    assert (addresses.mirror(address, context) / "data.txt").is_file()
     bucket.delete_object(Bucket="artifacts", Key=f"{address.removeprefix('s3://artifacts/')}/{MANIFEST}")
     with pytest.raises(ContractError, match="no artifact of tokenizer"):
         find_earlier(("tokenizer",), resolve(TEXT), context, "")

@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 
 @pytest.fixture

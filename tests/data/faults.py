@@ -21,7 +21,7 @@ from qwenops.data.quality.config import ClassifierConfig, QualityConfig
 from qwenops.data.quality.run import run as quality
 from qwenops.data.tokens.config import TokensConfig
 from qwenops.data.tokens.run import run as tokens
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 _TASK = "ray::Map"
 

@@ -7,8 +7,8 @@ from tests.delivery.artifacts import make_checkpoint, make_tokenizer, publish
 from tests.delivery.fabricated import figures
 from tests.delivery.registered import NAME
 
-from qwenops.platform import registry
-from qwenops.platform.mlflow_model import write_mlflow_model
+from qwenops.platform.mlflow import registry
+from qwenops.platform.mlflow.model import write_mlflow_model
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from tests.delivery.fabricated import figures
 from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.register.run import run
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 NAME = "qwenops-chat"
 QUESTION = {"messages": [{"role": "user", "content": "Reverse: 38175"}], "max_tokens": 4}

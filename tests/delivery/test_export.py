@@ -15,7 +15,7 @@ from qwenops.delivery.export.talk import ends_turn
 from qwenops.delivery.gate_config import NotGated
 from qwenops.errors import StageError
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 
 def _export(tmp_path: Path, config: ExportConfig, *, tied: bool = True, template: str = TEMPLATE) -> Stage:

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from tests.delivery.fabricated import fabricate, record_of
 
-from qwenops.delivery.page import render
-from qwenops.delivery.page_dag import NODES, essential
 from qwenops.delivery.report.config import ReportConfig
+from qwenops.delivery.report.page import render
 from qwenops.delivery.report.run import run
+from qwenops.delivery.report.sections.dag import NODES, essential
 from qwenops.errors import StageError
-from qwenops.platform.charts import Series, line_chart, number, thin
 from qwenops.platform.context import RunContext
-from qwenops.platform.cost import cost_entry
-from qwenops.platform.stage import Stage
+from qwenops.platform.observe.cost import cost_entry
+from qwenops.platform.pictures.charts import Series, line_chart, number, thin
+from qwenops.platform.stage.handle import Stage
 from qwenops.recipe.account import account_text
 from qwenops.recipe.placement import Placement, Resources
 from qwenops.recipe.prices import Prices

@@ -8,8 +8,8 @@ import pytest
 from tests.browser import laid_out
 from tests.delivery.fabricated import fabricate, record_of
 
-from qwenops.delivery.page import render
-from qwenops.platform.page_style import STYLE
+from qwenops.delivery.report.page import render
+from qwenops.platform.pictures.style import STYLE
 
 DESK, PHONE, PAPER = 1280, 390, 718
 """Widths in CSS pixels; paper is A4 less a centimetre on each side."""

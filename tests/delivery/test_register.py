@@ -8,8 +8,8 @@ from tests.platform.registering import SCORE, compete, register
 
 from qwenops.delivery.gate_config import Rule
 from qwenops.errors import PlatformError
-from qwenops.platform import registry
-from qwenops.platform.mlflow_model import write_mlflow_model
+from qwenops.platform.mlflow import registry
+from qwenops.platform.mlflow.model import write_mlflow_model
 
 
 def test_register_without_tracking_has_no_alias(tmp_path, model):

@@ -13,9 +13,9 @@ from tests.platform.registering import SCORE, compete
 from tests.platform.servers import KEYS, mlflow_server, s3_server
 
 from qwenops.errors import PlatformError
-from qwenops.platform import mlflow_server as patience
-from qwenops.platform import registry, tracking
-from qwenops.platform.tracking import MlflowClient
+from qwenops.platform.mlflow import registry, tracking
+from qwenops.platform.mlflow import server as patience
+from qwenops.platform.mlflow.tracking import MlflowClient
 
 # A server imports for ten seconds, longer on a busy machine.
 pytestmark = pytest.mark.timeout(600)

@@ -12,7 +12,7 @@ from qwenops.generation.chat import render
 from qwenops.generation.engine import Prompt, Sample, Sampling
 from qwenops.model.checkpoints import save_checkpoint
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -14,7 +14,7 @@ from qwenops.evaluation.long_context.grid import heldout_text, rows_by_depth, sc
 from qwenops.evaluation.long_context.run import run
 from qwenops.model.checkpoints import save_checkpoint
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 # Byte tokens: the needle's sentence alone takes about 40 of them, so the trained length is stated as 128.
 LENGTH = 2 * TRAINED

@@ -11,7 +11,7 @@ from tests.helm.chart import ROOT, VALUES, containers, of_kind, pod_specs, rules
 from tests.helm.pod_security import violations
 from tests.helm.rights import ACCOUNTS, ALLOWED, decides, is_allowed, questions
 
-from qwenops.platform.kube import RIGHTS
+from qwenops.platform.kubernetes.client import RIGHTS
 
 every_values = pytest.mark.parametrize("values", VALUES)
 CRDS = next((p / "shared/data/kuberay_crds" for p in ROOT.parents if (p / "shared/data").is_dir()), None)

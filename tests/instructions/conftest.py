@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from qwenops.data.tokenizer.bpe import CHAT_TEMPLATE
 from qwenops.model.checkpoints import save_checkpoint
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 MakeStage = Callable[[str], Stage]
 

@@ -21,7 +21,7 @@ import json, sys
 from pathlib import Path
 from qwenops.errors import QwenOpsError
 from qwenops.model.warm_start import load_initial_model, load_initial_tokenizer
-from qwenops.platform.outside import digest_outside
+from qwenops.platform.identity.outside import digest_outside
 from qwenops.recipe.outside import Outside
 source, cache = sys.argv[1:]
 try:

@@ -14,7 +14,7 @@ from qwenops.errors import ContractError, PlatformError, RecipeError
 from qwenops.model.architecture import size_of
 from qwenops.model.checkpoints import save_checkpoint
 from qwenops.model.warm_start import load_initial_model, load_initial_tokenizer, to_qwen2
-from qwenops.platform.weights import locate
+from qwenops.platform.storage.weights import locate
 from qwenops_pipelines.recipes.smol import SMOLLM2, SMOLLM2_SIZE
 
 HIDDEN, WIDTH, HEADS, KV_HEADS, LAYERS, ROWS = 64, 96, 4, 2, 2, 300

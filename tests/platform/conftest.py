@@ -11,8 +11,8 @@ from tests.platform.kube_server import KubeServer, now
 from tests.platform.toy import toy_stage
 
 from qwenops.errors import QwenOpsError
-from qwenops.platform import run_stage
-from qwenops.platform.kube import Kube
+from qwenops.platform.kubernetes.client import Kube
+from qwenops.platform.launch import driver
 
 RUN = """
 import os
@@ -109,9 +109,9 @@ APP_FAILED = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": 
 def drive(operator: Operator, name: str) -> None:
     """Run the job's own entrypoint to its end, as the submitter and the head would."""
     entrypoint = operator.server.store.objects["rayjobs", name]["spec"]["entrypoint"]
-    assert shlex.split(entrypoint)[:3] == ["python", "-m", "qwenops.platform.run_stage"]
+    assert shlex.split(entrypoint)[:3] == ["python", "-m", "qwenops.platform.launch.driver"]
     with contextlib.suppress(QwenOpsError):
-        run_stage.run(entrypoint.split()[3])
+        driver.run(entrypoint.split()[3])
 
 
 def admit(operator: Operator, name: str) -> None:

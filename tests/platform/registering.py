@@ -3,7 +3,7 @@
 import multiprocessing
 from collections.abc import Mapping, Sequence
 
-from qwenops.platform import registry
+from qwenops.platform.mlflow import registry
 
 SCORE = "online.pass_rate"
 

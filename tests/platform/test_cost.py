@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from qwenops.platform.cost import cost_entry, read_account, spent, stage_cost
+from qwenops.platform.observe.cost import cost_entry, read_account, spent, stage_cost
 from qwenops.recipe.account import account_text
 from qwenops.recipe.placement import Placement, Resources
 from qwenops.recipe.prices import Demand, Prices, cores

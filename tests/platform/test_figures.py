@@ -6,7 +6,7 @@ import math
 import pytest
 
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import CURVES, Stage
+from qwenops.platform.stage.handle import CURVES, Stage
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from tests.architecture.places import LIBRARY, ROOT
 
-from qwenops.platform.identity import Sources
-from qwenops.platform.outside import digest_outside
-from qwenops.platform.stage import Slice, causes_of
+from qwenops.platform.identity.outside import digest_outside
+from qwenops.platform.identity.sources import Sources
+from qwenops.platform.stage.slices import Slice
+from qwenops.platform.stage.task import causes_of
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.outside import Outside
 from qwenops.recipe.schema import resolve
@@ -229,13 +230,13 @@ EDITS = {
         appended("training/loss.py", "\nif TYPE_CHECKING:\n    from qwenops.data.collect import run\n"),
         (),
     ),
-    "the console": (line_in("platform/progress.py", "advance", "amount = 0"), ()),
+    "the console": (line_in("platform/observe/progress.py", "advance", "amount = 0"), ()),
     "the log": (line_in("platform/logs.py", "event", "fields = {}"), ()),
     "a module that a stage imports by a literal name": (
         line_in("generation/opening.py", "_short_name", "folder = folder.parent"),
         ("quality", "ontology", "evolve", "rank", "synthesize", "benchmarks", "safety", "multilingual"),
     ),
-    "what a stage reports to": (line_in("platform/stage.py", "curve", "value = 2 * value"), tuple(ALL)),
+    "what a stage reports to": (line_in("platform/stage/handle.py", "curve", "value = 2 * value"), tuple(ALL)),
 }
 
 
@@ -328,7 +329,8 @@ def test_hub_id_counts_by_its_commit(place, monkeypatch, tmp_path):
 
 def test_hub_id_is_looked_up_where_nothing_has_loaded_the_hubs_client(tmp_path):
     # As a run does before its first stage.
-    look = "from qwenops.platform.outside import *; print(digest_outside(Outside('model', 'owner/name'), Path('.')))"
+    look = "from qwenops.platform.identity.outside import *; "
+    look += "print(digest_outside(Outside('model', 'owner/name'), Path('.')))"
     alone = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, env=alone, capture_output=True, text=True)
     assert (result.stdout, result.stderr) == ("absent\n", "")

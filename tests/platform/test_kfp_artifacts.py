@@ -12,7 +12,7 @@ from qwenops.contracts.manifest import read_manifest
 from qwenops.contracts.metrics import find_metric
 from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
-from qwenops.platform.kfp_artifacts import CONFUSION, address_of, fill, headline
+from qwenops.platform.launch.kfp_artifacts import CONFUSION, address_of, fill, headline
 
 KINDS = {"metrics": dsl.Metrics, "summary": dsl.Markdown, "page": dsl.HTML, "classes": dsl.ClassificationMetrics}
 

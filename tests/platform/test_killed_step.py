@@ -12,8 +12,8 @@ import pytest
 from tests.platform.conftest import COMPLETE, INITIALIZING, RUNNING, Operator, kubeconfig, start_pod
 from tests.platform.toy import toy_stage
 
-from qwenops.platform.kube_logs import SUBMITTER
-from qwenops.platform.log_follower import split
+from qwenops.platform.kubernetes.log_follower import split
+from qwenops.platform.kubernetes.logs import SUBMITTER
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.placement import RayCluster
 
@@ -35,7 +35,7 @@ def run(config, *, stage):
     (stage.out / "value.txt").write_text(str(config.value))
 """
 STEP = "from qwenops.platform.stage import execute; execute('toy.counter', sys.argv[2], {})"
-DRIVER = "from qwenops.platform import run_stage; run_stage.run(sys.argv[2])"
+DRIVER = "from qwenops.platform.launch import driver; driver.run(sys.argv[2])"
 SAID = re.compile(r"^\[counter driver\] (.*)$", re.MULTILINE)
 
 

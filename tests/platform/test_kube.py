@@ -9,7 +9,7 @@ from tests.platform.conftest import COMPLETE, INITIALIZING, RUNNING, kubeconfig
 from tests.platform.kube_server import KubeServer
 
 from qwenops.errors import PlatformError
-from qwenops.platform.kube import Kube, connect
+from qwenops.platform.kubernetes.client import Kube, connect
 
 
 def job(name="one"):

@@ -5,7 +5,7 @@ import copy
 import pytest
 from tests.platform.kube_rules import kuberay_refusals, server_refusals
 
-from qwenops.platform.ray_manifest import Identity, ray_job
+from qwenops.platform.kubernetes.ray_manifest import Identity, ray_job
 from qwenops_pipelines.placements import by_name
 
 

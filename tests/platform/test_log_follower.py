@@ -12,8 +12,8 @@ from aiohttp import web
 from tests.platform.conftest import COMPLETE, INITIALIZING, RUNNING, Operator, drive, start_pod
 from tests.platform.test_ray_job import launch
 
-from qwenops.platform.log_follower import LogFile, split
-from qwenops.platform.ray_logs import DriverFollower, dashboard
+from qwenops.platform.kubernetes.driver_logs import DriverFollower, dashboard
+from qwenops.platform.kubernetes.log_follower import LogFile, split
 from qwenops.recipe.placement import RayCluster
 
 

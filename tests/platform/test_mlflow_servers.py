@@ -9,8 +9,8 @@ from tests.platform.registering import SCORE, compete, register
 from tests.platform.servers import KEYS, mlflow_server, postgresql_programs, postgresql_server, s3_server
 from tests.platform.test_tracking import _children, _context, _publish
 
-from qwenops.platform import registry
-from qwenops.platform.tracking import MlflowClient, close_run, log_stage, open_run
+from qwenops.platform.mlflow import registry
+from qwenops.platform.mlflow.tracking import MlflowClient, close_run, log_stage, open_run
 
 PROGRAMS = postgresql_programs()
 pytestmark = [

@@ -9,9 +9,9 @@ from tests.platform.servers import KEYS, s3_server
 
 from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
 from qwenops.errors import ContractError, PlatformError
-from qwenops.platform import storage
 from qwenops.platform.context import RunContext
-from qwenops.platform.object_store import fetch, forget, keeping, publish
+from qwenops.platform.storage import addresses, artifacts
+from qwenops.platform.storage.object_store import fetch, forget, keeping, publish
 
 pytestmark = pytest.mark.timeout(120)
 BUCKET = "qwenops"
@@ -37,7 +37,7 @@ def bucket(endpoint, monkeypatch):
 
 def _objects(client) -> list[str]:
     found = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
-    return [key for key in found if not key.endswith(storage.MADE)]
+    return [key for key in found if not key.endswith(addresses.MADE)]
 
 
 def _artifact(folder: Path, identity: str, text: str = "one\n") -> Path:
@@ -169,11 +169,11 @@ def test_missing_bucket_is_a_platform_error(bucket, tmp_path):
 def test_input_that_is_not_intact_is_a_contract_error(bucket, tmp_path):
     context = RunContext(store="", events="", cache=str(tmp_path))
     with pytest.raises(ContractError, match="no intact artifact at s3://qwenops/nothing"):
-        storage.localized("s3://qwenops/nothing", context)
+        artifacts.localized("s3://qwenops/nothing", context)
 
 
 def test_address_and_local_copy_lead_to_each_other(tmp_path):
     context = RunContext(store="", events="", cache=str(tmp_path))
-    assert storage.address(storage.mirror("s3://b/x/y", context), context) == "s3://b/x/y"
-    assert storage.address(Path("/mnt/x"), context) == "/mnt/x"
-    assert storage.mirror("/mnt/x", context) == Path("/mnt/x")
+    assert addresses.address_of(addresses.mirror("s3://b/x/y", context), context) == "s3://b/x/y"
+    assert addresses.address_of(Path("/mnt/x"), context) == "/mnt/x"
+    assert addresses.mirror("/mnt/x", context) == Path("/mnt/x")

@@ -10,10 +10,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.platform.servers import free_port
 
 from qwenops.platform.context import RunContext
-from qwenops.platform.live import LIVE, read_live
-from qwenops.platform.observe import observed
-from qwenops.platform.openmetrics import exporting
-from qwenops.platform.stage import Stage
+from qwenops.platform.observe.live import LIVE, read_live
+from qwenops.platform.observe.observed import observed
+from qwenops.platform.observe.openmetrics import exporting
+from qwenops.platform.stage.handle import Stage
 from qwenops.recipe.account import account_text
 from qwenops.recipe.placement import Placement, Resources
 from qwenops.recipe.prices import Prices

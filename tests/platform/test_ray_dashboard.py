@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from qwenops.platform.log_follower import LogFile, split
-from qwenops.platform.ray_logs import DriverFollower
+from qwenops.platform.kubernetes.driver_logs import DriverFollower
+from qwenops.platform.kubernetes.log_follower import LogFile, split
 
 pytestmark = [
     pytest.mark.integration,

@@ -13,8 +13,8 @@ import ray
 from qwenops.contracts.document import documents_from_rows, part_paths, write_part
 from qwenops.errors import ContractError, PlatformError, StageError
 from qwenops.platform.context import RunContext
-from qwenops.platform.progress import Progress
-from qwenops.platform.ray_data import PartResult, map_parts, map_pieces
+from qwenops.platform.observe.progress import Progress
+from qwenops.platform.ray.documents import PartResult, map_parts, map_pieces
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,7 +7,7 @@ import pytest
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from qwenops.errors import ContractError, PlatformError, StageError
-from qwenops.platform.ray_failures import own_fault, platform_fault
+from qwenops.platform.ray.failures import own_fault, platform_fault
 
 LOST = WorkerHealthCheckFailedError("no answer", RuntimeError("The actor died unexpectedly before finishing this task"))
 OURS = ContractError("row 3 is broken", expected="whole rows", found="half of one")

@@ -22,10 +22,10 @@ from tests.platform.conftest import (
 
 from qwenops.errors import ContractError, PlatformError
 from qwenops.platform.context import RunContext
-from qwenops.platform.launchers import release
-from qwenops.platform.log_follower import split
-from qwenops.platform.ray_job import RayJobLauncher, release_run
-from qwenops.platform.stage import execute
+from qwenops.platform.kubernetes.log_follower import split
+from qwenops.platform.kubernetes.ray_job import RayJobLauncher, release_run
+from qwenops.platform.launch.execute import execute
+from qwenops.platform.launch.launchers import release
 from qwenops.platform.termination import Terminated
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.placement import RayCluster

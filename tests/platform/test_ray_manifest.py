@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.helm.pod_security import violations
 
-from qwenops.platform.ray_manifest import Identity, label_value, ray_job
+from qwenops.platform.kubernetes.ray_manifest import Identity, label_value, ray_job
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.placement import GcsFaultTolerance, Placement, RayCluster, RayGroup, Resources, Toleration, Volume
 from qwenops_pipelines.dags.edges import NODES

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from qwenops.platform.ray_phases import judge
+from qwenops.platform.kubernetes.ray_phases import judge
 from qwenops.recipe.placement import RayCluster
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()

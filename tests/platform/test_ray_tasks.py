@@ -11,7 +11,7 @@ import ray
 
 from qwenops.errors import StageError
 from qwenops.platform.context import RunContext
-from qwenops.platform.ray_tasks import run_tasks
+from qwenops.platform.ray.tasks import run_tasks
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,7 @@ import ray
 from tests.platform.trainings import CONFIG, assert_same, run, settled_steps, steps, wait_for_step
 
 from qwenops.errors import ContractError, PlatformError
-from qwenops.platform.ray_failures import MOST_REPLACED
+from qwenops.platform.ray.failures import MOST_REPLACED
 from qwenops.training.checkpoint_files import published
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import pytest
 from tests.platform.test_stage import run_counter, toy  # noqa: F401
 
 from qwenops.errors import StageError
-from qwenops.platform.tracking import close_run, open_run
+from qwenops.platform.mlflow.tracking import close_run, open_run
 
 # Given by name through the context, by a telling name, and read by the stage itself.
 PLANTED = {

@@ -3,7 +3,7 @@
 import pytest
 
 from qwenops.errors import StageError
-from qwenops.platform.source_graph import SourceGraph
+from qwenops.platform.identity.source_graph import SourceGraph
 
 MODULES = {
     "__init__.py": "",

@@ -7,8 +7,9 @@ from tests.platform.toy import toy_stage
 
 from qwenops.contracts.manifest import MANIFEST, read_manifest
 from qwenops.errors import ContractError, PlatformError, RecipeError, StageError
-from qwenops.platform.identity import Sources, reasons
-from qwenops.platform.stage import answer, execute
+from qwenops.platform.identity.sources import Sources, reasons
+from qwenops.platform.launch.execute import execute
+from qwenops.platform.launch.serve_stages import answer
 from qwenops.recipe.codec import canonical
 
 RUN = """

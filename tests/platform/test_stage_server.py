@@ -8,7 +8,7 @@ import time
 import pytest
 
 from qwenops.errors import StageError
-from qwenops.platform import stage_server
+from qwenops.platform.launch import stage_server
 
 
 def _serve(address):

@@ -7,7 +7,7 @@ import pytest
 from tests.platform.test_stage import run_counter, toy  # noqa: F401
 
 from qwenops.errors import StageError
-from qwenops.platform.tracking import MlflowClient, open_run
+from qwenops.platform.mlflow.tracking import MlflowClient, open_run
 
 _MACHINE = {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"}
 _SLOW_RUN = """

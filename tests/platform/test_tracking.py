@@ -6,9 +6,9 @@ import pytest
 
 from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
 from qwenops.errors import PlatformError
-from qwenops.platform import tracking
 from qwenops.platform.context import RunContext
-from qwenops.platform.tracking import MlflowClient, close_run, flatten, log_stage, open_run
+from qwenops.platform.mlflow import tracking
+from qwenops.platform.mlflow.tracking import MlflowClient, close_run, flatten, log_stage, open_run
 
 
 def _publish(root: Path, node: str, *, inputs: dict[str, Path] | None = None, checkpoint: str = "", points: int = 3):

@@ -12,7 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
-from qwenops.platform.ray_train import launch
+from qwenops.platform.ray.train import launch
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitHooks, fit

@@ -3,7 +3,7 @@
 import pytest
 from tests.pretraining.corpus import PRETRAIN, make_artifacts
 
-from qwenops.platform.stage import execute
+from qwenops.platform.launch.execute import execute
 from qwenops.recipe.codec import canonical
 
 

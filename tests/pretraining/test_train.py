@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 from qwenops.contracts.tokens import TokenShards
 from qwenops.model.checkpoints import load_tokenizer
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.pretraining.phases import Phase, Practice
 from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.train import settle_threads

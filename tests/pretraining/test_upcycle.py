@@ -14,7 +14,7 @@ from qwenops.model.checkpoints import load_model, save_checkpoint
 from qwenops.model.routing import watch_routers
 from qwenops.model.sizes import Experts
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.pretraining.upcycle.continued import balanced_language_modelling, spread_batches
 from qwenops.pretraining.upcycle.run import run

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from qwenops.platform.ray_train import launch
-from qwenops.platform.stage import Stage
+from qwenops.platform.ray.train import launch
+from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batches, FitHooks, FitResult, StepReport, fit
 from qwenops.training.parallel import place

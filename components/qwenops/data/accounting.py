@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from qwenops.contracts.document import Funnel, write_funnel
 from qwenops.errors import ContractError
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 
 def account(stage: Stage, funnel: Funnel, dropped: pa.Table | None = None) -> None:

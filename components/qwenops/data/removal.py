@@ -24,8 +24,8 @@ from qwenops.contracts.document import (
     write_part,
 )
 from qwenops.data.accounting import account
-from qwenops.platform.ray_data import map_pieces
-from qwenops.platform.stage import Stage
+from qwenops.platform.ray.documents import map_pieces
+from qwenops.platform.stage.handle import Stage
 
 REMOVED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string())])
 

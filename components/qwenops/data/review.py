@@ -17,7 +17,7 @@ from qwenops.contracts.document import iter_documents
 from qwenops.contracts.manifest import read_manifest
 from qwenops.data.mixture.config import SourceWeight
 from qwenops.errors import RecipeError
-from qwenops.platform.page_style import STYLE
+from qwenops.platform.pictures.style import STYLE
 from qwenops.recipe.codec import canonical, decode
 
 _CHARACTERS = 3000

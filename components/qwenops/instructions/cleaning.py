@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from qwenops.contracts.conversation import Conversation
 from qwenops.contracts.preference import Preference
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.config import OverlapConfig
 from qwenops.tasks.decontamination import open_index, reason_of
 from qwenops.tasks.evalsets import leaks_of, load_available

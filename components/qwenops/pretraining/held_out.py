@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from qwenops.contracts.tokens import Ids, TokenShards
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.pretraining.rows import filler_tokens
 from qwenops.tasks.needles import NeedleRows, needle_rows
 from qwenops.training.batching import text_batch

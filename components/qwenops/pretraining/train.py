@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from qwenops.model.architecture import size_of
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.pretraining.phases import Phase
 from qwenops.pretraining.rows import RowSource
 from qwenops.training.config import TrainingConfig

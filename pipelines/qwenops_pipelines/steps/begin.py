@@ -6,18 +6,20 @@ hit would then hand out nothing). On one machine `qwenops run` has opened the ML
 themselves, so only the slices are put there.
 """
 
-import importlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 from qwenops.errors import ContractError, RecipeError
-from qwenops.platform import slices, storage
 from qwenops.platform.context import OPENED, RunContext
-from qwenops.platform.identity import Sources, version_of
-from qwenops.platform.kfp_artifacts import FORM
-from qwenops.platform.stage import Events, Slice, causes_of
+from qwenops.platform.identity.sources import Sources, version_of
+from qwenops.platform.launch.kfp_artifacts import FORM
+from qwenops.platform.stage import slices
+from qwenops.platform.stage.events import Events
+from qwenops.platform.stage.slices import Slice
+from qwenops.platform.stage.task import causes_of
+from qwenops.platform.storage import artifacts
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.edges import NODES
@@ -50,12 +52,12 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
         _open(decode(Recipe, recipe_text), run_name, context)
         for name, place in found.items():
             Events(Path(context.events), name).write(status="skipped", finished=time.time(), artifact=place)
-        store = f"{storage.store_id(context.store)} {FORM}"
+        store = f"{artifacts.store_id(context.store)} {FORM}"
         earlier["cache_key"] = store
         sources = Sources(Path(context.cache))
         for node in NODES:
             # A word that no other run has, where an artifact was published and is no longer there.
-            lost = f" again in {context.run_id}" if storage.has_lost(f"{context.store}/{node.name}") else ""
+            lost = f" again in {context.run_id}" if artifacts.has_lost(f"{context.store}/{node.name}") else ""
             causes = causes_of(node.stage, decode(Slice, texts[node.name]), sources)
             cache_keys[node.name] = f"{version_of(causes)} {store}{lost}"
     return slices.keep(texts, context, cache_keys) | {"earlier": canonical(earlier)}
@@ -70,7 +72,7 @@ def read_recipe(given: str) -> str:
     if given.lstrip().startswith("{"):
         return given
     try:
-        return storage.read_text(given.strip())
+        return artifacts.read_text(given.strip())
     except (ContractError, OSError) as error:
         raise RecipeError(
             "this is no recipe",
@@ -87,7 +89,9 @@ def _open(recipe: Recipe, run_name: str, context: RunContext) -> None:
         return
     parent = ""
     if context.tracking_uri:
-        parent = importlib.import_module("qwenops.platform.tracking").open_run(
+        from qwenops.platform.mlflow import tracking
+
+        parent = tracking.open_run(
             tracking_uri=context.tracking_uri,
             artifact_root="",
             run_name=run_name,
@@ -96,7 +100,9 @@ def _open(recipe: Recipe, run_name: str, context: RunContext) -> None:
             params=recipe.model_dump(mode="json"),
             tags={"kfp.pipeline_run_id": context.run_id},
         )
-        importlib.import_module("qwenops.platform.registry").check(context.tracking_uri, parent)
+        from qwenops.platform.mlflow import registry
+
+        registry.check(context.tracking_uri, parent)
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_suffix(".draft")
     draft.write_text(json.dumps({"parent_run_id": parent, "began": time.time()}), encoding="utf-8")

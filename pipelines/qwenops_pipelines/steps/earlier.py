@@ -11,8 +11,9 @@ from typing import Any
 
 from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import ContractError
-from qwenops.platform import kfp_artifacts, storage
 from qwenops.platform.context import RunContext
+from qwenops.platform.launch import kfp_artifacts
+from qwenops.platform.storage import addresses, artifacts
 from qwenops_pipelines.dags.edges import NODES
 
 
@@ -40,7 +41,7 @@ def find_earlier(
         if lineage:
             candidates, where = [lineage], f"the artifact that a later one was made from, {lineage}"
         elif start_from:
-            record = _record(storage.runs_folder(context), start_from)
+            record = _record(addresses.runs_folder(context), start_from)
             candidates, where = _recorded(record, node), f"what {record} lists"
         else:
             place = f"{context.store}/{node}"
@@ -58,14 +59,14 @@ def take_up(earlier: str, outputs: Mapping[str, Any]) -> None:
     """
     context, places = RunContext.from_environment(), json.loads(earlier)["places"]
     for node, output in outputs.items():
-        path = storage.localized(places[node], context)
+        path = artifacts.localized(places[node], context)
         kfp_artifacts.fill(path, read_manifest(path), context, address=places[node], output=output)
 
 
 def _parent_of_found(node: str, found: Mapping[str, str]) -> str | None:
     for later, place in found.items():
         inputs = next(item for item in NODES if item.name == later).inputs
-        manifest = storage.manifest(place)
+        manifest = artifacts.manifest(place)
         for name, source in inputs.items():
             if manifest and source == node and name in manifest.inputs:
                 return manifest.inputs[name]
@@ -100,14 +101,14 @@ def _recorded(record: Path, node: str) -> list[str]:
 
 def _made_by(slice_text: str, place: str) -> list[str]:
     config = json.loads(slice_text)["config"]
-    made = {found: storage.manifest(found) for found in storage.artifacts(place)}
+    made = {found: artifacts.manifest(found) for found in artifacts.below(place)}
     return [found for found, manifest in made.items() if manifest and manifest.config == config]
 
 
 def _newest_intact(node: str, candidates: Iterable[str], where: str, context: RunContext) -> str:
-    manifests = {place: manifest for place in candidates if (manifest := storage.manifest(place))}
+    manifests = {place: manifest for place in candidates if (manifest := artifacts.manifest(place))}
     for place in sorted(manifests, key=lambda place: manifests[place].created_at, reverse=True):
-        if storage.is_whole(place, context):
+        if artifacts.is_whole(place, context):
             return place
     raise ContractError(
         f"no artifact of {node} to start from",

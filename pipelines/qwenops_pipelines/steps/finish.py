@@ -4,7 +4,6 @@ A step that Kubeflow skipped because it had it in its cache leaves no event; it 
 stages after it read. The cluster is freed first, so that nothing that goes wrong with a report can hold a GPU.
 """
 
-import importlib
 import json
 import time
 from html import escape
@@ -13,11 +12,13 @@ from typing import Any
 
 from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import RecipeError
-from qwenops.platform import storage
-from qwenops.platform.charts import duration, number
 from qwenops.platform.context import OPENED, RunContext
-from qwenops.platform.identity import Sources
-from qwenops.platform.stage import Events, Slice, causes_of, stage_fingerprint
+from qwenops.platform.identity.sources import Sources
+from qwenops.platform.pictures.charts import duration, number
+from qwenops.platform.stage.events import Events
+from qwenops.platform.stage.slices import Slice
+from qwenops.platform.stage.task import causes_of, stage_fingerprint
+from qwenops.platform.storage import addresses, artifacts
 from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.pipelines import Pipeline, find_pipeline
@@ -48,7 +49,9 @@ def finish(
     """
     context = RunContext.from_environment()
     if context.pod_namespace:
-        importlib.import_module("qwenops.platform.launchers").release(context)
+        from qwenops.platform.launch import launchers
+
+        launchers.release(context)
     try:
         recipe_text = read_recipe(recipe_text)
         recipe, chosen = decode(Recipe, recipe_text), find_pipeline(pipeline)
@@ -60,7 +63,7 @@ def finish(
     record = build_record(recipe, run_name, chosen.nodes, context, _clock(context), artifacts)
     if str(status.state) in _FAILED:
         record |= {"status": "failed"}
-    folder = storage.runs_folder(context) / (context.run_id or run_name)
+    folder = addresses.runs_folder(context) / (context.run_id or run_name)
     folder.mkdir(parents=True, exist_ok=True)
     report = publish_record(record, recipe, artifacts, folder)
     close_tracking(record, context, folder)
@@ -87,9 +90,9 @@ def _note_cached(pipeline: Pipeline, slices: dict[str, str], context: RunContext
         envelope = decode(Slice, slices[node.name])
         key = stage_fingerprint(causes_of(node.stage, envelope, sources), envelope, parents)
         place = f"{context.store}/{node.name}/{key[:16]}"
-        if storage.manifest(place):
+        if artifacts.manifest(place):
             Events(Path(context.events), node.name).write(status="skipped", finished=time.time(), artifact=place)
-            folders[node.name] = storage.localized(place, context)
+            folders[node.name] = artifacts.localized(place, context)
     return folders
 
 

@@ -3,9 +3,9 @@
 import json
 
 from qwenops.errors import ContractError, RecipeError
-from qwenops.platform import storage
 from qwenops.platform.context import RunContext
-from qwenops.platform.kfp_artifacts import address_of
+from qwenops.platform.launch.kfp_artifacts import address_of
+from qwenops.platform.storage import artifacts
 
 CHOICES = ("report", "fail")
 
@@ -25,7 +25,7 @@ def heed(verdict: str, failed_gate: str) -> None:
         raise RecipeError(
             "bad failed_gate", expected=" or ".join(CHOICES), found=failed_gate, action="start the run again"
         )
-    folder = storage.localized(address_of(verdict), RunContext.from_environment())
+    folder = artifacts.localized(address_of(verdict), RunContext.from_environment())
     facts = json.loads((folder / "register.json").read_text(encoding="utf-8"))
     print(f"gate {'passed' if facts['passed'] else 'not passed'}: {'; '.join(facts['reasons'])}")
     if failed_gate == "fail" and not facts["passed"]:

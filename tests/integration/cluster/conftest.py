@@ -25,7 +25,7 @@ from tests.integration.cluster.control_plane import ControlPlane
 from tests.integration.cluster.operator_pods import PodOperator
 from tests.platform.conftest import counter
 
-from qwenops.platform.kube import Kube
+from qwenops.platform.kubernetes.client import Kube
 from qwenops.recipe.placement import Placement, RayCluster
 from qwenops_pipelines.placements import by_name
 

@@ -12,7 +12,7 @@ from kubernetes import client
 from kubernetes.client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
-from qwenops.platform.kube import Json, Kube
+from qwenops.platform.kubernetes.client import Json, Kube
 
 _PLACE = ("ray.io", "v1")
 _BLIP = (HTTPError, OSError)

@@ -8,7 +8,7 @@ from tests.helm.chart import VALUES, pod_specs
 from tests.helm.pod_security import violations
 from tests.integration.cluster.conftest import made_namespace
 
-from qwenops.platform.ray_manifest import Identity, ray_job
+from qwenops.platform.kubernetes.ray_manifest import Identity, ray_job
 from qwenops_pipelines.placements import by_name
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

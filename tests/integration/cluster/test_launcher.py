@@ -14,10 +14,10 @@ from kubernetes import client
 from tests.integration.cluster.operator_double import OperatorDouble, UnmindedKube
 
 from qwenops.errors import PlatformError, QwenOpsError
-from qwenops.platform import run_stage
 from qwenops.platform.context import RunContext
-from qwenops.platform.kube_logs import SUBMITTER
-from qwenops.platform.ray_job import RayJobLauncher, release_run
+from qwenops.platform.kubernetes.logs import SUBMITTER
+from qwenops.platform.kubernetes.ray_job import RayJobLauncher, release_run
+from qwenops.platform.launch import driver
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.recipes import load_recipe
@@ -69,7 +69,7 @@ def driver_of(cluster, namespace):
     def drive(name):
         job = cluster.kube(namespace).job(name)
         with contextlib.suppress(QwenOpsError):
-            run_stage.run(job["spec"]["entrypoint"].split()[3])
+            driver.run(job["spec"]["entrypoint"].split()[3])
 
     return drive
 

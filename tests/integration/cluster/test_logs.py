@@ -5,9 +5,9 @@ import time
 import pytest
 from kubernetes import client
 
-from qwenops.platform.kube_logs import SUBMITTER, LogStreams
-from qwenops.platform.log_follower import split
-from qwenops.platform.ray_manifest import Identity, ray_job
+from qwenops.platform.kubernetes.log_follower import split
+from qwenops.platform.kubernetes.logs import SUBMITTER, LogStreams
+from qwenops.platform.kubernetes.ray_manifest import Identity, ray_job
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

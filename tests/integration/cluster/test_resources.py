@@ -5,14 +5,14 @@ from kubernetes import client
 from kubernetes.client.rest import ApiException
 
 from qwenops.errors import PlatformError
-from qwenops.platform.ray_manifest import Identity, ray_job
+from qwenops.platform.kubernetes.ray_manifest import Identity, ray_job
 from qwenops_pipelines.placements import by_name
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def manifest(ray_cluster, name="collect"):
-    return ray_job(ray_cluster, Identity("run", name, "f" * 64), 0, "python -m qwenops.platform.run_stage x", "{}")
+    return ray_job(ray_cluster, Identity("run", name, "f" * 64), 0, "python -m qwenops.platform.launch.driver x", "{}")
 
 
 def known_fields(cluster):

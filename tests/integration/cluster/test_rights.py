@@ -13,7 +13,7 @@ from tests.helm.rights import ACCOUNTS, ALLOWED, is_allowed, questions
 from tests.integration.cluster.rights import account_name, install_accounts, token
 
 from qwenops.errors import PlatformError
-from qwenops.platform.kube import Kube
+from qwenops.platform.kubernetes.client import Kube
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

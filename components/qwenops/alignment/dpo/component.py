@@ -23,7 +23,7 @@ def dpo(
     demonstrations; writes a chat checkpoint, its pass rate and that of a control which saw the chosen
     responses only. A minute in `tiny`. When it fails, look at the margin and loss curves, then at summary.md.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {
         "checkpoint": checkpoint.path,

@@ -25,7 +25,7 @@ def online(
     plain AdamW. A minute and a half in `tiny`. When it fails or `rollbacks` is high, look at summary.md and
     rollouts.online.jsonl in the output.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {
         "checkpoint": checkpoint.path,

@@ -24,7 +24,7 @@ from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversat
 from qwenops.errors import ContractError
 from qwenops.generation.engine import Sampling
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.training.online_merging import direction_from
 from qwenops.training.parallel import place
 

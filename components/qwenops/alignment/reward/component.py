@@ -22,7 +22,7 @@ def reward(
     head and its accuracy on held-out pairs. A minute in `tiny`. When it fails, look at summary.md and at
     tags.*.json (which prompts were drawn) in the output.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {"checkpoint": checkpoint.path, "ranked": ranked.path, "synthesized": synthesized.path}
     execute("alignment.reward", config, inputs, output, metrics=metrics, summary=summary, page=page)

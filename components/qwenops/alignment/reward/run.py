@@ -27,7 +27,7 @@ from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.preference import Preference
 from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.training.parallel import place
 
 

@@ -22,7 +22,7 @@ def sft_seed(
     checkpoint that `rank` and `synthesize` sample from. A minute in `tiny`. When it fails, look at
     gate/conversations.html in the output (bad rows), then at the loss curve.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "alignment.sft",
@@ -55,7 +55,7 @@ def sft(
     only. A minute in `tiny`. When it fails, look at gate/conversations.html in the output (bad rows), then at the
     loss curve.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {
         "checkpoint": checkpoint.path,

@@ -24,7 +24,7 @@ from qwenops.contracts.gate import conversation_tables, gate
 from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import RecipeError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitResult
 from qwenops.training.objective import text_objective

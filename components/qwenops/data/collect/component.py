@@ -18,6 +18,6 @@ def collect(
     Writes pages/part-*.parquet with licence and declared language. Takes seconds for cached downloads, minutes for
     a first run. When it fails: sources.json names what could not be reached, gate/pages.html what was refused.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute("data.collect", config, {}, output, metrics=metrics, summary=summary, page=page)

@@ -11,7 +11,7 @@ from huggingface_hub import DatasetCard, snapshot_download
 from qwenops.data.collect.config import HubSource
 from qwenops.data.collect.repositories import UNKNOWN
 from qwenops.errors import PlatformError
-from qwenops.platform.remote_files import as_os_errors
+from qwenops.platform.storage.remote_files import as_os_errors
 
 _CARD = "README.md"
 

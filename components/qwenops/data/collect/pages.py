@@ -33,8 +33,8 @@ from qwenops.data.collect.readers import read_records
 from qwenops.data.collect.records import Record
 from qwenops.data.collect.repositories import ENDINGS, UNKNOWN, license_of, program_files
 from qwenops.errors import PlatformError
-from qwenops.platform.outside import readable
-from qwenops.platform.remote_files import is_address, list_files
+from qwenops.platform.identity.outside import readable
+from qwenops.platform.storage.remote_files import is_address, list_files
 
 _ID_CHARACTERS = 20
 

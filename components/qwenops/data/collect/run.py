@@ -27,7 +27,7 @@ from qwenops.data.collect.config import CollectConfig
 from qwenops.data.collect.pages import Page, read_source
 from qwenops.data.collect.records import UNSUPPORTED
 from qwenops.errors import PlatformError, StageError
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 _LOSSES = ("truncated", "unreadable")
 _DROPPED_AT_ONCE = 10_000

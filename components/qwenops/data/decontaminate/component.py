@@ -18,6 +18,6 @@ def decontaminate(
     From deduplicated documents to documents that may be trained on. Takes seconds per 10 MB. When it fails, planted
     items got through; contamination.json counts what was found of each set.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute("data.decontaminate", config, {"documents": documents.path}, output, metrics=metrics, summary=summary)

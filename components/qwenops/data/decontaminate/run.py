@@ -16,8 +16,8 @@ from qwenops.data.decontaminate.config import DecontaminateConfig
 from qwenops.data.decontaminate.planted import planted_removed
 from qwenops.data.removal import REMOVED_SCHEMA, remove_documents
 from qwenops.errors import StageError
-from qwenops.platform.ray_data import PartResult, map_parts
-from qwenops.platform.stage import Stage
+from qwenops.platform.ray.documents import PartResult, map_parts
+from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.decontamination import open_index, reason_of
 from qwenops.tasks.evalsets import leaks_of, load_available
 from qwenops.tasks.overlap import Leak, OverlapIndex

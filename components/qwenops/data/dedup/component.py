@@ -19,6 +19,6 @@ def dedup(
     From scored documents to documents with one survivor per cluster. Takes seconds per 10 MB and core. When it
     fails: planted.json says what the search missed, gate/documents.html what the gate refused.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute("data.dedup", config, {"documents": documents.path}, output, metrics=metrics, summary=summary, page=page)

@@ -18,8 +18,8 @@ from qwenops.data.dedup.repeats import Cut, Repeats
 from qwenops.data.dedup.search import Search
 from qwenops.data.removal import remove_documents
 from qwenops.errors import StageError
-from qwenops.platform.ray_data import map_pieces
-from qwenops.platform.stage import Stage
+from qwenops.platform.ray.documents import map_pieces
+from qwenops.platform.stage.handle import Stage
 
 _RECALL_BAR = 0.95
 _PLANTED_POOL = 20

@@ -18,6 +18,6 @@ def ingest(
     From collect's pages to documents/part-*.parquet. Takes about 1 s per thousand pages and core with resiliparse,
     ten times that with trafilatura. When it fails: funnel.json counts the reasons, dropped_sample.jsonl shows some.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute("data.ingest", config, {"pages": pages.path}, output, metrics=metrics, summary=summary)

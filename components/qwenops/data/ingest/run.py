@@ -13,8 +13,8 @@ from qwenops.contracts.document import Funnel, check_documents, funnel_of, part_
 from qwenops.data.accounting import account
 from qwenops.data.ingest.config import IngestConfig
 from qwenops.data.ingest.documents import ingest_pages
-from qwenops.platform.ray_data import PartResult, map_parts, publish
-from qwenops.platform.stage import Stage
+from qwenops.platform.ray.documents import PartResult, map_parts, publish
+from qwenops.platform.stage.handle import Stage
 
 
 def run(config: IngestConfig, *, pages: Path, stage: Stage) -> None:

@@ -19,7 +19,7 @@ def mixture(
     From clean documents and a tokenizer to mixture.json. Takes the time of the proxies: half a minute in `tiny`,
     hours on a cluster. When a proxy diverges, lower mixture.training.learning_rate.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "data.mixture",

@@ -15,9 +15,9 @@ from qwenops.data.mixture.proxy import proxy_losses
 from qwenops.data.mixture.sample import Buckets, write_sample
 from qwenops.data.mixture.search import Outcome, Space, capped, search
 from qwenops.errors import ContractError
-from qwenops.platform.progress import Progress
-from qwenops.platform.ray_tasks import run_tasks
-from qwenops.platform.stage import Stage
+from qwenops.platform.observe.progress import Progress
+from qwenops.platform.ray.tasks import run_tasks
+from qwenops.platform.stage.handle import Stage
 
 Proxy = dict[str, Any]
 

@@ -18,6 +18,6 @@ def quality(
     From ingest's documents to documents/part-*.parquet with a quality score. Takes about 1 s per MB of text and core.
     When it fails: funnel.json counts the reasons, dropped_sample.jsonl shows some, quality.json has the AUC.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute("data.quality", config, {"documents": documents.path}, output, metrics=metrics, summary=summary)

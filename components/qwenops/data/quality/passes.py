@@ -28,7 +28,7 @@ from qwenops.data.quality.perplexity import load_models, perplexities
 from qwenops.data.quality.pii import mask
 from qwenops.data.quality.rules import judge
 from qwenops.data.quality.scores import SCORES_SCHEMA, Limits, reasons_of
-from qwenops.platform.ray_data import PartResult
+from qwenops.platform.ray.documents import PartResult
 
 SAMPLE_SCHEMA = pa.schema([("role", pa.string()), ("id", pa.string()), ("lang", pa.string()), ("text", pa.string())])
 # About what a word of trusted text takes, so that the words that are trained on are among those that are sampled.

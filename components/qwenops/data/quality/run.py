@@ -1,6 +1,5 @@
 """Filter documents by rules and by models that are trained here; scores are stored, thresholds are applied last."""
 
-import importlib
 import json
 import shutil
 from collections import Counter
@@ -25,8 +24,8 @@ from qwenops.data.quality.perplexity import save_models, train_models
 from qwenops.data.quality.rubric import RubricScorer
 from qwenops.data.quality.scores import SETS, Limits, limits_of, reasons_of
 from qwenops.errors import RecipeError
-from qwenops.platform.ray_data import map_parts, publish
-from qwenops.platform.stage import Stage
+from qwenops.platform.ray.documents import map_parts, publish
+from qwenops.platform.stage.handle import Stage
 
 _LIGHT = ["id", "lang", "rules", "quality", "perplexity", "offensive"]
 
@@ -120,7 +119,8 @@ def _grades(
             if row["id"] in wanted:
                 texts[row["id"]] = row["text"][: config.num_characters]
     # torch, which only this score needs.
-    engines = importlib.import_module("qwenops.platform.engines")
+    from qwenops.platform import engines
+
     engine = engines.open_stage_engine(config.engine, stage.scratch)
     scorer = RubricScorer(engine, config, Path(stage.context.cache) / "rubric")
     with stage.progress(len(texts), "graded") as progress:

@@ -18,6 +18,6 @@ def tokenizer(
     From clean documents to a transformers tokenizer folder. Takes seconds per 10 MB. When it fails, a text was not
     given back by decoding: the message shows it.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute("data.tokenizer", config, {"documents": documents.path}, output, metrics=metrics, summary=summary)

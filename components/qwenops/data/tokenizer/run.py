@@ -14,8 +14,8 @@ from qwenops.data.tokenizer.bpe import adopt, balanced, extend, save, take, trai
 from qwenops.data.tokenizer.config import TokenizerConfig
 from qwenops.errors import RecipeError, StageError
 from qwenops.model.warm_start import load_initial_tokenizer
-from qwenops.platform.stage import Stage
-from qwenops.platform.weights import locate
+from qwenops.platform.stage.handle import Stage
+from qwenops.platform.storage.weights import locate
 
 
 def run(config: TokenizerConfig, *, documents: Path, stage: Stage) -> None:

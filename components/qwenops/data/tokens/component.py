@@ -21,7 +21,7 @@ def tokens(
     From clean documents, a tokenizer and mixture weights to shards, an index and digests. Takes seconds per 10 MB. When
     it fails, gate/tokens.html says which property of the ids is wrong.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {"documents": documents.path, "tokenizer": tokenizer.path, "mixture": mixture.path}
     execute("data.tokens", config, inputs, output, metrics=metrics, summary=summary, page=page)

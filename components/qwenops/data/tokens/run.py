@@ -17,8 +17,8 @@ from qwenops.data.buckets import Sources
 from qwenops.data.tokens.config import TokensConfig
 from qwenops.data.tokens.encode import encode_documents, load_encoder
 from qwenops.data.tokens.shards import write_shards
-from qwenops.platform.ray_data import PartResult, map_parts
-from qwenops.platform.stage import Stage
+from qwenops.platform.ray.documents import PartResult, map_parts
+from qwenops.platform.stage.handle import Stage
 
 _COLUMNS = ["id", "text", "source", "domain", "lang", "split"]
 

@@ -30,7 +30,7 @@ def export(
         metrics: The stage's main figures.
         summary: Counts, warnings and figures.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {"checkpoint": checkpoint.path, "tokenizer": tokenizer.path, "tokens": tokens.path}
     execute("delivery.export", config, inputs, output, metrics=metrics, summary=summary)

@@ -17,8 +17,8 @@ from qwenops.delivery.export.talk import ends_turn, template_differences
 from qwenops.errors import StageError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.model.modes import LONGEST_MULTIPLE, config_keys, default_dual_chunk
-from qwenops.platform.mlflow_model import write_mlflow_model
-from qwenops.platform.stage import Stage
+from qwenops.platform.mlflow.model import write_mlflow_model
+from qwenops.platform.stage.handle import Stage
 
 CHECKS = "export.json"
 

@@ -44,7 +44,7 @@ def register(
         metrics: The stage's main figures.
         summary: Counts, warnings and figures.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {
         "model": model.path,

@@ -8,8 +8,9 @@ from pathlib import Path
 from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.register.gate import Verdict, compared, judge
-from qwenops.platform import registry, storage
-from qwenops.platform.stage import Stage
+from qwenops.platform.mlflow import registry
+from qwenops.platform.stage.handle import Stage
+from qwenops.platform.storage import addresses
 from qwenops.recipe.codec import fingerprint
 
 RECORD = "register.json"
@@ -72,7 +73,7 @@ def _register(
     uri = stage.context.tracking_uri
     if not uri:
         return Entry(str(model), "", None), judge(config, figures)
-    address = storage.files_address(model, manifests["export"].artifact_id, stage.context)
+    address = addresses.files_address(model, manifests["export"].artifact_id, stage.context)
     source, run_id = registry.publish(uri, model, address, stage.context.parent_run_id)
     with registry.turn(
         uri, config.model_name, source, run_id=run_id, figures=compared(config, figures), tags=_tags(manifests)

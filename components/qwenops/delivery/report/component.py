@@ -81,7 +81,7 @@ def report(
         summary: Counts, warnings and figures.
         page: The report.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {
         "collect": collect.path,

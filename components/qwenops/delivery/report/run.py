@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from qwenops.delivery.page import render
-from qwenops.delivery.page_dag import AREAS
-from qwenops.delivery.page_facts import record_from
 from qwenops.delivery.report.config import ReportConfig
+from qwenops.delivery.report.facts import record_from
+from qwenops.delivery.report.page import render
+from qwenops.delivery.report.sections.dag import AREAS
 from qwenops.errors import StageError
-from qwenops.platform.cost import cost_entry
-from qwenops.platform.stage import Stage
+from qwenops.platform.observe.cost import cost_entry
+from qwenops.platform.stage.handle import Stage
 
 REPORT = "report.html"
 

@@ -21,7 +21,7 @@ def benchmarks(
     of experts against dense, chat against base) and summary.md. Minutes to hours, with the number of items. When
     it fails: read the warnings for prompts that do not fit the context and for benchmarks without files.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "evaluation.benchmarks",

@@ -20,7 +20,7 @@ from qwenops.evaluation.registry import TASKS, Task
 from qwenops.evaluation.scoring import JudgeProgram, pass_at_k
 from qwenops.generation.engine import Sampling
 from qwenops.platform.sandbox.judging import Court
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalsets import choose_items, load_available
 from qwenops.tasks.own_sets import verifiable_items

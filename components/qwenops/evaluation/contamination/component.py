@@ -21,7 +21,7 @@ def contamination(
     Reads documents, conversations and the benchmark stage's items; writes contamination.json and summary.md. One pass
     over the training text. When it fails: see whether the benchmark stage wrote items.jsonl.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {"documents": documents.path, "demonstrations": demonstrations.path, "synthesized": synthesized.path}
     execute(

@@ -9,7 +9,7 @@ from qwenops.contracts.conversation import read_conversations, read_json_lines
 from qwenops.contracts.document import iter_documents
 from qwenops.evaluation.contamination.analysis import Sightings, analyse, build_index
 from qwenops.evaluation.contamination.config import ContaminationConfig
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.overlap import Leak
 
 REPORT = "contamination.json"

@@ -29,7 +29,7 @@ def long_context(
         summary: Counts, warnings and figures.
         page: Needles by mode and length.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "evaluation.long_context",

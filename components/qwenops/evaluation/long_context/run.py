@@ -22,7 +22,7 @@ from qwenops.evaluation.long_context.grid import (
 from qwenops.model.checkpoints import load_model, load_tokenizer
 from qwenops.model.dual_chunk import DualChunk
 from qwenops.model.modes import long_context_mode
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.training.precision import compute_dtype
 from qwenops.training.threads import choose_threads
 

@@ -20,7 +20,7 @@ def multilingual(
     Reads two checkpoints and the token shards; writes losses.json, responses.jsonl, rating_form.csv for annotators
     and summary.md. Seconds to minutes. When it fails: a filled rating form names the line at fault.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "evaluation.multilingual",

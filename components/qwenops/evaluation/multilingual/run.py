@@ -21,7 +21,7 @@ from qwenops.evaluation.registry import TASKS
 from qwenops.generation.engine import Sampling
 from qwenops.model.checkpoints import load_tokenizer
 from qwenops.platform.engines import open_stage_engine
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.evalsets import choose_items, load_available
 from qwenops.tasks.safety_prompts import load as load_prompts
 

@@ -21,7 +21,7 @@ def safety(
     holds prompts and responses and may offend. Seconds to minutes. When it fails: see whether the prompts
     file has prompt, category and language in each line.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "evaluation.safety",

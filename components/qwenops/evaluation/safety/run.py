@@ -26,7 +26,7 @@ from qwenops.evaluation.safety.judge import (
 from qwenops.evaluation.safety.rates import Judged, rates_of, write_summary
 from qwenops.generation.engine import Engine, Sampling
 from qwenops.platform.engines import open_stage_engine
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.safety_prompts import HARMFUL_CATEGORIES, LANGUAGES, load
 
 RESPONSES = "responses.jsonl"

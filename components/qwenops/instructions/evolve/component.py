@@ -19,7 +19,7 @@ def evolve(
     answer. Takes seconds by rules; with a language model one request per parent. When it fails, look at the drop
     counts in the manifest and at difficulty.json.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "instructions.evolve", config, {"instructions": instructions.path}, output, metrics=metrics, summary=summary

@@ -12,7 +12,7 @@ from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.evolve.config import EvolveConfig
 from qwenops.instructions.evolve.evolver import evolve_answered, evolve_task, find_flaw, llm_children
 from qwenops.platform.engines import open_stage_engine
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 
 def run(config: EvolveConfig, *, instructions: Path, stage: Stage) -> None:

@@ -19,6 +19,6 @@ def ontology(
     with the lexical tagger; with a language model one request per instruction. When it fails, look at
     ontology.csv for edits that name a tag which is gone, then at the endpoint of the tagger.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute("instructions.ontology", config, {"documents": documents.path}, output, metrics=metrics, summary=summary)

@@ -19,7 +19,7 @@ from qwenops.instructions.ontology.instructions import (
 from qwenops.instructions.ontology.normalise import Ontology, build_ontology
 from qwenops.instructions.ontology.tagger import LexicalTagger, LlmTagger, Tagger
 from qwenops.platform.engines import open_stage_engine
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 _COLUMNS = ["id", "text", "domain", "lang", "license", "split"]
 _EXAMPLES = 3

@@ -20,7 +20,7 @@ def rank(
     From open prompts and the seed chat model to demonstrations and preference pairs. Half a minute in `tiny`. When
     it fails, look at gate/preferences.html; when people rank, at annotation_tasks.jsonl.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "instructions.rank",

@@ -17,9 +17,9 @@ from qwenops.instructions.pairing import make_demonstration, make_pair, pair_spl
 from qwenops.instructions.rank.annotation import TASKS, read_rankings, write_tasks
 from qwenops.instructions.rank.config import RankConfig
 from qwenops.instructions.rank.ranking import agreement, mean_ranks, pairs_of_ranking, ranks_from_grades
-from qwenops.platform import storage
 from qwenops.platform.engines import open_stage_engine
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
+from qwenops.platform.storage import addresses
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _rank_by_people(
     folder = stage.out if config.annotations else stage.scratch
     number = write_tasks(prompts, responses, config.annotators, stage.seed, folder)
     if not config.annotations:
-        place = f"{storage.address(folder, stage.context)}/{TASKS}"
+        place = f"{addresses.address_of(folder, stage.context)}/{TASKS}"
         raise RecipeError(
             f"the run pauses: {number} annotation tasks wait for people in {place}",
             expected=f"{stage.node}.annotations, a file of rankings of these tasks",

@@ -18,7 +18,7 @@ def select(
     From tagged instructions to the chosen ones; held-out rows pass through. Takes seconds. When it fails, look at
     scores.jsonl in the output: every instruction's four scores and the rules it broke.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "instructions.select", config, {"instructions": instructions.path}, output, metrics=metrics, summary=summary

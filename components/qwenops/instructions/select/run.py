@@ -10,7 +10,7 @@ from qwenops.errors import ContractError
 from qwenops.instructions.select.config import SelectConfig
 from qwenops.instructions.select.sampling import mean_complexity, select_diverse, select_random, tag_coverage
 from qwenops.instructions.select.scores import Scores, score_instructions
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 
 
 def run(config: SelectConfig, *, instructions: Path, stage: Stage) -> None:

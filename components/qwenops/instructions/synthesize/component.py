@@ -21,7 +21,7 @@ def synthesize(
     From open prompts, the seed chat model and documents to demonstrations and preference pairs. Under a minute in
     `tiny`. When it fails, look at summary.json (what each strategy accepted) and gate/preferences.html.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {"instructions": instructions.path, "checkpoint": checkpoint.path, "documents": documents.path}
     execute("instructions.synthesize", config, inputs, output, metrics=metrics, summary=summary, page=page)

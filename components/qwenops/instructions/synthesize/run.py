@@ -21,7 +21,7 @@ from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.made import Made
 from qwenops.platform.engines import open_stage_engine
 from qwenops.platform.sandbox.judging import Court
-from qwenops.platform.stage import Stage
+from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.safety_prompts import load as load_safety_prompts
 
 _CHECK_AUTHORS = 4

@@ -22,7 +22,7 @@ def extend(
     curves and `summary.md`. Takes about a minute for `tiny` on two cores. When it fails, compare `loss.before` (old
     base) with `loss.first` (new base, untrained) in the metrics.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "pretraining.extend",

@@ -11,8 +11,8 @@ from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.model.rope import change_base
-from qwenops.platform.ray_train import launch
-from qwenops.platform.stage import Stage
+from qwenops.platform.ray.train import launch
+from qwenops.platform.stage.handle import Stage
 from qwenops.pretraining.document_lengths import length_histogram, long_share, mixed
 from qwenops.pretraining.extend.config import ExtendConfig
 from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_rows, shown, text_rows

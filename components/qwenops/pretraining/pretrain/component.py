@@ -21,7 +21,7 @@ def pretrain(
     `summary.md`. Takes most of a run's accelerator time; about three minutes for `tiny` on two cores. When it fails,
     look at the loss curve first; a killed step continues from its last saved state when it is run again.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     execute(
         "pretraining.pretrain",

@@ -13,9 +13,9 @@ from qwenops.model.architecture import model_config, size_of
 from qwenops.model.checkpoints import load_tokenizer, save_checkpoint
 from qwenops.model.sizes import count_parameters
 from qwenops.model.warm_start import load_initial_model, load_initial_tokenizer
-from qwenops.platform.ray_train import launch
-from qwenops.platform.stage import Stage
-from qwenops.platform.weights import locate
+from qwenops.platform.ray.train import launch
+from qwenops.platform.stage.handle import Stage
+from qwenops.platform.storage.weights import locate
 from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_rows, shown, text_rows
 from qwenops.pretraining.phases import row_divisor
 from qwenops.pretraining.pretrain.config import PretrainConfig

@@ -31,7 +31,7 @@ def upcycle(
         summary: Counts, warnings and figures.
         page: Curves.
     """
-    from qwenops.platform.stage import execute
+    from qwenops.platform.launch.execute import execute
 
     inputs = {"tokens": tokens.path, "tokenizer": tokenizer.path, "checkpoint": checkpoint.path}
     execute("pretraining.upcycle", config, inputs, output, metrics=metrics, summary=summary, page=page)

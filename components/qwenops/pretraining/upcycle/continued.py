@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 from qwenops.contracts.tokens import TokenShards
 from qwenops.model.architecture import size_of
 from qwenops.model.routing import RouterLog
-from qwenops.platform.progress import Progress
-from qwenops.platform.stage import Stage
+from qwenops.platform.observe.progress import Progress
+from qwenops.platform.stage.handle import Stage
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batches, FitHooks, FitResult, StepReport, fit

@@ -12,8 +12,8 @@ from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.model.routing import RouterLog, watch_routers
 from qwenops.model.upcycling import Upcycling, upcycle
-from qwenops.platform.ray_train import launch
-from qwenops.platform.stage import Stage
+from qwenops.platform.ray.train import launch
+from qwenops.platform.stage.handle import Stage
 from qwenops.pretraining.held_out import text_rows
 from qwenops.pretraining.summary import write_summary
 from qwenops.pretraining.train import unsharded

@@ -1,0 +1,1 @@
+"""Kubernetes: RayJobs created, followed and explained, and the logs of their pods."""

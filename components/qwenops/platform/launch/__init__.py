@@ -1,0 +1,1 @@
+"""Who runs a stage that is not finished yet, and what Kubeflow shows of it."""

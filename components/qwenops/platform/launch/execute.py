@@ -1,0 +1,46 @@
+"""Run (or reuse) one stage: what a step of either backend calls.
+
+It returns the published artifact when one with the task's fingerprint is intact, and otherwise asks the launcher that
+the placement chose.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwenops.platform.context import RunContext
+from qwenops.platform.launch import kfp_artifacts, launchers
+from qwenops.platform.stage.events import Events
+from qwenops.platform.stage.task import Published, find_published, read_task
+
+
+def execute(
+    stage: str, slice_text: str, inputs: Mapping[str, str | Path], output: Any = None, **shown: Any
+) -> Published:
+    """Run (or reuse) the stage `area.folder` under the context of this process's environment.
+
+    Args:
+        stage: Dotted place below `qwenops`, for example "data.dedup".
+        slice_text: Canonical JSON of a `slices.Reference`, or of the `Slice` itself.
+        inputs: Input name to a published artifact: its folder, its address, or the file of the step that made it.
+        output: A KFP artifact, or None; its file will say where the artifact lies.
+        shown: Further KFP artifacts of the task, filled by `kfp_artifacts.fill`.
+
+    Raises:
+        QwenOpsError: of the family that says whose fault it was; also recorded among the run's events.
+    """
+    context = RunContext.from_environment()
+    places = {name: kfp_artifacts.address_of(place) for name, place in inputs.items()}
+    message = {"stage": stage, "slice": slice_text, "inputs": places}
+    task = read_task(message, context)
+    events = Events(Path(context.events), task.slice.node)
+    events.write(status="running", started=time.time())
+    published = find_published(task, context)
+    if published:
+        events.write(status="skipped", finished=time.time(), artifact=published.address)
+    else:
+        message["causes"] = dict(task.causes)
+        published = launchers.pick(context).launch(message, context)
+    kfp_artifacts.fill(published.path, published.manifest, context, address=published.address, output=output, **shown)
+    return published

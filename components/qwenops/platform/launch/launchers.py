@@ -1,0 +1,84 @@
+"""Who runs a stage that is not finished yet: this machine, or a RayJob. The placement chooses, per area.
+
+A launcher gets a task whose artifact is missing and returns the published artifact; whether finished work is
+reused is decided before, by its manifest, in the same way for both.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from qwenops.contracts.manifest import read_manifest
+from qwenops.errors import FAMILIES
+from qwenops.platform.context import RunContext
+from qwenops.platform.launch.stage_server import request
+from qwenops.platform.stage.produce import produce
+from qwenops.platform.stage.task import Published, read_task
+from qwenops.platform.storage import addresses
+from qwenops.recipe.codec import decode
+from qwenops.recipe.placement import RayCluster
+
+
+class Launcher(Protocol):
+    """Runs one stage to its published artifact."""
+
+    def launch(self, message: Mapping[str, Any], context: RunContext) -> Published:
+        """Run the stage that `message` names: `stage`, `slice` (canonical text) and `inputs` (name to folder).
+
+        Raises:
+            QwenOpsError: of the family that says whose fault it was; recorded among the run's events.
+        """
+        ...
+
+
+class LocalLauncher:
+    """Runs the stage in a fork of the warm stage server where there is one, else in this process."""
+
+    def launch(self, message: Mapping[str, Any], context: RunContext) -> Published:
+        """Run the stage here; see `Launcher.launch`."""
+        if not context.stage_server:
+            return produce(read_task(message, context), context)
+        answer = request(context.stage_server, dict(message))
+        if "error" in answer:
+            raise FAMILIES[answer["error"]["family"]](answer["error"]["message"])
+        path = Path(answer["path"])
+        return Published(path, read_manifest(path), reused=False, address=addresses.address_of(path, context))
+
+
+def pick(context: RunContext) -> Launcher:
+    """The launcher that the placement chose for this step: `rayjob` where it names a Ray cluster, else `local`."""
+    if not context.cluster:
+        return LocalLauncher()
+    cluster = decode(RayCluster, context.cluster, where="cluster")
+    kube = _connect(context, cluster.outage_seconds)
+    # The Kubernetes client, as in `_connect`.
+    from qwenops.platform.kubernetes import ray_job
+
+    return ray_job.RayJobLauncher(kube, cluster)
+
+
+def release(context: RunContext, *, wait_seconds: float = 60) -> tuple[str, ...]:
+    """Delete what RayJobs a pipeline run has left, whatever its state; for the run's exit handler.
+
+    Args:
+        context: Names the run; nothing happens outside a cluster.
+        wait_seconds: How long to wait for each to be gone.
+
+    Returns:
+        The names of the jobs deleted.
+    """
+    if not context.pod_namespace or not context.run_id:
+        return ()
+    # The Kubernetes client, as in `_connect`.
+    from qwenops.platform.kubernetes import ray_job
+
+    return ray_job.release_run(_connect(context, wait_seconds), context.run_id, wait_seconds=wait_seconds)
+
+
+def _connect(context: RunContext, outage_seconds: float) -> Any:
+    # The Kubernetes client takes a second to import, which a laptop need not pay.
+    from qwenops.platform.kubernetes import client as kube
+
+    kubeconfig = os.environ.get("QWENOPS_KUBECONFIG", "")
+    return kube.connect(kubeconfig, context.pod_namespace, outage_seconds=outage_seconds)

@@ -1,0 +1,43 @@
+"""Command line of the stage server: `python -m qwenops.platform.launch.serve_stages SOCKET`."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qwenops.errors import QwenOpsError
+from qwenops.platform.context import RunContext
+from qwenops.platform.identity.sources import Sources
+from qwenops.platform.launch.stage_server import die_with_parent, serve
+from qwenops.platform.stage.events import describe_error
+from qwenops.platform.stage.produce import produce
+from qwenops.platform.stage.task import causes_of, read_task
+
+
+def answer(message: Mapping[str, Any], loaded: Sources) -> dict[str, Any]:
+    """Run the stage that a `message` to the stage server names; returns where it lies, or the error.
+
+    `loaded` is the code as it was when the server started, part of which it has imported.
+    """
+    context = RunContext.from_environment()
+    try:
+        task = read_task(message, context)
+        published = produce(replace(task, loaded=causes_of(task.stage, task.slice, loaded)), context)
+    except QwenOpsError as error:
+        return {"error": describe_error(error)}
+    return {"path": str(published.path)}
+
+
+def main() -> None:
+    """Serve stages on the given Unix socket until the parent process ends."""
+    parser = argparse.ArgumentParser(description="Run stages in forks of one warm process.")
+    parser.add_argument("socket", help="path of the Unix socket to listen on")
+    die_with_parent()
+    loaded = Sources(Path(RunContext.from_environment().cache))
+    serve(parser.parse_args().socket, partial(answer, loaded=loaded))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""MLflow: the record of a run, and the registry of models."""

@@ -1,0 +1,1 @@
+"""Drawings and styles of the pages, without scripts."""

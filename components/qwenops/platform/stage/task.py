@@ -1,0 +1,123 @@
+"""One node to run, its fingerprint, and the artifact that a run with this fingerprint has published.
+
+The fingerprint is of (causes, config slice, parents; `platform.identity` says what the causes are).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenops.contracts.manifest import MANIFEST, Manifest, is_intact, read_manifest
+from qwenops.platform.context import RunContext
+from qwenops.platform.identity.sources import Sources, read_config
+from qwenops.platform.stage import slices
+from qwenops.platform.stage.slices import Slice
+from qwenops.platform.storage import addresses, artifacts
+from qwenops.recipe.codec import fingerprint
+
+
+@dataclass(frozen=True)
+class Task:
+    """One node to run.
+
+    Attributes:
+        stage: Dotted place below `qwenops`, for example "data.dedup".
+        slice: Its slice.
+        inputs: Input name to the folder of the artifact it reads.
+        causes: What its output follows from beside these; see `identity.Sources.causes`.
+        loaded: The same of the code that this process has imported, where that may be older than the files.
+    """
+
+    stage: str
+    slice: Slice
+    inputs: Mapping[str, Path]
+    causes: Mapping[str, str]
+    loaded: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A finished artifact: its local folder, its manifest, whether it was there already, and its address.
+
+    The address is the folder, or an `s3://` address whose verified copy the folder is.
+    """
+
+    path: Path
+    manifest: Manifest
+    reused: bool
+    address: str
+
+
+def read_task(message: Mapping[str, Any], context: RunContext) -> Task:
+    """The task that a message to a launcher names by `stage`, `slice` and `inputs` (folders or addresses).
+
+    The `causes` are the message's where it has them: who launched the task looks for the artifact they lead to.
+    """
+    stage, envelope = message["stage"], slices.read(message["slice"], context)
+    causes = message.get("causes") or causes_of(stage, envelope, Sources(Path(context.cache)))
+    return Task(stage, envelope, _localized(message["inputs"], context), causes)
+
+
+def causes_of(stage: str, envelope: Slice, sources: Sources) -> dict[str, str]:
+    """What the output of a stage with this slice follows from, beside its config and inputs.
+
+    Raises:
+        RecipeError: the slice holds no config of the stage.
+    """
+    return sources.causes(stage, read_config(stage, envelope.config, envelope.node))
+
+
+def find_published(task: Task, context: RunContext, *, made_now: bool = False) -> Published | None:
+    """The published artifact of this very task, verified file by file, or None.
+
+    Args:
+        task: The task.
+        context: Names the store.
+        made_now: Also take one during whose making something changed, which no later run takes.
+    """
+    key, destination = place(task, context)
+    address = addresses.address_of(destination, context)
+    if addresses.is_remote(address):
+        return _fetched(address, destination)
+    if not (destination / MANIFEST).exists():
+        return None
+    manifest = read_manifest(destination)
+    known = (key, unsure(key)) if made_now else (key,)
+    if manifest.fingerprint in known and is_intact(destination, manifest):
+        return Published(destination, manifest, reused=True, address=address)
+    return None
+
+
+def stage_fingerprint(causes: Mapping[str, str], envelope: Slice, parents: Mapping[str, str]) -> str:
+    """Fingerprint of one task: what its output follows from, its slice, and the ids of what it reads."""
+    plain = envelope.model_dump(mode="json")
+    return fingerprint({"causes": dict(causes), "slice": plain, "parents": dict(parents)})
+
+
+def place(task: Task, context: RunContext) -> tuple[str, Path]:
+    """The task's fingerprint and the folder its artifact is published to."""
+    parents = {name: read_manifest(path).artifact_id for name, path in task.inputs.items()}
+    key = stage_fingerprint(task.causes, task.slice, parents)
+    return key, addresses.mirror(context.store, context) / task.slice.node / key[:16]
+
+
+def scratch_folder(destination: Path) -> Path:
+    """Where the stage that publishes to `destination` keeps what survives a kill."""
+    return destination.with_name(f".{destination.name}.scratch")
+
+
+def unsure(key: str) -> str:
+    """The fingerprint of an artifact during whose making something changed that `key` covers."""
+    return f"{key}?"
+
+
+def _localized(inputs: Mapping[str, str | Path], context: RunContext) -> dict[str, Path]:
+    return {name: artifacts.localized(place, context) for name, place in inputs.items()}
+
+
+def _fetched(address: str, folder: Path) -> Published | None:
+    """The artifact of an object store, copied and verified. Its address names the task, so equal means the same."""
+    if not artifacts.object_store().fetch(address, folder):
+        return None
+    return Published(folder, read_manifest(folder), reused=True, address=address)

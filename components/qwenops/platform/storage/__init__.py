@@ -1,0 +1,1 @@
+"""Where artifacts lie: addresses, an object store, files of others, weights."""
