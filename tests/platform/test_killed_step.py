@@ -34,7 +34,7 @@ def run(config, *, stage):
         print("step", step, flush=True)
     (stage.out / "value.txt").write_text(str(config.value))
 """
-STEP = "from qwenops.platform.stage import execute; execute('toy.counter', sys.argv[2], {})"
+STEP = "from qwenops.platform.launch.execute import execute; execute('toy.counter', sys.argv[2], {})"
 DRIVER = "from qwenops.platform.launch import driver; driver.run(sys.argv[2])"
 SAID = re.compile(r"^\[counter driver\] (.*)$", re.MULTILINE)
 
