@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qwenops.errors import PlatformError, RecipeError
-from qwenops.platform.outside import ABSENT, commit_at_hub, digest_outside
+from qwenops.platform.identity.outside import ABSENT, commit_at_hub, digest_outside
 from qwenops.recipe.addresses import split_hub_id
 from qwenops.recipe.outside import Outside
 from qwenops.recipe.schema import Recipe

@@ -32,7 +32,7 @@ from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitHooks, compile_layers, fit
 from qwenops.training.objective import language_modelling
 from qwenops.training.precision import autocast, compute_dtype
-from qwenops_pipelines.local import ALLOCATOR
+from qwenops_pipelines.services import ALLOCATOR
 
 TINY = Size(
     hidden_size=128,

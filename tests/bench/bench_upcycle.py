@@ -16,11 +16,10 @@ from tests.bench.meters import conditions
 from transformers import PreTrainedModel
 
 from qwenops.contracts.tokens import TokenShards
+from qwenops.model.architecture import size_of
 from qwenops.model.checkpoints import load_model
 from qwenops.model.routing import watch_routers
-from qwenops.model.sizes import Size
 from qwenops.model.upcycling import Upcycling, upcycle
-from qwenops.model.warm_start import describe
 from qwenops.pretraining.held_out import text_rows
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.pretraining.upcycle.continued import balanced_language_modelling, spread_batches
@@ -60,7 +59,7 @@ def measure(options: argparse.Namespace, seed: int, config: UpcycleConfig) -> di
     how = Upcycling(config.experts, config.reinit_ratio, config.granularity, options.start, seed)
     moe = upcycle(dense, how)
     costs = {
-        name: flops_per_token(Size.model_validate(describe(dense.config) | {"experts": experts}), config.length)
+        name: flops_per_token(size_of(dense.config).model_copy(update={"experts": experts}), config.length)
         for name, experts in (("moe", config.experts), ("dense", None))
     }
     longer = round(options.steps * costs["moe"] / costs["dense"])

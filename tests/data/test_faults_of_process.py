@@ -17,7 +17,8 @@ from qwenops.data.tokenizer.bpe import save, train
 from qwenops.errors import PlatformError
 
 _EXECUTE = (
-    "import sys; from qwenops.platform.launch.execute import execute; execute(sys.argv[1], sys.argv[2], eval(sys.argv[3]))"
+    "import sys; from qwenops.platform.launch import execute; "
+    "execute.execute(sys.argv[1], sys.argv[2], eval(sys.argv[3]))"
 )
 _SLICES = {
     "collect": {"sources": [{"kind": "python", "name": "code", "packages": ["stdlib"]}], "part_bytes": 1_000_000},

@@ -134,7 +134,10 @@ def commit_at_hub(kind: str, name: str, revision: str) -> str:
         OSError: it cannot be reached or does not give it.
     """
     hub = importlib.import_module("huggingface_hub")
-    with importlib.import_module("qwenops.platform.remote_files").as_os_errors():
+    # fsspec, as above.
+    from qwenops.platform.storage import remote_files
+
+    with remote_files.as_os_errors():
         facts = hub.HfApi().repo_info(name, repo_type=kind, revision=revision or None, timeout=_HUB_SECONDS)
     return str(facts.sha)
 
