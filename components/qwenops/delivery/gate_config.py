@@ -35,18 +35,18 @@ class Rule(Config):
         description="Which side is good; `above` is more than. house choice: one word per rule."
     )
     value: float = Field(
-        0.0, description="The bound itself, or what is added to `reference`. house choice: one number per rule."
+        default=0.0, description="The bound itself, or what is added to `reference`. house choice: one number per rule."
     )
     reference: str = Field(
-        "",
+        default="",
         description="Figure to compare with, its `*` being the parts of the judged one; `champion` is the same figure "
         "of the present champion. house choice: gains need a before.",
     )
     factor: float = Field(
-        1.0, gt=0, description="What `reference` is multiplied by. house choice: losses compare by their ratio."
+        default=1.0, gt=0, description="What `reference` is multiplied by. house choice: losses compare by their ratio."
     )
     cells: str = Field(
-        "",
+        default="",
         description="Pattern whose `*` names cells that must have been measured. house choice: a cell that is left out "
         "must not pass; `reference` names cells, too.",
     )

@@ -13,10 +13,12 @@ from qwenops.recipe.config import Config
 class Experts(Config):
     """The mixture-of-experts part of a size."""
 
-    num_experts: int = Field(64, ge=2, description="Routed experts per layer, §2.2.2.")
-    num_active: int = Field(8, ge=1, description="Routed experts a token uses, shared ones not counted, §2.2.2.")
-    expert_width: int = Field(2560, ge=1, description="Intermediate size of one routed expert, §2.2.2.")
-    shared_width: int = Field(20480, ge=0, description="Intermediate size of the fused shared experts, §2.2.2.")
+    num_experts: int = Field(default=64, ge=2, description="Routed experts per layer, §2.2.2.")
+    num_active: int = Field(
+        default=8, ge=1, description="Routed experts a token uses, shared ones not counted, §2.2.2."
+    )
+    expert_width: int = Field(default=2560, ge=1, description="Intermediate size of one routed expert, §2.2.2.")
+    shared_width: int = Field(default=20480, ge=0, description="Intermediate size of the fused shared experts, §2.2.2.")
 
     @model_validator(mode="after")
     def _a_token_finds_its_experts(self) -> "Experts":
@@ -38,9 +40,11 @@ class Size(Config):
     )
     tied_embeddings: bool = Field(description="Whether the output projection is the embedding, §2.2.3.")
     rms_norm_epsilon: float = Field(
-        1e-6, gt=0, description="Epsilon of RMSNorm; house choice: the published configs' value."
+        default=1e-6, gt=0, description="Epsilon of RMSNorm; house choice: the published configs' value."
     )
-    experts: Experts | None = Field(None, description="Routed and shared experts, or none for a dense model, §2.2.2.")
+    experts: Experts | None = Field(
+        default=None, description="Routed and shared experts, or none for a dense model, §2.2.2."
+    )
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "Size":

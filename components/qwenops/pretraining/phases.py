@@ -11,8 +11,8 @@ from qwenops.recipe.config import Config
 class Phase(Config):
     """Some steps at one sequence length."""
 
-    length: int = Field(4096, ge=32, description="Tokens per row, §3.2.")
-    steps: int = Field(1000, ge=1, description="Optimiser steps at this length; house choice: set per recipe.")
+    length: int = Field(default=4096, ge=32, description="Tokens per row, §3.2.")
+    steps: int = Field(default=1000, ge=1, description="Optimiser steps at this length; house choice: set per recipe.")
 
 
 def row_divisor(phases: Sequence[Phase]) -> int:
@@ -24,8 +24,10 @@ class Practice(Config):
     """How many rows practise retrieval, and how much their answers weigh."""
 
     needle_share: float = Field(
-        0.0, ge=0, le=1, description="Share of rows that hide a needle; house choice: 0, tiny recipes need it."
+        default=0.0, ge=0, le=1, description="Share of rows that hide a needle; house choice: 0, tiny recipes need it."
     )
     answer_weight: float = Field(
-        8.0, ge=0, description="Loss weight of a needle's digits; house choice: they are 5 targets of a whole row."
+        default=8.0,
+        ge=0,
+        description="Loss weight of a needle's digits; house choice: they are 5 targets of a whole row.",
     )

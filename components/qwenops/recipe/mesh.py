@@ -23,10 +23,18 @@ from qwenops.recipe.config import Config
 class ParallelConfig(Config):
     """Sizes of the mesh's dimensions; `shard` 0 takes the workers that the others leave."""
 
-    replicate: int = Field(1, ge=1, description="Copies of the weights; house choice: one, which takes least memory.")
-    shard: int = Field(0, ge=0, description="Workers per copy of weights, 0: the rest; house choice: FSDP2 for all.")
-    context: int = Field(1, ge=1, description="Workers per row; house choice: 1, rows fit while layers are recomputed.")
-    tensor: int = Field(1, ge=1, description="Workers per layer; house choice: 1, it talks most between workers.")
+    replicate: int = Field(
+        default=1, ge=1, description="Copies of the weights; house choice: one, which takes least memory."
+    )
+    shard: int = Field(
+        default=0, ge=0, description="Workers per copy of weights, 0: the rest; house choice: FSDP2 for all."
+    )
+    context: int = Field(
+        default=1, ge=1, description="Workers per row; house choice: 1, rows fit while layers are recomputed."
+    )
+    tensor: int = Field(
+        default=1, ge=1, description="Workers per layer; house choice: 1, it talks most between workers."
+    )
 
     def resolved(self, num_workers: int) -> "ParallelConfig":
         """The same with `shard` filled in.

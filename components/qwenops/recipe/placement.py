@@ -25,11 +25,15 @@ _LOG_SECONDS = 10
 class RayGroup(Pod):
     """The pods of one kind in a Ray cluster; a field that is set replaces the placement's."""
 
-    resources: Resources = Field(Resources(), description="What each pod asks for.")
-    limit_cpu: bool = Field(False, description="Whether the CPU request is a limit too.")
-    replicas: int = Field(1, ge=0, description="Worker pods at the start; a head is always one.")
-    min_replicas: int | None = Field(None, ge=0, description="Fewest worker pods under autoscaling; None: `replicas`.")
-    max_replicas: int | None = Field(None, ge=1, description="Most worker pods under autoscaling; None: `replicas`.")
+    resources: Resources = Field(default=Resources(), description="What each pod asks for.")
+    limit_cpu: bool = Field(default=False, description="Whether the CPU request is a limit too.")
+    replicas: int = Field(default=1, ge=0, description="Worker pods at the start; a head is always one.")
+    min_replicas: int | None = Field(
+        default=None, ge=0, description="Fewest worker pods under autoscaling; None: `replicas`."
+    )
+    max_replicas: int | None = Field(
+        default=None, ge=1, description="Most worker pods under autoscaling; None: `replicas`."
+    )
     ray_start_params: dict[str, str] = Field(default_factory=dict, description="Arguments of `ray start`.")
 
     @model_validator(mode="after")
@@ -43,9 +47,9 @@ class RayGroup(Pod):
 class GcsFaultTolerance(Config):
     """Where the head keeps its state, so that a new head goes on with the old one's."""
 
-    redis_address: str = Field("", description="Address of a Redis server; empty keeps the state on `claim`.")
-    redis_password: str = Field("", description="`secret-name/key` of its password; empty for none.")
-    claim: str = Field("", description="PersistentVolumeClaim for RocksDB; used when no Redis is named.")
+    redis_address: str = Field(default="", description="Address of a Redis server; empty keeps the state on `claim`.")
+    redis_password: str = Field(default="", description="`secret-name/key` of its password; empty for none.")
+    claim: str = Field(default="", description="PersistentVolumeClaim for RocksDB; used when no Redis is named.")
 
     @model_validator(mode="after")
     def _one_backend(self) -> "GcsFaultTolerance":
@@ -57,34 +61,46 @@ class GcsFaultTolerance(Config):
 class RayCluster(Config):
     """The Ray cluster of one stage and the job that runs it: pods, deadlines, queue, retries."""
 
-    head: RayGroup = Field(RayGroup(), description="The head pod; the stage's driver runs in it.")
+    head: RayGroup = Field(default=RayGroup(), description="The head pod; the stage's driver runs in it.")
     workers: dict[str, RayGroup] = Field(default_factory=dict, description="Worker group name to its pods.")
     submitter: RayGroup = Field(
-        RayGroup(resources=Resources(cpu="100m", memory="512Mi")),
+        default=RayGroup(resources=Resources(cpu="100m", memory="512Mi")),
         description="The pod that submits the job and prints the driver's log, in K8sJobMode.",
     )
-    submitter_retries: int = Field(2, ge=0, description="Times a failed submitter pod is started again.")
-    num_workers: int = Field(0, ge=0, description="Ray Train workers; 0 trains in the driver's own process.")
-    mesh: ParallelConfig = Field(ParallelConfig(), description="How these workers divide a model in pre-training.")
-    ray_version: str = Field("2.60.0", description="Ray version in the images.")
+    submitter_retries: int = Field(default=2, ge=0, description="Times a failed submitter pod is started again.")
+    num_workers: int = Field(default=0, ge=0, description="Ray Train workers; 0 trains in the driver's own process.")
+    mesh: ParallelConfig = Field(
+        default=ParallelConfig(), description="How these workers divide a model in pre-training."
+    )
+    ray_version: str = Field(default="2.60.0", description="Ray version in the images.")
     submission_mode: Literal["K8sJobMode", "HTTPMode", "SidecarMode"] = Field(
-        "K8sJobMode",
+        default="K8sJobMode",
         description="How KubeRay submits the job: by a pod, over HTTP from the operator, or from beside the head.",
     )
-    queue: str = Field("", description="Kueue LocalQueue; empty starts at once.")
-    queue_priority: str = Field("", description="Kueue WorkloadPriorityClass; empty for none.")
-    queue_seconds: int = Field(86_400, ge=1, description="Longest wait in the queue.")
-    operator_seconds: int = Field(300, ge=1, description="Longest wait for the operator to take the job up.")
-    pre_running_deadline_seconds: int = Field(1_800, ge=1, description="Longest time from admission to a running job.")
-    active_deadline_seconds: int = Field(86_400, ge=1, description="Longest time from admission to the end.")
-    backoff_limit: int = Field(0, ge=0, description="Retries by KubeRay itself, whatever the failure was.")
-    attempts: int = Field(3, ge=1, description="Jobs a step starts when the cluster, and not the stage, failed.")
-    ttl_seconds_after_finished: int = Field(60, ge=0, description="How long KubeRay keeps the pods of a finished job.")
-    deletion_seconds: int = Field(120, ge=0, description="How long a step waits for a deleted job to be gone.")
-    outage_seconds: int = Field(600, ge=0, description="Longest outage of the API server a step sits out.")
-    autoscaling: Literal["off", "v1", "v2"] = Field("off", description="Ray's autoscaler inside the cluster.")
-    idle_timeout_seconds: int = Field(60, ge=0, description="Idle time after which the autoscaler removes a worker.")
-    gcs_fault_tolerance: GcsFaultTolerance | None = Field(None, description="State of the head outside it; None: none.")
+    queue: str = Field(default="", description="Kueue LocalQueue; empty starts at once.")
+    queue_priority: str = Field(default="", description="Kueue WorkloadPriorityClass; empty for none.")
+    queue_seconds: int = Field(default=86_400, ge=1, description="Longest wait in the queue.")
+    operator_seconds: int = Field(default=300, ge=1, description="Longest wait for the operator to take the job up.")
+    pre_running_deadline_seconds: int = Field(
+        default=1_800, ge=1, description="Longest time from admission to a running job."
+    )
+    active_deadline_seconds: int = Field(default=86_400, ge=1, description="Longest time from admission to the end.")
+    backoff_limit: int = Field(default=0, ge=0, description="Retries by KubeRay itself, whatever the failure was.")
+    attempts: int = Field(
+        default=3, ge=1, description="Jobs a step starts when the cluster, and not the stage, failed."
+    )
+    ttl_seconds_after_finished: int = Field(
+        default=60, ge=0, description="How long KubeRay keeps the pods of a finished job."
+    )
+    deletion_seconds: int = Field(default=120, ge=0, description="How long a step waits for a deleted job to be gone.")
+    outage_seconds: int = Field(default=600, ge=0, description="Longest outage of the API server a step sits out.")
+    autoscaling: Literal["off", "v1", "v2"] = Field(default="off", description="Ray's autoscaler inside the cluster.")
+    idle_timeout_seconds: int = Field(
+        default=60, ge=0, description="Idle time after which the autoscaler removes a worker."
+    )
+    gcs_fault_tolerance: GcsFaultTolerance | None = Field(
+        default=None, description="State of the head outside it; None: none."
+    )
     labels: dict[str, str] = Field(default_factory=dict, description="Labels added to the RayJob.")
 
     @model_validator(mode="after")
@@ -114,15 +130,22 @@ class Placement(Pod):
     name: str = Field(description="Name of the placement, as given to --placement.")
     image: str = Field(min_length=1, description="Image of every task, pinned by digest on a cluster.")
     artifact_root: str = Field(
-        "", description="Folder or s3:// address of the artifacts for a task; empty leaves it to `qwenops run`."
+        default="", description="Folder or s3:// address of the artifacts for a task; empty leaves it to `qwenops run`."
     )
-    cache_root: str = Field("", description="Folder of downloads inside a task; empty leaves it to `qwenops run`.")
-    tracking_uri: str = Field("", description="MLflow tracking URI seen from a task; empty leaves it to `qwenops run`.")
-    ray_address: str = Field("", description="Address of a running Ray; empty starts a local one in the task.")
-    num_workers: int = Field(0, ge=0, description="Ray Train workers; 0 trains in the task's own process.")
-    mesh: ParallelConfig = Field(ParallelConfig(), description="How these workers divide a model in pre-training.")
+    cache_root: str = Field(
+        default="", description="Folder of downloads inside a task; empty leaves it to `qwenops run`."
+    )
+    tracking_uri: str = Field(
+        default="", description="MLflow tracking URI seen from a task; empty leaves it to `qwenops run`."
+    )
+    ray_address: str = Field(default="", description="Address of a running Ray; empty starts a local one in the task.")
+    num_workers: int = Field(default=0, ge=0, description="Ray Train workers; 0 trains in the task's own process.")
+    mesh: ParallelConfig = Field(
+        default=ParallelConfig(), description="How these workers divide a model in pre-training."
+    )
     image_engines: tuple[Literal["vllm"], ...] = Field(
-        (), description="Generation engines its images hold beside in_process and endpoint, which every image has."
+        default=(),
+        description="Generation engines its images hold beside in_process and endpoint, which every image has.",
     )
     resources: dict[str, Resources] = Field(default_factory=dict, description="Area name to its tasks' resources.")
     clusters: dict[str, RayCluster] = Field(default_factory=dict, description="Cluster name to a Ray cluster.")
@@ -131,12 +154,18 @@ class Placement(Pod):
         description="Area name to the cluster its stages run on as RayJobs; others run in the pod.",
     )
     launcher_resources: Resources = Field(
-        Resources(cpu="100m", memory="1Gi"), description="Resources of a step that only waits for its RayJob."
+        default=Resources(cpu="100m", memory="1Gi"), description="Resources of a step that only waits for its RayJob."
     )
-    prices: Prices | None = Field(None, description="What computing costs there; None leaves cost out of the report.")
-    budget: float = Field(0.0, ge=0, description="What a run may cost, in the prices' currency; 0 is no limit.")
-    retries: int = Field(0, ge=0, description="Times KFP retries a failed task; a lost step pod adopts its RayJob.")
-    timeout_seconds: int = Field(0, ge=0, description="Longest life of a step's pod, queueing included; 0: no limit.")
+    prices: Prices | None = Field(
+        default=None, description="What computing costs there; None leaves cost out of the report."
+    )
+    budget: float = Field(default=0.0, ge=0, description="What a run may cost, in the prices' currency; 0 is no limit.")
+    retries: int = Field(
+        default=0, ge=0, description="Times KFP retries a failed task; a lost step pod adopts its RayJob."
+    )
+    timeout_seconds: int = Field(
+        default=0, ge=0, description="Longest life of a step's pod, queueing included; 0: no limit."
+    )
 
     @model_validator(mode="after")
     def _places_can_be_written(self) -> "Placement":

@@ -9,22 +9,22 @@ class Prices(Config):
     """Prices of one place, per hour of use."""
 
     currency: str = Field(description="Unit of the prices, for example EUR.")
-    processor_hour: float = Field(0.0, ge=0, description="Price of one processor core for one hour.")
-    accelerator_hour: float = Field(0.0, ge=0, description="Price of one accelerator for one hour.")
+    processor_hour: float = Field(default=0.0, ge=0, description="Price of one processor core for one hour.")
+    accelerator_hour: float = Field(default=0.0, ge=0, description="Price of one accelerator for one hour.")
 
 
 class Demand(Config):
     """What a stage occupies while it runs, all its pods together."""
 
-    processors: float = Field(0.0, ge=0, description="Processor cores.")
-    accelerators: int = Field(0, ge=0, description="Accelerators.")
+    processors: float = Field(default=0.0, ge=0, description="Processor cores.")
+    accelerators: int = Field(default=0, ge=0, description="Accelerators.")
 
 
 class Account(Config):
     """What a process needs to know to say what a run costs; travels in its context as text."""
 
     prices: Prices = Field(description="Prices per hour.")
-    budget: float = Field(0.0, ge=0, description="What a run may cost, in the prices' currency; 0 is no limit.")
+    budget: float = Field(default=0.0, ge=0, description="What a run may cost, in the prices' currency; 0 is no limit.")
     demands: dict[str, Demand] = Field(default_factory=dict, description="Area to what each of its stages occupies.")
 
 

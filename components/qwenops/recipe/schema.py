@@ -56,7 +56,8 @@ class Recipe(Config):
         description="Name of the recipe; house choice: the recipe function's name, fit for a folder and for Kubeflow.",
     )
     recipe_version: int = Field(
-        RECIPE_VERSION, description="Layout of this object; house choice: old recipes are issued again, not converted."
+        default=RECIPE_VERSION,
+        description="Layout of this object; house choice: old recipes are issued again, not converted.",
     )
     seed: int = Field(
         ge=0, description="Seed of every random choice of the run; house choice: one seed, mixed by stage."

@@ -13,7 +13,7 @@ class OverlapConfig(Config):
     """Which evaluation sets training data is cleaned of, and by which rule."""
 
     sets: tuple[str, ...] = Field(
-        (
+        default=(
             "mmlu",
             "ceval",
             "cmmlu",
@@ -31,17 +31,19 @@ class OverlapConfig(Config):
         description="Evaluation sets; one whose files are not there is left out with a warning, §5.2.6.",
     )
     folder: str = Field(
-        "", description="Folder with one sub-folder of official files per set; house choice: the one of `benchmarks`."
+        default="",
+        description="Folder with one sub-folder of official files per set; house choice: the one of `benchmarks`.",
     )
     rule: Literal["subsequence", "ngram"] = Field(
-        "subsequence", description="subsequence: shared n-gram and longest common subsequence, §5.2.6; ngram: Qwen1's."
+        default="subsequence",
+        description="subsequence: shared n-gram and longest common subsequence, §5.2.6; ngram: Qwen1's.",
     )
-    ngram_words: int = Field(13, ge=2, description="Words of a shared run, and least common words, §5.2.6.")
+    ngram_words: int = Field(default=13, ge=2, description="Words of a shared run, and least common words, §5.2.6.")
     min_share: float = Field(
-        0.6, gt=0, le=1, description="Least share of the shorter text in the common subsequence, §5.2.6."
+        default=0.6, gt=0, le=1, description="Least share of the shorter text in the common subsequence, §5.2.6."
     )
     short_items: Literal["ignore", "contain"] = Field(
-        "ignore",
+        default="ignore",
         description="Questions and items shorter than the run: not found, or found verbatim; house choice: as the rule"
         " is.",
     )

@@ -13,7 +13,7 @@ class SftConfig(Config):
     """Supervised fine-tuning on demonstrations, with the loss on what the assistant says."""
 
     training: TrainingConfig = Field(
-        TrainingConfig(
+        default=TrainingConfig(
             learning_rate=7e-6,
             final_learning_rate=7e-7,
             warmup_steps=0,
@@ -23,30 +23,35 @@ class SftConfig(Config):
         description="Rate from 7e-6 to 7e-7, decay 0.1, clip 1.0, §4.2; the shape and the batch are house choices.",
     )
     budget: Literal["epochs", "steps"] = Field(
-        "epochs", description="Whether `epochs` or `training.steps` ends the run; house choice: steps for trials."
+        default="epochs",
+        description="Whether `epochs` or `training.steps` ends the run; house choice: steps for trials.",
     )
-    epochs: int = Field(2, ge=1, description="Passes over the demonstrations, §4.2.")
-    max_length_tokens: int = Field(32_768, ge=16, description="Longest training sequence, §4.2.")
+    epochs: int = Field(default=2, ge=1, description="Passes over the demonstrations, §4.2.")
+    max_length_tokens: int = Field(default=32_768, ge=16, description="Longest training sequence, §4.2.")
     verifiable_share: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="Least share of answered tokens from verifiable tasks; house choice: repeats them until reached.",
     )
     replay_share: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         lt=1,
         description="Share of a step's rows that are pre-training text; house choice: none, the report names none.",
     )
     replay_weight: float = Field(
-        1.0, ge=0, description="Weight of that text's mean loss beside the answers'; house choice: as much as they."
+        default=1.0,
+        ge=0,
+        description="Weight of that text's mean loss beside the answers'; house choice: as much as they.",
     )
     control: Literal["seed_data", "none"] = Field(
-        "none",
+        default="none",
         description="Also train on the seed data alone for as many steps; house choice: shows what new data gives.",
     )
-    measure: MeasureConfig = Field(MeasureConfig(), description="How the model is measured; house choice: see there.")
+    measure: MeasureConfig = Field(
+        default=MeasureConfig(), description="How the model is measured; house choice: see there."
+    )
 
     @model_validator(mode="after")
     def _a_step_holds_answers_and_text(self) -> "SftConfig":

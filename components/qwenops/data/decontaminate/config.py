@@ -9,7 +9,7 @@ class DecontaminateConfig(OverlapConfig):
     """Which evaluation sets to clean the documents of, and by which rule; instructions follow it unless told else."""
 
     planted_items: int = Field(
-        200,
+        default=200,
         ge=1,
         description="Questions, answers and items hidden in passages to measure removal; house choice: a standard error"
         " below 1 %.",

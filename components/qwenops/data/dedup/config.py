@@ -35,18 +35,29 @@ class DedupConfig(Config):
     """
 
     bands: int = Field(
-        20, ge=1, description="LSH bands; house choice: 20 of 6 find 99.8 % of pairs at Jaccard 0.8, 14 of 8 92 %."
+        default=20,
+        ge=1,
+        description="LSH bands; house choice: 20 of 6 find 99.8 % of pairs at Jaccard 0.8, 14 of 8 92 %.",
     )
-    rows: int = Field(6, ge=1, description="Hashes per band; house choice: pairs are verified, so recall comes first.")
+    rows: int = Field(
+        default=6, ge=1, description="Hashes per band; house choice: pairs are verified, so recall comes first."
+    )
     jaccard: float = Field(
-        0.8, gt=0, le=1, description="Least exact Jaccard similarity of near duplicates; house choice: common practice."
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Least exact Jaccard similarity of near duplicates; house choice: common practice.",
     )
-    word_shingle: int = Field(5, ge=1, description="Words in a shingle; house choice: common practice.")
+    word_shingle: int = Field(default=5, ge=1, description="Words in a shingle; house choice: common practice.")
     character_shingle: int = Field(
-        8, ge=1, description="Characters in a shingle of scripts without spaces; house choice: middle of 5 to 13."
+        default=8,
+        ge=1,
+        description="Characters in a shingle of scripts without spaces; house choice: middle of 5 to 13.",
     )
     planted_documents: int = Field(
-        400, ge=20, description="Documents perturbed to measure recall; house choice: a standard error below 1 %."
+        default=400,
+        ge=20,
+        description="Documents perturbed to measure recall; house choice: a standard error below 1 %.",
     )
     paragraphs: ParagraphsConfig = Field(
         default=ParagraphsConfig(), description="Repeated paragraphs of other documents. house choice: off."

@@ -29,14 +29,18 @@ class MixtureConfig(Config):
     """
 
     proxies: int = Field(
-        64, ge=0, description="Proxies trained; 0 keeps the prior; house choice: RegMix used 512 at a larger scale."
+        default=64,
+        ge=0,
+        description="Proxies trained; 0 keeps the prior; house choice: RegMix used 512 at a larger scale.",
     )
-    hidden_size: int = Field(256, ge=16, description="Width of a proxy; house choice: about a million parameters.")
-    num_layers: int = Field(4, ge=1, description="Layers of a proxy; house choice: as above.")
-    num_heads: int = Field(4, ge=1, description="Heads of a proxy; house choice: as above.")
-    context_length_tokens: int = Field(512, ge=8, description="Row length of a proxy; house choice: fast.")
+    hidden_size: int = Field(
+        default=256, ge=16, description="Width of a proxy; house choice: about a million parameters."
+    )
+    num_layers: int = Field(default=4, ge=1, description="Layers of a proxy; house choice: as above.")
+    num_heads: int = Field(default=4, ge=1, description="Heads of a proxy; house choice: as above.")
+    context_length_tokens: int = Field(default=512, ge=8, description="Row length of a proxy; house choice: fast.")
     training: TrainingConfig = Field(
-        TrainingConfig(
+        default=TrainingConfig(
             steps=1000,
             batch_tokens=65_536,
             learning_rate=4e-3,
@@ -47,42 +51,57 @@ class MixtureConfig(Config):
         description="One proxy's training, the same for all of them; house choice: far beyond the noise of a start.",
     )
     sample_bytes: int = Field(
-        200_000_000, ge=1000, description="Text of each bucket that proxies see; house choice: no repetition in a run."
+        default=200_000_000,
+        ge=1000,
+        description="Text of each bucket that proxies see; house choice: no repetition in a run.",
     )
     measured_rows: int = Field(
-        64, ge=1, description="Rows of each bucket that a proxy's loss is measured on; house choice: noise below 1 %."
+        default=64,
+        ge=1,
+        description="Rows of each bucket that a proxy's loss is measured on; house choice: noise below 1 %.",
     )
     measured_share: float = Field(
-        0.1, gt=0, lt=1, description="Share of a bucket's sampled documents kept for measuring; house choice: common."
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Share of a bucket's sampled documents kept for measuring; house choice: common.",
     )
     target: Literal["uniform", "prior"] = Field(
-        "uniform", description="How bucket losses are averaged; house choice: uniform, so that small buckets count."
+        default="uniform",
+        description="How bucket losses are averaged; house choice: uniform, so that small buckets count.",
     )
-    strength_low: float = Field(0.1, gt=0, description="Least Dirichlet concentration; house choice: RegMix's.")
-    strength_high: float = Field(5.0, gt=0, description="Largest Dirichlet concentration; house choice: RegMix's.")
+    strength_low: float = Field(default=0.1, gt=0, description="Least Dirichlet concentration; house choice: RegMix's.")
+    strength_high: float = Field(
+        default=5.0, gt=0, description="Largest Dirichlet concentration; house choice: RegMix's."
+    )
     prior_share: float = Field(
-        0.25,
+        default=0.25,
         ge=0,
         lt=1,
         description="Part of every mixture that is the prior; house choice: no proxy can prove a bucket useless.",
     )
-    simulated: int = Field(100_000, ge=100, description="Mixtures simulated; house choice: RegMix's order.")
-    averaged: int = Field(100, ge=1, description="Best simulated mixtures averaged; house choice: RegMix's.")
+    simulated: int = Field(default=100_000, ge=100, description="Mixtures simulated; house choice: RegMix's order.")
+    averaged: int = Field(default=100, ge=1, description="Best simulated mixtures averaged; house choice: RegMix's.")
     planned_tokens: int = Field(
-        7_000_000_000_000, ge=1, description="Tokens that pre-training will take, for the epoch cap, §3.1."
+        default=7_000_000_000_000, ge=1, description="Tokens that pre-training will take, for the epoch cap, §3.1."
     )
     max_epochs: float = Field(
-        4.0, gt=0, description="Times a bucket may be repeated; house choice: repetition beyond it gives little."
+        default=4.0,
+        gt=0,
+        description="Times a bucket may be repeated; house choice: repetition beyond it gives little.",
     )
     source_weights: tuple[SourceWeight, ...] = Field(
-        (),
+        default=(),
         description="Sources that are not taken once; `qwenops review` makes them; house choice: the report's review.",
     )
     instruction_sources: tuple[str, ...] = Field(
-        (), description="Sources that hold multi-task instructions as plain text, a bucket of their own, §3.1."
+        default=(), description="Sources that hold multi-task instructions as plain text, a bucket of their own, §3.1."
     )
     instruction_share: float = Field(
-        0.02, ge=0, lt=1, description="Share of training tokens from them; house choice: the report gives no figure."
+        default=0.02,
+        ge=0,
+        lt=1,
+        description="Share of training tokens from them; house choice: the report gives no figure.",
     )
 
     @model_validator(mode="after")

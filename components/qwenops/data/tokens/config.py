@@ -9,8 +9,12 @@ class TokensConfig(Config):
     """How documents become token shards; ids, dtype and weights follow from the inputs."""
 
     checked_documents: int = Field(
-        500, ge=1, description="Documents decoded again and compared; house choice: enough to notice a wrong tokenizer."
+        default=500,
+        ge=1,
+        description="Documents decoded again and compared; house choice: enough to notice a wrong tokenizer.",
     )
     batch_documents: int = Field(
-        256, ge=1, description="Documents encoded in one call; house choice: keeps memory small, changes no output."
+        default=256,
+        ge=1,
+        description="Documents encoded in one call; house choice: keeps memory small, changes no output.",
     )

@@ -11,15 +11,17 @@ class RegisterConfig(Config):
     """The recipe's own rules and exceptions beside the strict policy, and its name in the registry."""
 
     model_name: str = Field(
-        "qwenops-chat", min_length=1, description="Registered model. house choice: one line of descent per name."
+        default="qwenops-chat",
+        min_length=1,
+        description="Registered model. house choice: one line of descent per name.",
     )
     rules: tuple[Rule, ...] = Field(
-        (),
+        default=(),
         description="Conditions beside the strict policy (`policy.py`). house choice: a recipe knows which gains it is "
         "there to show.",
     )
     not_gated: tuple[NotGated, ...] = Field(
-        (),
+        default=(),
         description="Figures that the strict policy does not judge here, each with its reason; the recipe's own rules "
         "judge them still. house choice: a rule is lifted by name or not at all; the report and the card show the "
         "sentence.",

