@@ -28,6 +28,7 @@ from qwenops.recipe.codec import canonical
 from qwenops.recipe.mesh import mesh_text
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
+from qwenops_pipelines.ahead import lanes, sharing, started_ahead
 from qwenops_pipelines.dags.build import build
 from qwenops_pipelines.dags.edges import NODES, Node, ancestors
 from qwenops_pipelines.meshes import check_fit
@@ -78,7 +79,7 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         )
     check_fit(recipe, placement)
     with _locked(out):
-        context = _context(out, placement)
+        context = _context(out, placement, nodes)
         if restart:
             _forget(Path(context.store) / restart)
         began = time.time()
@@ -94,7 +95,11 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
             f"{recipe.name}: {len(nodes)} stages, {len(nodes) - len(todo)} reused, {len(todo)} to run; output in {out}"
         )
         print(*(f"  {line}\n" for line in stock.lines()), sep="", end="", flush=True)
-        with services(context, recipe, out, needed=bool(todo)) as ready, _console(ready, nodes) as watch:
+        with (
+            services(context, recipe, out, needed=bool(todo)) as ready,
+            _console(ready, nodes) as watch,
+            started_ahead(recipe, nodes, ready.lanes) if todo else contextlib.nullcontext(),
+        ):
             failure = _run_dag(recipe, placement, ready, out, until)
         clock = Clock(began, time.time(), watch.peak_resident_bytes)
         artifacts = artifact_folders(read_events(Path(ready.events)), ready)
@@ -134,8 +139,8 @@ def _locked(out: Path) -> Iterator[None]:
         yield
 
 
-def _context(out: Path, placement: Placement) -> RunContext:
-    folder = out.resolve()
+def _context(out: Path, placement: Placement, nodes: tuple[Node, ...]) -> RunContext:
+    folder, at_once = out.resolve(), lanes(placement.num_workers)
     return RunContext(
         store=str(folder / "stages"),
         events=str(folder / "events"),
@@ -147,7 +152,10 @@ def _context(out: Path, placement: Placement) -> RunContext:
         logs=str(folder / "logs"),
         account=account_text(placement),
         secrets=",".join(sorted(placement.secret_env)),
-        show_bar="yes" if sys.stdout.isatty() else "no",
+        lanes=at_once,
+        sharing=",".join(sharing(nodes)) if at_once > 1 else "",
+        # Two bars would draw over each other.
+        show_bar="yes" if sys.stdout.isatty() and at_once == 1 else "no",
     )
 
 

@@ -88,7 +88,7 @@ def test_deleted_output_is_made_again_with_what_depends_on_it(smoke_run, tmp_pat
     out = tmp_path / "copy"
     shutil.copytree(smoke_run, out, symlinks=True)
     shutil.rmtree(next((out / "stages" / "tokenizer").glob("[!.]*")))
-    context = _context(out, Placement(name="t", image="python"))
+    context = _context(out, Placement(name="t", image="python"), NODES)
     found = set(Stock(load_recipe("smoke", []), context, NODES).found)
     assert {"collect", "ingest", "quality", "dedup", "decontaminate", "ontology", "select", "evolve"} == found
     result = qwenops("run", "smoke", "--out", out, "--until", "tokenizer")
@@ -100,7 +100,7 @@ def test_deleted_output_is_made_again_with_what_depends_on_it(smoke_run, tmp_pat
 
 def test_other_sft_learning_rate_reuses_everything_before_sft(smoke_run):
     recipe = load_recipe("smoke", ["sft.training.learning_rate=0.00123"])
-    context = _context(smoke_run, Placement(name="t", image="python"))
+    context = _context(smoke_run, Placement(name="t", image="python"), NODES)
     lost = {node.name for node in NODES} - set(Stock(recipe, context, NODES).found)
     assert {"sft", "reward", "dpo", "online", "export", "register", "report"} <= lost
     assert not lost & {"tokens", "pretrain", "extend", "upcycle", "sft_seed", "rank", "synthesize", "long_context"}

@@ -1,7 +1,8 @@
 """Run (or reuse) one stage: what a step of either backend calls.
 
 It returns the published artifact when one with the task's fingerprint is intact, and otherwise asks the launcher that
-the placement chose.
+the placement chose. On one machine a stage may have been started ahead of its step (`qwenops_pipelines.ahead`): the
+step then takes what came of that.
 """
 
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 from qwenops.platform.context import RunContext
 from qwenops.platform.launch import kfp_artifacts, launchers
+from qwenops.platform.launch.outcome import outcome
 from qwenops.platform.stage.events import Events
 from qwenops.platform.stage.task import Published, find_published, read_task
 
@@ -34,13 +36,15 @@ def execute(
     places = {name: kfp_artifacts.address_of(place) for name, place in inputs.items()}
     message = {"stage": stage, "slice": slice_text, "inputs": places}
     task = read_task(message, context)
-    events = Events(Path(context.events), task.slice.node)
-    events.write(status="running", started=time.time())
-    published = find_published(task, context)
-    if published:
-        events.write(status="skipped", finished=time.time(), artifact=published.address)
-    else:
-        message["causes"] = dict(task.causes)
+    events, began = Events(Path(context.events), task.slice.node), time.time()
+    published = outcome(task, context)
+    if published is None and (published := find_published(task, context)):
+        events.write(status="skipped", started=began, finished=time.time(), artifact=published.address)
+    if published is None:
+        if not context.stage_server:
+            # Where stages start ahead of their steps, this one may end just now, and says so itself.
+            events.write(status="running", started=began)
+        message |= {"causes": dict(task.causes), "node": task.slice.node}
         published = launchers.pick(context).launch(message, context)
     kfp_artifacts.fill(published.path, published.manifest, context, address=published.address, output=output, **shown)
     return published

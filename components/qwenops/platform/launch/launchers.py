@@ -39,7 +39,8 @@ class LocalLauncher:
         """Run the stage here; see `Launcher.launch`."""
         if not context.stage_server:
             return produce(read_task(message, context), context)
-        answer = request(context.stage_server, dict(message))
+        sharing = message["node"] in context.sharing.split(",")
+        answer = request(context.stage_server, dict(message) | {"sharing": sharing})
         if "error" in answer:
             raise FAMILIES[answer["error"]["family"]](answer["error"]["message"])
         path = Path(answer["path"])

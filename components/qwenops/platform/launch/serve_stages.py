@@ -10,6 +10,7 @@ from typing import Any
 from qwenops.errors import QwenOpsError
 from qwenops.platform.context import RunContext
 from qwenops.platform.identity.sources import Sources
+from qwenops.platform.launch.outcome import outcome
 from qwenops.platform.launch.stage_server import die_with_parent, serve
 from qwenops.platform.stage.events import describe_error
 from qwenops.platform.stage.produce import produce
@@ -24,7 +25,10 @@ def answer(message: Mapping[str, Any], loaded: Sources) -> dict[str, Any]:
     context = RunContext.from_environment()
     try:
         task = read_task(message, context)
-        published = produce(replace(task, loaded=causes_of(task.stage, task.slice, loaded)), context)
+        # Asked twice, by the step and ahead of it, a stage runs once.
+        published = outcome(task, context)
+        if published is None:
+            published = produce(replace(task, loaded=causes_of(task.stage, task.slice, loaded)), context)
     except QwenOpsError as error:
         return {"error": describe_error(error)}
     return {"path": str(published.path)}
@@ -35,8 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run stages in forks of one warm process.")
     parser.add_argument("socket", help="path of the Unix socket to listen on")
     die_with_parent()
-    loaded = Sources(Path(RunContext.from_environment().cache))
-    serve(parser.parse_args().socket, partial(answer, loaded=loaded))
+    context = RunContext.from_environment()
+    loaded = Sources(Path(context.cache))
+    serve(parser.parse_args().socket, partial(answer, loaded=loaded), context.lanes)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ still has a process of its own. Without a server (on a cluster, in a test) `exec
 process; the results are the same.
 
 Protocol: one connection per stage on a Unix socket; a JSON line in, a JSON line out. A connection that closes
-without an answer means that the stage's process died.
+without an answer means that the stage's process died. A request waits while as many stages run as there are lanes, and
+while its own node runs. A stage that shares the machine is held to the processors of one lane, whether or not another
+runs beside it, so that its threads, and with them the last bits of its sums, do not depend on what else runs.
 """
 
 import ctypes
@@ -19,6 +21,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from qwenops.errors import StageError
@@ -61,26 +64,27 @@ def request(address: str, message: dict[str, Any]) -> dict[str, Any]:
     return json.loads(answer)
 
 
-def serve(address: str, handle: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def serve(address: str, handle: Callable[[dict[str, Any]], dict[str, Any]], lanes: int = 1) -> None:
     """Accept requests forever, forking for each; import `PRELOAD` while nothing is asked.
 
     Args:
         address: Path of the Unix socket to listen on.
-        handle: Called in the forked process with the request; its result is the answer.
+        handle: Called in the forked process with the request; its result is the answer. The request names its `node`,
+            and says by `sharing` whether it is held to the processors of one lane.
+        lanes: Stages that run at once.
     """
     pending = list(PRELOAD)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
+        crew = _Crew(lanes, listener, handle)
         while True:
             ready, _, _ = select.select([listener], [], [], 0 if pending else _IDLE_SECONDS)
             if ready:
-                connection, _ = listener.accept()
-                with connection:
-                    _fork(connection, listener, handle)
+                crew.ask(listener.accept()[0])
             elif pending:
                 importlib.import_module(pending.pop(0))
-            _reap()
+            crew.look()
 
 
 def die_with_parent() -> None:
@@ -88,31 +92,58 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _fork(
-    connection: socket.socket, listener: socket.socket, handle: Callable[[dict[str, Any]], dict[str, Any]]
-) -> None:
-    sys.stdout.flush()
-    if os.fork():
-        return
-    listener.close()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    die_with_parent()
-    try:
-        answer = handle(json.loads(_read_line(connection)))
-        connection.sendall(json.dumps(answer).encode() + b"\n")
-    finally:
+@dataclass
+class _Crew:
+    """The requests that wait, and by process the node and the lane of those that run."""
+
+    lanes: int
+    listener: socket.socket
+    handle: Callable[[dict[str, Any]], dict[str, Any]]
+    waiting: list[tuple[socket.socket, dict[str, Any]]] = field(default_factory=list)
+    running: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+    def ask(self, connection: socket.socket) -> None:
+        """Take a request in."""
+        self.waiting.append((connection, json.loads(_read_line(connection))))
+
+    def look(self) -> None:
+        """Forget the processes that have ended, and start what can run now, first come first served."""
+        while self.running and (ended := os.waitpid(-1, os.WNOHANG)[0]):
+            del self.running[ended]
+        for connection, message in list(self.waiting):
+            nodes, used = {node for node, _ in self.running.values()}, {lane for _, lane in self.running.values()}
+            free = sorted(set(range(self.lanes)) - used)
+            if free and message["node"] not in nodes:
+                self.waiting.remove((connection, message))
+                with connection:
+                    child = self._fork(connection, message, free[0])
+                self.running[child] = (message["node"], free[0])
+
+    def _fork(self, connection: socket.socket, message: dict[str, Any], lane: int) -> int:
         sys.stdout.flush()
-        sys.stderr.flush()
-        # Not sys.exit: the modules of the warm parent registered exit handlers that belong to it alone.
-        os._exit(0)
+        if child := os.fork():
+            return child
+        self.listener.close()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        die_with_parent()
+        try:
+            if message["sharing"]:
+                os.sched_setaffinity(0, _processors(lane, self.lanes))
+            answer = self.handle(message)
+            connection.sendall(json.dumps(answer).encode() + b"\n")
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Not sys.exit: the modules of the warm parent registered exit handlers that belong to it alone.
+            os._exit(0)
 
 
-def _reap() -> None:
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return
+def _processors(lane: int, lanes: int) -> list[int]:
+    """The processors of one of the equal parts that this process's are shared out in; at least one."""
+    mine = sorted(os.sched_getaffinity(0))
+    each = max(len(mine) // lanes, 1)
+    first = lane * each % len(mine)
+    return mine[first : first + each]
 
 
 def _read_line(connection: socket.socket) -> bytes:

@@ -16,6 +16,13 @@ class Events:
         self._path = folder / f"{node}.json"
         self._facts: dict[str, Any] = {"node": node}
 
+    def read(self) -> dict[str, Any]:
+        """What this run has recorded of the node, by whichever process; empty before it began."""
+        try:
+            return json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+
     def write(self, **facts: Any) -> None:
         """Add `facts` and publish the file."""
         self._facts |= facts
