@@ -15,7 +15,7 @@ from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.delivery.report.page import render
 from qwenops.platform.context import RunContext
 from qwenops.platform.observe.cost import cost_entry
-from qwenops.platform.storage import artifacts
+from qwenops.platform.storage.artifacts import localized, write_text
 from qwenops.recipe.codec import canonical, fingerprint
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.edges import Node
@@ -80,10 +80,10 @@ def build_record(
 def publish_record(record: dict[str, Any], recipe: Recipe, artifacts: Mapping[str, Path], folder: Path) -> str:
     """Write `report.html`, `run.json` and `recipe.json` into `folder`; returns the report."""
     report = render(record, artifacts, folder)
-    artifacts.write_text(str(folder / "report.html"), report)
+    write_text(str(folder / "report.html"), report)
     text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
-    artifacts.write_text(str(folder / "run.json"), text + "\n")
-    artifacts.write_text(str(folder / RECIPE), canonical(recipe))
+    write_text(str(folder / "run.json"), text + "\n")
+    write_text(str(folder / RECIPE), canonical(recipe))
     return report
 
 
@@ -99,9 +99,7 @@ def close_tracking(record: dict[str, Any], context: RunContext, folder: Path, ot
 
 def artifact_folders(events: Mapping[str, Mapping[str, Any]], context: RunContext) -> dict[str, Path]:
     """Node name to the local folder of its published artifact, for the nodes that have one."""
-    return {
-        name: artifacts.localized(facts["artifact"], context) for name, facts in events.items() if facts.get("artifact")
-    }
+    return {name: localized(facts["artifact"], context) for name, facts in events.items() if facts.get("artifact")}
 
 
 def _stage(node: Node, facts: Mapping[str, Any], manifests: Mapping[str, Manifest]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from qwenops.platform.context import RunContext
 from qwenops.platform.launch import kfp_artifacts, launchers
-from qwenops.platform.launch.outcome import outcome
+from qwenops.platform.launch.outcome import is_running, outcome
 from qwenops.platform.stage.events import Events
 from qwenops.platform.stage.task import Published, find_published, read_task
 
@@ -38,7 +38,7 @@ def execute(
     task = read_task(message, context)
     events, began = Events(Path(context.events), task.slice.node), time.time()
     published = outcome(task, context)
-    if published is None and (published := find_published(task, context)):
+    if published is None and not is_running(task, context) and (published := find_published(task, context)):
         events.write(status="skipped", started=began, finished=time.time(), artifact=published.address)
     if published is None:
         if not context.stage_server:

@@ -5,14 +5,16 @@ reused is decided before, by its manifest, in the same way for both.
 """
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from qwenops.contracts.manifest import read_manifest
-from qwenops.errors import FAMILIES
+from qwenops.errors import FAMILIES, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.launch.stage_server import request
+from qwenops.platform.stage.events import Events, describe_error
 from qwenops.platform.stage.produce import produce
 from qwenops.platform.stage.task import Published, read_task
 from qwenops.platform.storage import addresses
@@ -40,7 +42,14 @@ class LocalLauncher:
         if not context.stage_server:
             return produce(read_task(message, context), context)
         sharing = message["node"] in context.sharing.split(",")
-        answer = request(context.stage_server, dict(message) | {"sharing": sharing})
+        try:
+            answer = request(context.stage_server, dict(message) | {"sharing": sharing})
+        except StageError as error:
+            # The process that would have said so is gone.
+            Events(Path(context.events), message["node"]).write(
+                status="failed", finished=time.time(), error=describe_error(error)
+            )
+            raise
         if "error" in answer:
             raise FAMILIES[answer["error"]["family"]](answer["error"]["message"])
         path = Path(answer["path"])

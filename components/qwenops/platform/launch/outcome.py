@@ -1,6 +1,7 @@
 """What this run has already made of a task that another process of it started."""
 
 from pathlib import Path
+from typing import Any
 
 from qwenops.errors import FAMILIES
 from qwenops.platform.context import RunContext
@@ -18,9 +19,18 @@ def outcome(task: Task, context: RunContext) -> Published | None:
     """
     if not context.stage_server:
         return None
-    facts = Events(Path(context.events), task.slice.node).read()
+    facts = _recorded(task, context)
     if facts.get("status") == "failed":
         raise FAMILIES[facts["error"]["family"]](facts["error"]["message"])
     if facts.get("status") not in ("succeeded", "skipped"):
         return None
     return find_published(task, context, made_now=True)
+
+
+def is_running(task: Task, context: RunContext) -> bool:
+    """Whether this run has begun the task and not ended it; what it has published by then is not all it does."""
+    return bool(context.stage_server) and _recorded(task, context).get("status") == "running"
+
+
+def _recorded(task: Task, context: RunContext) -> dict[str, Any]:
+    return Events(Path(context.events), task.slice.node).read()
