@@ -382,7 +382,7 @@ REGISTER = RegisterConfig(
     model_name="qwenops-tiny-chat",
     rules=(
         Rule(figure="reward.pair_accuracy", bound="at_least", value=0.8),
-        Rule(figure="long_context.niah.dca.8x.accuracy", bound="at_least", value=0.7),
+        Rule(figure="long_context.niah.dca.8x.accuracy", bound="at_least", value=0.5),
         # Plain attention finds the needles at eight times the length with some seeds; on text it is behind with all.
         Rule(figure="long_context.loss.dca.8x", bound="at_most", value=-0.02, reference="long_context.loss.plain.8x"),
         Rule(
@@ -394,7 +394,7 @@ REGISTER = RegisterConfig(
         Rule(
             figure="multilingual.bits_per_byte.*",
             bound="at_most",
-            value=1.0,
+            value=0.8,
             reference="multilingual.bits_per_byte.*.base",
         ),
         Rule(figure="upcycle.loss.moe", bound="at_most", value=0.03, reference="upcycle.loss.dense"),
@@ -410,8 +410,8 @@ REGISTER = RegisterConfig(
         ),
         NotGated(
             figure="multilingual.bits_per_byte.*",
-            why="post-training is digits and strings with a quarter of text, and a language loses more than a tenth: "
-            "the recipe's own rules allow half a bit of English and one bit of any other",
+            why="post-training is digits and strings beside as much text, and a language loses more than a tenth: "
+            "the recipe's own rules allow half a bit of English and 0.8 of any other",
         ),
         NotGated(
             figure="benchmarks.continuation.low",
