@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--from", default="", dest="restart", metavar="STAGE", help="make this stage and what follows again"
     )
+    run.add_argument("--why", default="", metavar="STAGE", help="say why this stage would run again, and run nothing")
     run.add_argument("--placement", default="laptop", help="where: a name or a .json file (default laptop)")
 
     rehearse = commands.add_parser("rehearse", help="run every stage of a recipe here, with its choices at toy size")

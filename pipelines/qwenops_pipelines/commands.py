@@ -25,14 +25,16 @@ _REGISTRY = "models can be registered at"
 
 
 def _run(options: argparse.Namespace) -> int:
-    _check_stage(options.until)
-    if options.restart:
-        _check_stage(options.restart)
+    for stage in filter(None, (options.until, options.restart, options.why)):
+        _check_stage(stage)
     recipe = load_recipe(options.recipe, options.overrides)
     require(RUN)
     from qwenops_pipelines import local
 
     out = options.out or Path("runs") / recipe.name
+    if options.why:
+        print(local.why_again(recipe, out, by_name(options.placement), options.why))
+        return 0
     return local.run_local(recipe, out, by_name(options.placement), until=options.until, restart=options.restart)
 
 

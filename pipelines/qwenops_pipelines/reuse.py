@@ -39,6 +39,16 @@ class Stock:
             elif earlier := _manifests(Path(context.store) / node.name):
                 self.again[node.name] = _why(earlier, task, whole=whole)
 
+    def why(self, node: str) -> str:
+        """For one node in a sentence, and for each it waits for that has a reason of its own."""
+        if node in self.found:
+            return f"{node} is reused: {self.found[node]}"
+        if node not in self.again:
+            return f"{node} has not been made yet"
+        above = [f"{name} runs again: {why}" for name, why in self.again.items() if why and name != node]
+        own = self.again[node] or "what it reads is made again"
+        return "\n".join([f"{node} runs again: {own}", *above])
+
     def lines(self) -> list[str]:
         """For the console: a line for each node with a reason of its own, one for those that read these."""
         own = {node: why for node, why in self.again.items() if why}

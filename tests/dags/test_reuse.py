@@ -58,3 +58,13 @@ def test_words_say_that_an_output_is_damaged(context, folders):
     (folders["ingest"] / "data.txt").write_text("another")
     stock = Stock(load_recipe("smoke", []), context, NODES)
     assert stock.lines() == ["ingest again: its output is damaged, or something changed while it was made"]
+
+
+def test_why_answers_for_one_stage_with_the_reasons_above_it(context, folders):
+    recipe = load_recipe("smoke", [])
+    assert Stock(recipe, context, NODES).why("ingest") == f"ingest is reused: {folders['ingest']}"
+    changed(folders["collect"], fingerprint="other", causes={})
+    answer = Stock(recipe, context, NODES).why("ingest").splitlines()
+    assert answer[0] == "ingest runs again: what it reads is made again"
+    assert answer[1].startswith("collect runs again: ")
+    assert Stock(recipe, context, ancestors("quality")).why("quality") == "quality has not been made yet"

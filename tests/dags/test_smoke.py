@@ -107,6 +107,16 @@ def test_other_sft_learning_rate_reuses_everything_before_sft(smoke_run):
 
 
 @pytest.mark.timeout(RUN_SECONDS)
+def test_command_says_why_a_stage_would_run_again_and_runs_nothing(smoke_run):
+    before = (smoke_run / "run.json").read_bytes()
+    result = qwenops("run", "smoke", "--out", smoke_run, "--why", "dpo", "--set", "sft.training.learning_rate=0.00123")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0] == "dpo runs again: what it reads is made again"
+    assert any(line.startswith("sft runs again: training.learning_rate changed") for line in result.stdout.splitlines())
+    assert (smoke_run / "run.json").read_bytes() == before
+
+
+@pytest.mark.timeout(RUN_SECONDS)
 def test_broken_pages_stop_the_run_before_any_training(tmp_path):
     source = tmp_path / "pages"
     source.mkdir()
