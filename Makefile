@@ -20,7 +20,7 @@ demo: $(STAMP) ## raw pages to a registered chat model: the tiny recipe, about 2
 	$(BIN)/qwenops run tiny --out runs/tiny
 
 test: $(STAMP) ## the default test suite, with the smoke recipe end to end
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test-all: $(STAMP) ## the tests that need more workers or minutes as well
 	$(BIN)/python -m pytest -m ''
