@@ -185,8 +185,11 @@ def _cut_part(name: str, repeats: Repeats, ranges: KeyRanges, shown: dict[int, i
             text = paragraph_at(texts[row], place, repeats.config)[:_SHOWN_CHARACTERS]
             examples[key] = {"text": text, "documents": shown[key], "survivor": table["id"][row].as_py()}
     by_domain, by_source = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for row, places in pd.Series(gone.place).groupby(gone.document):
-        text = without(texts[row], places.tolist(), repeats.config)
+    places_of: dict[int, list[int]] = {}
+    for row, place in zip(gone.document.tolist(), gone.place.tolist(), strict=True):
+        places_of.setdefault(row, []).append(place)
+    for row, places in sorted(places_of.items()):
+        text = without(texts[row], places, repeats.config)
         lost = {"documents": 1, "paragraphs": len(places), **_difference(texts[row], text)}
         for groups, column in ((by_domain, "domain"), (by_source, "source")):
             group = table[column][row].as_py()

@@ -86,6 +86,7 @@ def _put_all(
     for path in parts:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS, columns=["shard", "ids"]):
             ids = batch["ids"]
+            assert isinstance(ids, pa.ListArray), "as ENCODED_SCHEMA says"
             flat, borders = ids.values.to_numpy(), ids.offsets.to_numpy()
             for number, name in enumerate(batch["shard"].to_pylist()):
                 for place in places[first[row + number] : first[row + number + 1]].tolist():
