@@ -7,10 +7,10 @@ house choice after the fields the report's two data steps need: tags (4.1.1), st
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from qwenops.errors import ContractError
 
@@ -20,6 +20,7 @@ Split = Literal["train", "heldout"]
 Finish = Literal["stop", "length"]
 """How a sampled answer ended: by itself, or cut at the token limit."""
 Message = Mapping[str, str]
+Row = TypeVar("Row")
 
 _ROLES = ("system", "user", "assistant")
 
@@ -147,7 +148,7 @@ def read_conversations(folder: Path, split: Split | None = None, name: str = DEM
     for where, plain in read_json_lines(folder / name):
         try:
             listed = {"messages": tuple(plain["messages"]), "tags": tuple(plain.get("tags", ()))}
-            row = Conversation(**{**plain, **listed, "token_ids": read_ids(plain.get("token_ids"))})
+            row = decode_row(Conversation, plain, **listed, token_ids=read_ids(plain.get("token_ids")))
         except (KeyError, TypeError) as error:
             raise ContractError(
                 f"{where} is not a conversation",
@@ -161,6 +162,15 @@ def read_conversations(folder: Path, split: Split | None = None, name: str = DEM
     return rows
 
 
+def decode_row(kind: Callable[..., Row], plain: Mapping[str, Any], **read: Any) -> Row:
+    """A row of class `kind` from its plain object, with the values in `read` in the place of the plain ones.
+
+    Raises:
+        TypeError: a field is missing or unknown.
+    """
+    return kind(**{**plain, **read})
+
+
 def read_ids(plain: Any) -> tuple[int, ...] | None:
     """Token ids of a row, or None when it has none.
 
@@ -169,9 +179,10 @@ def read_ids(plain: Any) -> tuple[int, ...] | None:
     """
     if plain is None:
         return None
-    if not isinstance(plain, list) or not all(isinstance(i, int) for i in plain):
+    ids = cast("list[Any]", plain) if isinstance(plain, list) else None
+    if ids is None or not all(isinstance(i, int) for i in ids):
         raise TypeError(f"token ids that are not a list of integers: {str(plain)[:80]}")
-    return tuple(plain)
+    return tuple(ids)
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -22,11 +22,12 @@ import pandas as pd
 from great_expectations.core.expectation_suite import ExpectationSuite
 from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
 from great_expectations.data_context.types.base import ProgressBarsConfig
-from great_expectations.render.renderer import ValidationResultsPageRenderer
-from great_expectations.render.view import DefaultJinjaPageView
+from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+from great_expectations.render.view.view import DefaultJinjaPageView
 
 from qwenops.errors import ContractError
 
+_library: Any = gx  # typed in part only
 SAMPLE_ROWS = 2000
 _SUITES = Path(__file__).parent / "expectations"
 _TABLES = ("summary", "sample")
@@ -73,7 +74,9 @@ def gate(suite: str, summary: pd.DataFrame, sample: pd.DataFrame, out: Path) -> 
     tables = {"summary": summary, "sample": sample.head(SAMPLE_ROWS)}
     results = {table: _validate(f"{name}.{table}", suites[table], tables[table]) for table in _TABLES}
     _write(name, results, out / "gate")
-    failed = [(table, result) for table in _TABLES for result in results[table].results if not result.success]
+    failed: list[tuple[str, Any]] = [
+        (table, result) for table in _TABLES for result in results[table].results if not result.success
+    ]
     critical = [pair for pair in failed if pair[1].expectation_config.severity == "critical"]
     if critical:
         raise _error(name, critical, out)
@@ -174,12 +177,12 @@ def _preference_facts(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _group(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    return table.groupby(columns, sort=True).size().rename("rows").reset_index()
+    return table.groupby(columns, sort=True).size().reset_index(name="rows")
 
 
 def _validate(name: str, expectations: list[dict[str, Any]], table: pd.DataFrame) -> ExpectationSuiteValidationResult:
     _check_columns(name, expectations, table)
-    context = gx.get_context(mode="ephemeral")
+    context = _library.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("tables").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": table})
@@ -204,7 +207,7 @@ def _check_columns(name: str, expectations: list[dict[str, Any]], table: pd.Data
 
 def _write(name: str, results: Mapping[str, ExpectationSuiteValidationResult], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {table: result.to_json_dict() for table, result in results.items()}
+    plain: dict[str, Any] = {table: result.to_json_dict() for table, result in results.items()}
     for result in plain.values():
         del result["meta"]  # load times: they would give equal artifacts different digests
     (folder / f"{name}.json").write_text(json.dumps(plain, indent=1, sort_keys=True), encoding="utf-8")
@@ -214,9 +217,11 @@ def _write(name: str, results: Mapping[str, ExpectationSuiteValidationResult], f
 def _page(name: str, results: Mapping[str, ExpectationSuiteValidationResult]) -> str:
     """One page with Great Expectations' own rendering of each table's results."""
     bodies: list[str] = []
+    renderer: Any = ValidationResultsPageRenderer()
+    view: Any = DefaultJinjaPageView()
     for table, result in results.items():
         result.meta = {"great_expectations_version": gx.__version__}
-        html = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+        html = view.render(renderer.render(result))
         sections = _SECTIONS.search(_RANDOM.sub("", html))
         bodies.append(f"<h1>{name}: {table}</h1>\n{sections.group(0) if sections else ''}")
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>{_STYLE}</head>'

@@ -80,7 +80,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ContractError(
             f"no readable manifest at {path}",
@@ -95,7 +95,8 @@ def read_manifest(directory: Path) -> Manifest:
             found=plain.get("version"),
             action="run the stage that makes it again",
         )
-    return Manifest(**{**plain, "warnings": tuple(plain["warnings"])})
+    plain["warnings"] = tuple(plain["warnings"])
+    return Manifest(**plain)
 
 
 def digest_files(directory: Path) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from qwenops.contracts.conversation import Finish, Message, Split, check_messages, read_ids, read_json_lines
+from qwenops.contracts.conversation import (
+    Finish,
+    Message,
+    Split,
+    check_messages,
+    decode_row,
+    read_ids,
+    read_json_lines,
+)
 from qwenops.errors import ContractError
 
 PREFERENCES = "preferences.jsonl"
@@ -107,7 +115,7 @@ def read_preferences(folder: Path, split: Split | None = None, name: str = PREFE
     for where, plain in read_json_lines(folder / name):
         try:
             ids = {name: read_ids(plain.get(name)) for name in ("chosen_ids", "rejected_ids")}
-            row = Preference(**{**plain, **ids, "prompt": tuple(plain["prompt"])})
+            row = decode_row(Preference, plain, **ids, prompt=tuple(plain["prompt"]))
         except (KeyError, TypeError) as error:
             raise ContractError(
                 f"{where} is not a preference",

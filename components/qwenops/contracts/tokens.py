@@ -383,7 +383,7 @@ class _Stream:
 
     def __init__(self, chosen: _Chosen, seed: int, number: int) -> None:
         self._chosen, self._seed, self._number = chosen, seed, number
-        self._epoch = -1
+        self._epoch: int = -1
         self._order = self._ends = np.zeros(0, dtype=np.int64)
 
     def take(self, position: int, length: int) -> tuple[Ids, NDArray[np.int64]]:

@@ -6,7 +6,7 @@ of the Qwen2 report or the words "house choice:" and why (a test reads them).
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -35,7 +35,7 @@ class Config(BaseModel):
         """
         for name in type(self).model_fields:
             value: Any = getattr(self, name)
-            parts: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+            parts = cast("tuple[Any, ...]", value) if isinstance(value, tuple) else (value,)
             for part in parts:
                 if isinstance(part, Config):
                     yield from part.outside()
