@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.contracts.tokens import encode_texts
-from qwenops.model.checkpoints import load_model
+from qwenops.model.checkpoints import load_model, moved
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Continuation:
 
 def load_scorer(path: Path) -> PreTrainedModel:
     """Load a checkpoint for scoring, on the GPU when there is one."""
-    return load_model(path).to("cuda" if torch.cuda.is_available() else "cpu")
+    return moved(load_model(path), "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def split_continuation(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> Continuation:
@@ -84,7 +84,9 @@ def _hidden(model: PreTrainedModel, batch: Sequence[tuple[int, ...]]) -> torch.T
 
 def _score(model: PreTrainedModel, hidden_TD: torch.Tensor, row: Continuation) -> float:
     end = len(row.ids) - 1
-    logits = model.get_output_embeddings()(hidden_TD[row.start - 1 : end]).float()
+    head = model.get_output_embeddings()
+    assert head is not None, "a causal language model has one"
+    logits = head(hidden_TD[row.start - 1 : end]).float()
     targets = torch.tensor(row.ids[row.start :], device=logits.device)
     return -float(functional.cross_entropy(logits, targets, reduction="sum"))
 

@@ -7,7 +7,7 @@ the facts of `contracts.checkpoint`. Experts are written one by one under their 
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +21,8 @@ transformers_logging.disable_progress_bar()
 
 END_OF_TEXT, IM_END = "<|endoftext|>", "<|im_end|>"
 
+Model = TypeVar("Model", bound=PreTrainedModel)
+
 
 def load_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load a checkpoint's model on the CPU, in evaluation mode, with SDPA attention.
@@ -30,6 +32,12 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMode
     """
     read_facts(path)
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa").eval()
+
+
+def moved(model: Model, to: str | torch.device | torch.dtype) -> Model:
+    """`model` itself, on a device or in a dtype."""
+    model.to(to)  # pyright: ignore[reportArgumentType]  # transformers' wrapper of `to` loses `self`
+    return model
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

@@ -31,6 +31,7 @@ from transformers import PreTrainedModel, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from qwenops.errors import RecipeError
 from qwenops.model.architecture import SHARED_FIELDS
+from qwenops.model.checkpoints import moved
 from qwenops.model.sizes import Experts
 
 Granularity = Literal["neuron", "weight"]
@@ -192,7 +193,7 @@ def upcycle(dense: PreTrainedModel, how: Upcycling) -> Qwen2MoeForCausalLM:
         state |= {prefix + name: value for name, value in _fused(upcycled_layer(source, how, layer)).items()}
     with torch.device("meta"):
         model = Qwen2MoeForCausalLM(moe_config(dense.config, how.experts))
-    model = model.to_empty(device="cpu").to(dense.dtype)
+    model = moved(model.to_empty(device="cpu"), dense.dtype)
     model.load_state_dict({name: value.clone() for name, value in state.items()}, strict=True)
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     model.tie_weights()
@@ -209,7 +210,7 @@ def moe_config(dense: Any, experts: Experts) -> Qwen2MoeConfig:
         shared_expert_intermediate_size=experts.shared_width,
         norm_topk_prob=False,
         decoder_sparse_step=1,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  # every config takes it, undeclared
     )
 
 

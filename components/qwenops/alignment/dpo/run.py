@@ -17,7 +17,7 @@ from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.conversation import Conversation, read_conversations
 from qwenops.contracts.preference import Preference, read_preferences
 from qwenops.errors import ContractError
-from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
+from qwenops.model.checkpoints import load_model, load_tokenizer, moved, save_checkpoint
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitResult
@@ -66,7 +66,7 @@ def learn_preferences(
     questions = choose_questions(read_conversations(demonstrations), config.measure, stage.seed)
     loop = _loop(config, len(pairs))
 
-    model = load_model(checkpoint).to(place().kind)
+    model = moved(load_model(checkpoint), place().kind)
     before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     objective = dpo_objective(config.beta, config.nll_weight)
     batches = _batches(pairs, tokenizer, loop, config, stage.seed)
@@ -118,7 +118,7 @@ def _control(
     questions: Sequence[Conversation],
 ) -> PassRate:
     """The same start, steps, order and optimiser, learning the chosen responses alone."""
-    model = load_model(checkpoint).to(place().kind)
+    model = moved(load_model(checkpoint), place().kind)
     train(stage, "control", model, chosen_objective, batches, loop)
     return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
 

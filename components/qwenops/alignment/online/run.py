@@ -23,7 +23,7 @@ from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversations
 from qwenops.errors import ContractError
 from qwenops.generation.engine import Sampling
-from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
+from qwenops.model.checkpoints import load_model, load_tokenizer, moved, save_checkpoint
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.online_merging import direction_from
 from qwenops.training.parallel import place
@@ -84,7 +84,7 @@ def align(
     stage.records = len(outcome.learned)
     _report(stage, config, outcome, before, after)
     if config.compare_with == "adamw" and config.algorithm == "dpo":
-        policy = load_model(checkpoint).to(place().kind)
+        policy = moved(load_model(checkpoint), place().kind)
         twin = DpoLearner(policy, config, plain_optimizer(policy, config), pad_id_of(tokenizer))
         twin_outcome = _improve(stage, loop, twin, "adamw")
         _report_twin(stage, twin_outcome, measure_pass_rate(policy, tokenizer, questions, config.measure, stage.seed))
@@ -131,7 +131,7 @@ def _build_loop(
     sampler = Sampler(tokenizer, source, sampling, config.measure.batch_tokens, config.cut_penalty)
     if config.screened_prompts:
         stage.metric("prompts.screened", min(config.screened_prompts, len(others)))
-        start = load_model(inputs.checkpoint).to(place().kind)
+        start = moved(load_model(inputs.checkpoint), place().kind)
         others = solved_sometimes(start, tokenizer, others, config, sampling)
         stage.metric("prompts.kept", len(others))
     return Loop(config, sampler, others, measure, stage.seed)
@@ -140,7 +140,7 @@ def _build_loop(
 def _learner(
     config: OnlineConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], stage: Stage
 ) -> Learner:
-    policy, pad_id = load_model(inputs.checkpoint).to(place().kind), pad_id_of(tokenizer)
+    policy, pad_id = moved(load_model(inputs.checkpoint), place().kind), pad_id_of(tokenizer)
     if config.algorithm == "ppo":
         text = tokenize_demonstrations(tokenizer, rows, config.max_length_tokens)
         return PpoLearner(policy, load_reward_model(inputs.reward).to(place().kind), config, text, pad_id)

@@ -23,7 +23,7 @@ from qwenops.contracts.conversation import Conversation
 from qwenops.contracts.gate import conversation_tables, gate
 from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import RecipeError
-from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
+from qwenops.model.checkpoints import load_model, load_tokenizer, moved, save_checkpoint
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitResult
@@ -83,7 +83,7 @@ def fine_tune(
     data = build_training_set(tokenizer, rows, config)
     stage.count(read=data.read, kept=data.read - sum(data.dropped.values()), dropped=data.dropped)
 
-    model = load_model(checkpoint).to(place().kind)
+    model = moved(load_model(checkpoint), place().kind)
     loop = training_config(config, data.examples)
     before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     result = _train(stage, "sft", model, tokenizer, data, loop, config, text)
@@ -115,7 +115,7 @@ def _control(
     text: TokenShards | None,
 ) -> PassRate:
     """The same start, steps and optimiser on the seed demonstrations alone."""
-    model = load_model(checkpoint).to(place().kind)
+    model = moved(load_model(checkpoint), place().kind)
     data = build_training_set(tokenizer, seed_rows, config)
     _train(stage, "control", model, tokenizer, data, loop, config, text)
     return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
