@@ -92,6 +92,7 @@ def read(tmp_path, lines, responses=RESPONSES):
     ("change", "says"),
     [
         ({"task": "other", "ranking": [["A", "B"]]}, "a task of another run"),
+        ({"task": ["t"], "ranking": [["A", "B"]]}, "a task of another run"),
         ({"ranking": [["A"]]}, "does not rank every response once"),
     ],
 )

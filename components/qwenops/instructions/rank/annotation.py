@@ -78,7 +78,7 @@ def read_rankings(
     judged: dict[str, dict[str, Judged]] = {}
     for where, line in read_json_lines(path):
         task, annotator = line.get("task"), str(line.get("annotator"))
-        if task not in responses:
+        if not isinstance(task, str) or task not in responses:
             raise ContractError(
                 f"{where} ranks a task of another run",
                 expected="a task of annotation_tasks.jsonl",
