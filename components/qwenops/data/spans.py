@@ -83,7 +83,7 @@ class Texts:
     def count_in(self, places: Integers | Mask) -> Integers:
         """How many of the ascending places (or of a mask over characters) lie in each document: int64 [N]."""
         found = np.flatnonzero(places) if places.dtype == bool else places
-        return self._counts(found)
+        return self._counts(found.astype(np.int64, copy=False))
 
     def total(self, spans: Spans, amounts: NDArray[Any]) -> Integers:
         """Sum of `amounts`, one for each span, by document: int64 [N]."""

@@ -42,5 +42,5 @@ def copy_dataset(source: HubSource) -> Path:
 def card_license(folder: Path) -> str:
     """Licence that the card of a copied data set states, "unknown" where it states none."""
     path = folder / _CARD
-    stated = DatasetCard.load(path).data.license if path.is_file() else None
+    stated = DatasetCard.load(path).data.get("license") if path.is_file() else None
     return ", ".join(stated) if isinstance(stated, list) else stated or UNKNOWN

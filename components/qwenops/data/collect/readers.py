@@ -80,8 +80,8 @@ def _records(name: str, stream: io.BufferedReader, max_bytes: int) -> Iterator[R
     if packed == "gzip":
         yield from _gzip(unpacked_name(name), stream, max_bytes)
     elif packed:
-        unpacked = io.BufferedReader(_Raw(_UNPACKERS[packed](stream)), _BLOCK_BYTES)
-        yield from _records(unpacked_name(name), unpacked, max_bytes)
+        unpacked = _Raw(_UNPACKERS[packed](stream))
+        yield from _records(unpacked_name(name), io.BufferedReader(unpacked, _BLOCK_BYTES), max_bytes)
     else:
         yield from _of_kind(kind_of(unpacked_name(name), head), stream, pieces_of(stream), max_bytes)
 

@@ -72,7 +72,7 @@ def _opened(config: DecontaminateConfig, leaks: Path) -> OverlapIndex:
 
 
 def _matches_of_part(table: pa.Table, config: DecontaminateConfig, leaks: Path) -> PartResult:
-    index = _opened(config, leaks)
+    index = _opened(config, leaks)  # pyright: ignore[reportArgumentType]  # pydantic makes frozen models hashable
     rows: list[dict[str, Any]] = []
     removed: dict[str, str] = {}
     for name, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):

@@ -70,7 +70,7 @@ def shingle(texts: Sequence[str], config: DedupConfig) -> Shingles:
     filled = np.repeat(counts > 0, np.maximum(number, 1))
     found[filled] = range_hashes(sums, place, place + lengths[document])
     exact = np.stack([range_hashes(sums, first, first + counts), _second_digest(hashes, first, counts)], axis=1)
-    for empty in np.flatnonzero(counts == 0):  # punctuation only: compare the text as it is
+    for empty in np.flatnonzero(counts == 0).tolist():  # punctuation only: compare the text as it is
         plain = unicodedata.normalize("NFC", texts[empty]).encode("utf-8", "surrogatepass")
         found[starts[empty]] = exact[empty, 0] = xxhash.xxh3_64_intdigest(plain)
     return Shingles(found, starts, exact)

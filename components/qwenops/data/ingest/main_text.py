@@ -12,7 +12,7 @@ from typing import Literal
 
 import trafilatura
 from resiliparse.extract.html2text import extract_plain_text
-from resiliparse.parse.html import HTMLTree
+from resiliparse.parse.html import ElementNode, HTMLTree
 
 Extractor = Literal["combined", "trafilatura", "resiliparse"]
 
@@ -44,20 +44,21 @@ def extract(html: str, extractor: Extractor) -> str:
     The page's heading stands first where the reader left it out, and programs (`pre`) stay as they are.
     """
     tree = HTMLTree.parse(html)
-    if tree.body is None:
+    body = tree.body
+    if body is None:
         return ""
     if extractor == "trafilatura":
         text = trafilatura.extract(html, favor_precision=True, include_comments=False) or ""
     else:
-        blocks = tree.body.get_elements_by_tag_name("pre")
-        programs = {line.strip() for block in blocks for line in block.text.split("\n")}
-        _deepen_lists(tree)
+        blocks = body.get_elements_by_tag_name("pre")
+        programs = {line.strip() for block in blocks for line in (block.text or "").split("\n")}
+        _deepen_lists(tree, body)
         text = extract_plain_text(
             tree, main_content=True, alt_texts=False, links=False, form_fields=False, comments=False
         )
         if extractor == "combined":
             text = (loose_share(text, programs) > _MAX_LOOSE_SHARE and _read_again(html)) or trimmed(text, programs)
-    heading = _heading(tree)
+    heading = _heading(tree, body)
     return text if not text.strip() or heading in text else f"{heading}\n\n{text}"
 
 
@@ -82,26 +83,30 @@ def trimmed(text: str, programs: Collection[str] = ()) -> str:
     return "\n".join(lines[first:])
 
 
-def _deepen_lists(tree: HTMLTree) -> None:
+def _deepen_lists(tree: HTMLTree, body: ElementNode) -> None:
     """Put lists deeper: resiliparse takes a list near the root of a page for its menu, whatever it holds.
 
     Lists that are mostly links, and lists in navigation, are left where they are.
     """
-    for listing in tree.body.query_selector_all(_SHALLOW_LISTS):
-        linked = sum(len(link.text) for link in listing.get_elements_by_tag_name("a"))
-        if 2 * linked >= len(listing.text.strip()):
+    for listing in body.query_selector_all(_SHALLOW_LISTS):
+        linked = sum(len(link.text or "") for link in listing.get_elements_by_tag_name("a"))
+        if 2 * linked >= len((listing.text or "").strip()):
             continue
+        parent = listing.parent
         outer = inner = tree.create_element("div")
         for _ in range(_LIST_DEPTH - 1):
-            inner = inner.append_child(tree.create_element("div"))
-        listing.parent.replace_child(outer, listing)
+            deeper = tree.create_element("div")
+            assert inner is not None and deeper is not None, "a tree makes elements"
+            inner = inner.append_child(deeper)
+        assert parent is not None and outer is not None and inner is not None, "a list stands below the body"
+        parent.replace_child(outer, listing)
         inner.append_child(listing)
 
 
-def _heading(tree: HTMLTree) -> str:
+def _heading(tree: HTMLTree, body: ElementNode) -> str:
     """The first heading of a page, or its title where it has none; "" where that is no heading's length."""
-    found = tree.body.query_selector("h1")
-    heading = " ".join((found.text if found is not None else tree.title or "").split())
+    found = body.query_selector("h1")
+    heading = " ".join(((found.text if found is not None else tree.title) or "").split())
     return heading if len(heading) <= _HEADING_CHARACTERS else ""
 
 

@@ -74,7 +74,7 @@ def featurise(texts: Sequence[str], config: ClassifierConfig) -> csr_matrix:
     cut = [_middle(text, config.num_characters) for text in texts]
     characters = HashingVectorizer(analyzer="char", ngram_range=(2, 4), n_features=half, lowercase=False)
     words = HashingVectorizer(analyzer="word", ngram_range=(1, 2), n_features=half, token_pattern=r"\S+")
-    return hstack([characters.transform(cut), words.transform(cut)], format="csr", dtype=np.float32)
+    return csr_matrix(hstack([characters.transform(cut), words.transform(cut)], format="csr", dtype=np.float32))
 
 
 def make_examples(good: pa.Table, failed: pa.Table, config: ClassifierConfig, seed: int) -> Examples:
@@ -121,11 +121,11 @@ def train(examples: Examples, config: ClassifierConfig) -> tuple[Model, dict[str
     bias = np.zeros(NUM_FOLDS, dtype=np.float32)
     for fold in range(NUM_FOLDS):
         # Averaged stochastic descent: the AUC of an exact solver within 0.01, in a tenth of its time.
-        learner = SGDClassifier(
+        learner: Any = SGDClassifier(
             loss="log_loss",
             alpha=1e-5,
             max_iter=_PASSES,
-            tol=None,
+            tol=None,  # pyright: ignore[reportArgumentType]  # scikit-learn has no types, this is read off its default
             average=True,
             class_weight="balanced",
             random_state=0,

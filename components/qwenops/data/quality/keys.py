@@ -36,7 +36,7 @@ def _inline(pattern: re.Pattern[str]) -> str:
 
 KEY = re.compile(
     r"(?<![A-Za-z0-9_])(?:"
-    + "|".join([*_NEWER, *(_inline(found) for kind in _DETECTORS for found in kind.denylist)])
+    + "|".join([*_NEWER, *(_inline(found) for kind in _DETECTORS for found in kind().denylist)])
     + ")"
 )
 # The block to its end, or its first line where the end is missing.

@@ -52,7 +52,8 @@ class Scorers:
 
 def rule_part(table: pa.Table, config: QualityConfig) -> PartResult:
     """Judge by rules and mask personal data; adds the columns rules and bytes, and samples to train on."""
-    judged = judge(*(table[name].to_pylist() for name in ("text", "lang", "domain")), config)
+    given, languages, domains = (table[name].to_pylist() for name in ("text", "lang", "domain"))
+    judged = judge(given, languages, domains, config)
     masked: Counter[str] = Counter()
     texts: list[str] = []
     for text in judged.texts:

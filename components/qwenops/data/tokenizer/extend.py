@@ -105,11 +105,11 @@ def _read_tiktoken(path: Path) -> Vocabulary:
     lines = path.read_text(encoding="ascii").splitlines()
     ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
     letters = bytes_to_unicode()
-    merges = [
-        tuple("".join(letters[byte] for byte in part) for part in _parts(ranks, token))
-        for token, _ in sorted(ranks.items(), key=lambda item: item[1])
-        if len(token) > 1
-    ]
+    merges: list[tuple[str, str]] = []
+    for token in sorted(ranks, key=ranks.__getitem__):
+        if len(token) > 1:
+            left, right = ("".join(letters[byte] for byte in part) for part in _parts(ranks, token))
+            merges.append((left, right))
     return Vocabulary({"".join(letters[byte] for byte in token): rank for token, rank in ranks.items()}, merges)
 
 

@@ -63,6 +63,7 @@ def encode_documents(
     Documents of which no copy is taken are left out.
     """
     end_of_text = encoder.token_to_id(END_OF_TEXT)
+    assert end_of_text is not None, "load_encoder has looked"
     copies = sources.copies(*(table[name].to_pylist() for name in ("id", "source", "split")))
     table = table.append_column("copies", pa.array(copies)).filter(pa.array(copies > 0))
     batches = [_encode_batch(batch, encoder, end_of_text, sources) for batch in table.to_batches(batch_documents)]
