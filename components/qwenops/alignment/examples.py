@@ -67,7 +67,7 @@ def encode_conversation(
         last = place == len(messages) - 1
         spoken = _spoken(tokenizer, messages[place]["content"], *((token_ids, finish) if last else (None, None)))
         if not (last and finish == "length"):
-            spoken[-1] = tokenizer.convert_tokens_to_ids(IM_END)  # however the sampled answer ended, a turn ends so
+            spoken[-1] = _id_of(tokenizer, IM_END)  # however the sampled answer ended, a turn ends so
         learn += [False] * (len(before) - len(tokens)) + [True] * len(spoken)
         tokens = before + spoken
     return Example(tokens, learn)
@@ -105,7 +105,8 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, row: Preference) -> Pair:
 
 def encode_closed_pair(tokenizer: PreTrainedTokenizerBase, row: Preference) -> Pair:
     """Tokenize the texts of a preference, both closed, for a reward model: it reads at the end and learns no text."""
-    return Pair(*(encode_response(tokenizer, row.prompt, text) for text in (row.chosen, row.rejected)))
+    chosen, rejected = (encode_response(tokenizer, row.prompt, text) for text in (row.chosen, row.rejected))
+    return Pair(chosen, rejected)
 
 
 def encode_conversations(
@@ -185,7 +186,7 @@ def pair_stream(
 
 def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
     """Id that fills the end of rows: `<|endoftext|>`, which never stands inside a conversation."""
-    return int(tokenizer.convert_tokens_to_ids(END_OF_TEXT))
+    return _id_of(tokenizer, END_OF_TEXT)
 
 
 def split_sides(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,6 +200,10 @@ def _of_epoch(index: int, count: int, seed: int) -> int:
     return int(np.random.default_rng((seed, epoch)).permutation(count)[place])
 
 
+def _id_of(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    return int(tokenizer.convert_tokens_to_ids(token))  # pyright: ignore[reportArgumentType]  # a token has one id
+
+
 def _spoken(tokenizer: Any, text: str, token_ids: Sequence[int] | None, finish: str | None) -> list[int]:
     """Ids of a response: those it was sampled as while they spell its text, else the text's own and an end.
 
@@ -210,4 +215,4 @@ def _spoken(tokenizer: Any, text: str, token_ids: Sequence[int] | None, finish: 
     if token_ids and clean and max(token_ids) < len(tokenizer) and decode(tokenizer, [token_ids]) == [text]:
         return list(token_ids)
     (ids,) = encode_texts(tokenizer, [text])
-    return ids if finish == "length" else [*ids, tokenizer.convert_tokens_to_ids(IM_END)]
+    return ids if finish == "length" else [*ids, _id_of(tokenizer, IM_END)]

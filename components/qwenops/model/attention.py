@@ -99,8 +99,8 @@ def attend_part_backward(
     groups = found[1].shape[1] // key_shape[1]
     if groups == 1:
         return found[0].reshape(query_shape), found[1], found[2]
-    per_key = (x.reshape(key_shape[0], key_shape[1], groups, *key_shape[2:]).sum(2) for x in found[1:])
-    return found[0].reshape(query_shape), *per_key
+    for_key, for_value = (x.reshape(key_shape[0], key_shape[1], groups, *key_shape[2:]).sum(2) for x in found[1:])
+    return found[0].reshape(query_shape), for_key, for_value
 
 
 def attend_plainly(

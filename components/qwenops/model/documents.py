@@ -141,8 +141,16 @@ class _ByDocument(torch.autograd.Function):
         query, key, value, output, total = ctx.saved_tensors
         found = tuple(torch.empty_like(x) for x in (query, key, value))
         for row, own in ctx.spans:
-            tensors = (x[row, :, own] for x in (gradients[0], query, key, value, output, total))
-            pieces = attend_part_backward(*tensors, ctx.scaling, causal=True)
+            pieces = attend_part_backward(
+                gradients[0][row, :, own],
+                query[row, :, own],
+                key[row, :, own],
+                value[row, :, own],
+                output[row, :, own],
+                total[row, :, own],
+                ctx.scaling,
+                causal=True,
+            )
             for whole, piece in zip(found, pieces, strict=True):
                 whole[row, :, own] = piece
         return *found, None, None

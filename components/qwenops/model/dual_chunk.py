@@ -15,6 +15,7 @@ Report: section 2.2.1; arXiv 2402.17463. Parameters are those of Qwen's released
 Dimensions: B batch, H query heads, K key-value heads, G = H / K, Q queries, T keys, D head size.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,9 +123,10 @@ def dual_chunk_attention(
             action="switch them off in the model's config",
         )
     query, key, value = under_autocast(query, key, value)
-    settings = module.config.dual_chunk_attention_config
+    config: Any = module.config
+    settings = config.dual_chunk_attention_config
     scheme = DualChunk(settings["chunk_size"], settings["local_size"])
-    theta = module.config.rope_parameters["rope_theta"]
+    theta = config.rope_parameters["rope_theta"]
     table = rotation_table(theta, query.shape[-1], scheme.chunk_size + 1, query.device)
     if attention_mask is None:
         return attend(query, key, value, scheme, table, scaling).transpose(1, 2), None
@@ -258,7 +260,8 @@ def merge(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     if len(parts) == 1:
         return parts[0][0]
     weights = torch.stack([lse for _, lse in parts]).softmax(dim=0)[..., None]
-    return sum(weight * output.float() for weight, (output, _) in zip(weights, parts, strict=True))
+    weighted = (weight * output.float() for weight, (output, _) in zip(weights, parts, strict=True))
+    return functools.reduce(torch.add, weighted)
 
 
 def padding_mask(

@@ -157,7 +157,7 @@ def evaluate_needles(
         if on_tokens:
             on_tokens(len(part) * rows.length)
     digits_right = torch.cat(right).numpy()
-    exact = digits_right.all(axis=1)
+    exact = np.asarray(digits_right.all(axis=1))
     return NeedleScore(
         accuracy=float(exact.mean()),
         digit_accuracy=float(digits_right.mean()),

@@ -119,7 +119,7 @@ class OnlineMergingOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._step_parameter(parameter, group, place)
+                    self._step_parameter(parameter, parameter.grad, group, place)
                 place += 1
         return loss
 
@@ -138,13 +138,13 @@ class OnlineMergingOptimizer(torch.optim.Optimizer):
         if self._every > 1:
             state["accumulated"] = torch.zeros_like(parameter)
 
-    def _step_parameter(self, parameter: nn.Parameter, group: dict[str, Any], place: int) -> None:
+    def _step_parameter(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any], place: int) -> None:
         state = self.state[parameter]
         state["step"] += 1
         step = int(state["step"].item())
         kept = 1.0 - group["lr"] * group["weight_decay"]
         parameter.mul_(kept)
-        update = _adam_update(parameter.grad, state, group, step)
+        update = _adam_update(gradient, state, group, step)
         if step % self._every:
             state["accumulated"].mul_(kept).add_(update)
             parameter.add_(update)

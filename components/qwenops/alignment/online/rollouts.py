@@ -97,7 +97,10 @@ class Sampler:
         pad_id = pad_id_of(self.tokenizer)
         own, fixed = (log_probs_of(model, examples, pad_id, precision) for model in (policy, reference))
         columns = zip(repeated, texts, rewards, examples, own, fixed, whole, strict=True)
-        return [Rollout(*fields, version, ended) for *fields, ended in columns]
+        return [
+            Rollout(row, text, value, example, drawn_as, compared_with, version, ended)
+            for row, text, value, example, drawn_as, compared_with, ended in columns
+        ]
 
 
 def measured_from(
