@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
@@ -39,7 +39,8 @@ class Session:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, trained: int, long_context: LongContext
     ) -> None:
-        self._model, self._tokenizer, self._trained, self._mode = model, tokenizer, trained, long_context
+        self._model, self._tokenizer, self._trained = model, tokenizer, trained
+        self._mode: LongContext = long_context
         self._longest = trained if long_context == "plain" else LONGEST_MULTIPLE * trained
         self._messages: list[dict[str, str]] = []
 
@@ -56,10 +57,9 @@ class Session:
         if self._mode != "plain":
             # Nothing is cached between turns, so each request may have a mode of its own.
             apply_request(self._model, self._mode, prompt.shape[1] + room, self._trained)
+        generate: Any = self._model.generate  # of a class that `PreTrainedModel` does not name
         with torch.no_grad():
-            tokens = self._model.generate(
-                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=room, streamer=streamer
-            )
+            tokens = generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=room, streamer=streamer)
         (text,) = decode(self._tokenizer, tokens[:, prompt.shape[1] :].tolist())
         self._messages.append({"role": "assistant", "content": text})
         return text

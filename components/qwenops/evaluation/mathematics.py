@@ -32,8 +32,8 @@ def same_math(left: str, right: str) -> bool:
     if max(len(left), len(right)) > _LONGEST or _HUGE.search(left) or _HUGE.search(right):
         return False
     seconds = _SECONDS if threading.current_thread() is threading.main_thread() else None
-    found = parse(f"$\\boxed{{{left}}}$", parsing_timeout=seconds)
-    reference = parse(f"$\\boxed{{{right}}}$", parsing_timeout=seconds)
+    found = parse(f"$\\boxed{{{left}}}$", parsing_timeout=seconds)  # pyright: ignore[reportArgumentType]  # None is no limit
+    reference = parse(f"$\\boxed{{{right}}}$", parsing_timeout=seconds)  # pyright: ignore[reportArgumentType]  # None is no limit
     return verify(reference, found, timeout_seconds=seconds)
 
 

@@ -30,7 +30,7 @@ def score_responses(pairs: Sequence[tuple[EvalItem, str]], judge: JudgeProgram |
     if not any(item.scorer == "python" for item, _ in pairs):
         return [score_response(item, response, judge) for item, response in pairs]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(lambda pair: score_response(*pair, judge), pairs))
+        return list(pool.map(lambda pair: score_response(pair[0], pair[1], judge), pairs))
 
 
 def score_response(item: EvalItem, response: str, judge: JudgeProgram | None) -> float:

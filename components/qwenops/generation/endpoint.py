@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
 from urllib3.exceptions import MaxRetryError, ProtocolError
 from urllib3.util import Retry
 
@@ -196,7 +197,7 @@ class EndpointEngine:
         return error
 
 
-class _Bearer(requests.auth.AuthBase):
+class _Bearer(AuthBase):
     """Sends the key and nothing that a netrc file may hold for the host."""
 
     def __init__(self, key: str) -> None:

@@ -7,7 +7,6 @@ and stops when none is left.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from qwenops.contracts.tokens import END_OF_TEXT, IM_END
 from qwenops.generation.chat import control_ids, decode, encode_prompts
 from qwenops.generation.engine import Prompt, Sample, Sampling
 from qwenops.model.modes import Mode, apply_request
-from qwenops.training.precision import autocast
+from qwenops.training.precision import Precision, autocast
 
 _STOP_TOKENS = (IM_END, END_OF_TEXT)
 _NUCLEUS_FIRST_LOOK = 64
@@ -42,12 +41,13 @@ class InProcessEngine:
         tokenizer: PreTrainedTokenizerBase,
         name: str = "in_process",
         batch_tokens: int = 65536,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
         long_context: Mode = "plain",
         trained_length: int = 0,
     ) -> None:
         self._model, self._tokenizer, self._name = model, tokenizer, name
-        self._batch_tokens, self._precision = batch_tokens, precision
+        self._batch_tokens = batch_tokens
+        self._precision: Precision = precision
         self._mode: Mode = long_context
         self._trained_length = trained_length
         self._stops = torch.tensor(sorted(i for i, token in control_ids(tokenizer).items() if token in _STOP_TOKENS))

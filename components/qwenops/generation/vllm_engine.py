@@ -28,7 +28,7 @@ class VllmEngine:
 
     def __init__(self, model: str, precision: str = "bfloat16", overrides: Mapping[str, object] | None = None) -> None:
         try:
-            import vllm
+            import vllm  # pyright: ignore[reportMissingImports]  # in an extra of its own
         except ImportError as error:
             raise PlatformError(
                 "vLLM is not installed here",

@@ -140,7 +140,7 @@ def _write_card(
 ) -> None:
     facts = read_facts(checkpoint)
     card = CardFacts(
-        architecture=model.config.architectures[0],
+        architecture=type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
         vocabulary=model.config.vocab_size,
         checkpoint=facts,

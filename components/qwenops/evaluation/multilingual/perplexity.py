@@ -49,7 +49,7 @@ def language_loss(
         batch_tokens: Tokens of one forward pass.
     """
     rows = _windows(documents, end_of_text, context_tokens, token_budget)
-    scored = [row.ids[row.start :] for row in rows]
+    scored = [list(row.ids[row.start :]) for row in rows]
     tokens = sum(map(len, scored))
     size = sum(len(text.encode()) for text in tokenizer.batch_decode(scored, clean_up_tokenization_spaces=False))
     if not tokens or not size:

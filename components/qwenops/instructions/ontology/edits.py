@@ -22,7 +22,7 @@ def read_edits(table: Path) -> tuple[Edit, ...]:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     try:
         return tuple(
-            Edit(action=row["action"].strip(), tag=row["tag"], into=row["into"].strip())
+            Edit.model_validate({"action": row["action"].strip(), "tag": row["tag"], "into": row["into"].strip()})
             for row in rows
             if row["action"].strip()
         )

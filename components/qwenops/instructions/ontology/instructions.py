@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from qwenops.contracts.conversation import Conversation, answer, ask, conversation_id
+from qwenops.contracts.conversation import Conversation, Split, answer, ask, conversation_id
 from qwenops.instructions.ontology.config import OntologyConfig
 from qwenops.tasks.safety_prompts import load as load_safety_prompts
 from qwenops.tasks.verifiable import generate
@@ -27,9 +27,10 @@ _LEADS = {
 
 def verifiable_instructions(config: OntologyConfig, seed: int) -> list[Conversation]:
     """Training and held-out tasks of every kind."""
+    sizes: dict[Split, int] = {"train": config.tasks_per_kind, "heldout": config.heldout_per_kind}
     rows: list[Conversation] = []
     for kind in config.task_kinds:
-        for split, n in (("train", config.tasks_per_kind), ("heldout", config.heldout_per_kind)):
+        for split, n in sizes.items():
             rows += generate(kind, n, seed, split, min_digits=config.min_digits, max_digits=config.max_digits)
     return rows
 

@@ -35,5 +35,5 @@ def mean_ranks(rankings: Sequence[Sequence[float]]) -> list[float]:
 def agreement(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float | None:
     """Mean Kendall tau-b over instructions where both judges order something; None when there is none."""
     both = [(a, b) for a, b in zip(left, right, strict=True) if len(set(a)) > 1 and len(set(b)) > 1]
-    taus = [float(kendalltau(a, b).statistic) for a, b in both]
+    taus = [float(kendalltau(a, b)[0]) for a, b in both]
     return sum(taus) / len(taus) if taus else None

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 
 from qwenops.contracts.conversation import Conversation, ask
 from qwenops.generation.engine import Engine, Sample, Sampling, count_unfinished
@@ -37,7 +37,7 @@ class Principle:
 
 def load_principles() -> dict[str, Principle]:
     """The constitution by category."""
-    plain = json.loads(files(__package__).joinpath("principles.json").read_text(encoding="utf-8"))
+    plain = json.loads(Path(__file__).with_name("principles.json").read_text(encoding="utf-8"))
     return {row["category"]: Principle(**row) for row in plain}
 
 

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 
 from qwenops.contracts.conversation import Conversation, ask, conversation_id
 from qwenops.generation.engine import Engine, Sampling, count_unfinished
@@ -39,7 +39,7 @@ class CodeTask:
 
 def load_code_tasks() -> list[CodeTask]:
     """The project's own coding tasks; each has one wrong test now and then, as a model's tests have."""
-    plain = json.loads(files(__package__).joinpath("programs.json").read_text(encoding="utf-8"))
+    plain = json.loads(Path(__file__).with_name("programs.json").read_text(encoding="utf-8"))
     return [
         CodeTask(task["name"], task["instruction"], tuple(task["solutions"]), tuple(task["tests"])) for task in plain
     ]
