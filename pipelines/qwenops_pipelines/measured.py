@@ -91,7 +91,7 @@ def _matrix_products_per_second() -> float:
     matrix, seconds = np.ones((_PRODUCT, _PRODUCT), dtype=np.float32), []
     for _ in range(_REPEATS):
         began = time.perf_counter()
-        matrix @ matrix
+        np.matmul(matrix, matrix)
         seconds.append(time.perf_counter() - began)
     return float(2 * _PRODUCT**3 / min(seconds))
 

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +136,17 @@ def _start_ray(stack: contextlib.ExitStack, temporary: Path) -> str:
     # Ray and MLflow take seconds to import, which a fully reused run need not pay.
     import ray
 
-    start = partial(
-        ray.init,
-        address="local",
-        _temp_dir=str(temporary / "ray"),
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    def start() -> None:
+        ray.init(
+            address="local",
+            _temp_dir=str(temporary / "ray"),
+            num_cpus=os.cpu_count(),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+
     try:
         _patiently(start)
     except Exception as error:

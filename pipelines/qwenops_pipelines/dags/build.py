@@ -19,6 +19,9 @@ from qwenops_pipelines.dags.edges import Node, ancestors
 from qwenops_pipelines.dags.pipelines import PIPELINES, Pipeline
 from qwenops_pipelines.steps import component as steps
 
+# A component is called with channels and without its outputs, where its function has paths and values.
+_finish_run: Any = steps.finish_run
+_heed_gate: Any = steps.heed_gate
 _FORM = {
     "recipe_text": (
         "The recipe as JSON text, every number of the run; or the path or s3:// address of a file that holds it, for "
@@ -56,15 +59,13 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
         if not on_cluster:
             _tasks(given, nodes, placement, pipeline)
             return
-        finish: Any = steps.finish_run(recipe=given["recipe_text"], run_name=given["run_name"], pipeline=pipeline.name)
+        finish: Any = _finish_run(recipe=given["recipe_text"], run_name=given["run_name"], pipeline=pipeline.name)
         finish.set_caching_options(False)
         dress(finish, placement, "delivery")
         with dsl.ExitHandler(finish, name="run"):
             tasks = _tasks(given, nodes, placement, pipeline)
             if judged:
-                heed: Any = steps.heed_gate(
-                    verdict=tasks["register"].outputs["output"], failed_gate=given["failed_gate"]
-                )
+                heed: Any = _heed_gate(verdict=tasks["register"].outputs["output"], failed_gate=given["failed_gate"])
                 heed.after(tasks[nodes[-1].name])
                 heed.set_caching_options(False)
                 dress(heed, placement, "delivery")

@@ -43,7 +43,9 @@ def dress(task: dsl.PipelineTask, placement: Placement, area: str) -> None:
     environment = {name: value for name, value in (_environment(placement, area) | placement.env).items() if value}
     if environment:
         # Not `set_env_variable`, which inspects the whole call stack each time: minutes for a pipeline, under pytest.
-        task.container_spec.env = {**(task.container_spec.env or {}), **environment}
+        container = task.container_spec
+        assert container is not None, "every task is a container"
+        container.env = {**(container.env or {}), **environment}
     if placement.artifact_root:
         _refuse(placement)
         _pod(task, placement)

@@ -33,6 +33,7 @@ def write_mlflow_model(folder: Path, fingerprint: str) -> None:
         fingerprint: Hexadecimal identity of the model; becomes MLflow's uuid of it.
     """
     config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    architectures = config.architectures or []
     tokenizer.save_pretrained(folder / "components" / "tokenizer")
     model = Model(
         signature=ModelSignature(CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA),
@@ -47,7 +48,7 @@ def write_mlflow_model(folder: Path, fingerprint: str) -> None:
         task="text-generation",
         inference_task=_TASK,
         instance_type="TextGenerationPipeline",
-        pipeline_model_type=config.architectures[0],
+        pipeline_model_type=architectures[0],
         model_binary=".",
         torch_dtype=str(config.dtype),
         components=["tokenizer"],

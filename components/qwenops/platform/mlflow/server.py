@@ -8,6 +8,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow.exceptions import MlflowException
@@ -39,7 +40,7 @@ def reach(tracking_uri: str) -> None:
         time.sleep(_PAUSE_SECONDS if attempt else 0)
         try:
             # MLflow's own request knows the user's certificates, tokens and proxies.
-            answer = http_request(
+            answer: Any = http_request(
                 get_default_host_creds(tracking_uri), "/health", "GET", max_retries=0, timeout=_ANSWER_SECONDS
             )
         except (MlflowException, OSError) as error:

@@ -55,8 +55,8 @@ def connect(context: RunContext) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         # Ray's own default is for ever; see `_RETRIES`.
         os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))
-        local: dict[str, Any] = {"num_cpus": _LOCAL_CPUS, "object_store_memory": _LOCAL_STORE_BYTES}
-        where = {"address": context.ray_address} if context.ray_address else local | {"include_dashboard": False}
+        local = {"num_cpus": _LOCAL_CPUS, "object_store_memory": _LOCAL_STORE_BYTES, "include_dashboard": False}
+        where: dict[str, Any] = {"address": context.ray_address} if context.ray_address else local
         with warnings.catch_warnings():
             # Ray 2.60 warns about its own future defaults; nothing of it is ours to act on.
             warnings.simplefilter("ignore", FutureWarning)

@@ -113,7 +113,7 @@ def store_id(url: str) -> str:
     with _reaching(url):
         with contextlib.suppress(FileExistsError):
             store.pipe_file(f"{url}/{STORE_ID}", uuid.uuid4().hex[:12].encode(), mode="create")
-        return store.cat_file(f"{url}/{STORE_ID}").decode()
+        return _text_at(store, f"{url}/{STORE_ID}")
 
 
 def write_text(url: str, text: str) -> None:
@@ -131,7 +131,7 @@ def read_text(url: str) -> str:
     store = _store()
     with _reaching(url):
         if store.exists(url):
-            return store.cat_file(url).decode()
+            return _text_at(store, url)
     raise FileNotFoundError(url)
 
 
@@ -227,6 +227,10 @@ class _ScratchCopy(threading.Thread):
 
 def _store() -> AbstractFileSystem:
     return open_store("s3://")[0]
+
+
+def _text_at(store: AbstractFileSystem, place: str) -> str:
+    return store.cat_file(place).decode()  # pyright: ignore[reportAttributeAccessIssue]  # stores give bytes
 
 
 def _fetch_manifest(store: AbstractFileSystem, url: str, folder: Path) -> Manifest | None:

@@ -130,9 +130,12 @@ def _encode_rare(value: Any, keep: Callable[[Any], list[Any]]) -> Any:
         return ["timedelta", value.days, value.seconds, value.microseconds]
     if isinstance(value, decimal.Decimal | fractions.Fraction):
         return ["Decimal" if isinstance(value, decimal.Decimal) else "Fraction", str(value)]
-    for kind in (datetime.datetime, datetime.date, datetime.time):
-        if isinstance(value, kind):
-            return [kind.__name__, kind.isoformat(value)]
+    if isinstance(value, datetime.datetime):
+        return ["datetime", datetime.datetime.isoformat(value)]
+    if isinstance(value, datetime.date):
+        return ["date", datetime.date.isoformat(value)]
+    if isinstance(value, datetime.time):
+        return ["time", datetime.time.isoformat(value)]
     return keep(value)
 
 
