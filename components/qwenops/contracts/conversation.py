@@ -179,9 +179,9 @@ def read_ids(plain: Any) -> tuple[int, ...] | None:
     """
     if plain is None:
         return None
-    ids = cast("list[Any]", plain) if isinstance(plain, list) else None
-    if ids is None or not all(isinstance(i, int) for i in ids):
-        raise TypeError(f"token ids that are not a list of integers: {str(plain)[:80]}")
+    ids = cast("list[Any]", plain)
+    if not isinstance(plain, list) or not all(isinstance(i, int) for i in ids):
+        raise TypeError(f"token ids that are not a list of integers: {str(ids)[:80]}")
     return tuple(ids)
 
 
