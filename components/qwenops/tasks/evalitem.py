@@ -52,6 +52,6 @@ class EvalItem:
     @property
     def leaks(self) -> tuple[tuple[Part, str], ...]:
         """Every text by which the item leaks, the whole first; equal ones once."""
-        whole: tuple[Part, str] = ("whole", self.text)
-        texts = {text: part for part, text in reversed((whole, *self.parts))}
+        everything: list[tuple[Part, str]] = [("whole", self.text), *self.parts]
+        texts = {text: part for part, text in reversed(everything)}
         return tuple((part, text) for text, part in reversed(texts.items()))

@@ -121,8 +121,8 @@ def _held_out(make: Callable[[], Any], mixtures: Floats, losses: Floats) -> floa
     if len(losses) < 2 * _FOLDS:
         return 0.0
     folds = KFold(_FOLDS, shuffle=True, random_state=0)
-    correlation = spearmanr(cross_val_predict(make(), mixtures, losses, cv=folds), losses)[0]
-    return float(np.nan_to_num(correlation))
+    found: Any = spearmanr(cross_val_predict(make(), mixtures, losses, cv=folds), losses)
+    return float(np.nan_to_num(found.statistic))
 
 
 def _features(mixtures: Floats) -> Floats:

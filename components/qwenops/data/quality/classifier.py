@@ -117,7 +117,7 @@ def train(examples: Examples, config: ClassifierConfig) -> tuple[Model, dict[str
     features = featurise(examples.texts, config)
     labels = np.array(examples.labels)
     folds = np.array([fold_of(i) for i in examples.ids])
-    weights = np.zeros((NUM_FOLDS, features.shape[1]), dtype=np.float32)
+    weights = np.zeros((NUM_FOLDS, features.shape[1]), dtype=np.float32)  # pyright: ignore[reportOptionalSubscript]  # scipy has no types
     bias = np.zeros(NUM_FOLDS, dtype=np.float32)
     for fold in range(NUM_FOLDS):
         # Averaged stochastic descent: the AUC of an exact solver within 0.01, in a tenth of its time.

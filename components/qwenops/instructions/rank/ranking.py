@@ -5,7 +5,7 @@ A ranking is one rank per response, 1 the best; equal ranks are ties and make no
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 from scipy.stats import kendalltau
 
@@ -35,5 +35,6 @@ def mean_ranks(rankings: Sequence[Sequence[float]]) -> list[float]:
 def agreement(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float | None:
     """Mean Kendall tau-b over instructions where both judges order something; None when there is none."""
     both = [(a, b) for a, b in zip(left, right, strict=True) if len(set(a)) > 1 and len(set(b)) > 1]
-    taus = [float(kendalltau(a, b)[0]) for a, b in both]
+    found: list[Any] = [kendalltau(a, b) for a, b in both]
+    taus = [float(result.statistic) for result in found]
     return sum(taus) / len(taus) if taus else None
