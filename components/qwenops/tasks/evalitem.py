@@ -53,5 +53,5 @@ class EvalItem:
     def leaks(self) -> tuple[tuple[Part, str], ...]:
         """Every text by which the item leaks, the whole first; equal ones once."""
         everything: list[tuple[Part, str]] = [("whole", self.text), *self.parts]
-        texts = {text: part for part, text in reversed(everything)}
+        texts: dict[str, Part] = {text: part for part, text in reversed(everything)}
         return tuple((part, text) for text, part in reversed(texts.items()))
