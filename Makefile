@@ -35,13 +35,14 @@ bench-train: $(STAMP) ## tokens per second of training against transformers' Tra
 bench-gpu: ## MFU, tokens per second and memory on one GPU; needs only torch and transformers of that machine
 	$(PYTHON) tests/bench/bench_gpu.py
 
-lint: $(STAMP) ## ruff, import rules, spelling
+lint: $(STAMP) ## ruff, import rules, types, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/pyright
 	$(BIN)/codespell components pipelines tests helm infra README.md CHANGELOG.md
 
-types: $(STAMP) ## pyright; it still has findings, most of them in libraries without types
+types: $(STAMP) ## pyright alone
 	$(BIN)/pyright
 
 bench-model: $(STAMP) ## dual chunk attention against causal SDPA, the chunked loss against materialised logits
