@@ -3,6 +3,7 @@
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """One file is one worker's, and so is all that stands on the run of `smoke`, which goes first: it takes longest."""
     for item in items:
