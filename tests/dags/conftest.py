@@ -1,10 +1,12 @@
 """One run of the smoke recipe, shared by the tests of this folder."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 
 
 def qwenops(*arguments, **environment):
@@ -14,11 +16,23 @@ def qwenops(*arguments, **environment):
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory):
-    """Folder of a finished run of `smoke`."""
-    out = tmp_path_factory.mktemp("runs") / "smoke"
-    result = qwenops("run", "smoke", "--out", out)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+def smoke_run(tmp_path_factory, worker_id):
+    """Folder of a finished run of `smoke`, one for all workers; nothing goes on with it (`started` is a copy)."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    out = shared / "smoke"
+    with FileLock(shared / "smoke.lock"):
+        if not out.exists():
+            result = qwenops("run", "smoke", "--out", out)
+            assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def started(smoke_run, tmp_path_factory):
+    """Folder of a finished run that a module may go on with."""
+    out = tmp_path_factory.mktemp("runs") / "started"
+    shutil.copytree(smoke_run, out, symlinks=True, ignore=shutil.ignore_patterns("kfp", ".lock"))
     return out
 
 

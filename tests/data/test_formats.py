@@ -79,7 +79,9 @@ def test_what_is_no_document_is_refused_by_name(name, raw, reason):
 
 def test_packed_file_that_nobody_reads_to_its_end_is_one_loss_and_not_two():
     noise = os.urandom(400_000)
-    assert [record.reason for record in _read("a.pdf.gz", gzip.compress(b"%PDF-1.7\n" + noise, mtime=0))] == ["unsupported_pdf"]
+    assert [record.reason for record in _read("a.pdf.gz", gzip.compress(b"%PDF-1.7\n" + noise, mtime=0))] == [
+        "unsupported_pdf"
+    ]
     text = gzip.compress(noise.hex().encode())
     assert [record.reason for record in read_records("a.txt.gz", io.BytesIO(text), 1000)] == ["too_large"]
     cut = read_records("a.txt.gz", io.BytesIO(text[:300_000]), 1_000_000)

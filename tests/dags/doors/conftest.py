@@ -1,18 +1,7 @@
-"""Copies of the finished run of `smoke`, so that a door costs the stages behind it and no others."""
+"""What the doors ask a run of."""
 
 import json
-import shutil
 from pathlib import Path
-
-import pytest
-
-
-@pytest.fixture(scope="module")
-def started(smoke_run, tmp_path_factory):
-    """Folder of a finished run that a module may go on with."""
-    out = tmp_path_factory.mktemp("runs") / "door"
-    shutil.copytree(smoke_run, out, symlinks=True, ignore=shutil.ignore_patterns("kfp", ".lock"))
-    return out
 
 
 def stages_of(out):
