@@ -25,7 +25,7 @@ _REGISTRY = "models can be registered at"
 
 
 def _run(options: argparse.Namespace) -> int:
-    for stage in filter(None, (options.until, options.restart, options.why)):
+    for stage in (options.until, *filter(None, (options.restart, options.why))):
         _check_stage(stage)
     recipe = load_recipe(options.recipe, options.overrides)
     require(RUN)

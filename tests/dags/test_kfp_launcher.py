@@ -13,8 +13,7 @@ from tests.platform.servers import KEYS, s3_server
 
 from qwenops.platform.context import RunContext
 from qwenops.platform.launch.kfp_artifacts import FORM
-from qwenops.platform.storage import addresses
-from qwenops.platform.storage.artifacts import object_store
+from qwenops.platform.storage import addresses, object_store
 from qwenops.recipe.codec import canonical
 from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.edges import NODES

@@ -12,8 +12,7 @@ from qwenops.contracts.manifest import MANIFEST
 from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import RunContext
 from qwenops.platform.stage.slices import Reference, Slice, read
-from qwenops.platform.storage import addresses
-from qwenops.platform.storage.artifacts import object_store
+from qwenops.platform.storage import addresses, object_store
 from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.pipelines import PIPELINES
