@@ -2,7 +2,7 @@
 
 What it shows: a Qwen2 of about half a million parameters that learns to read text, to repeat a needle from its
 context, to do so at eight times its trained length with Dual Chunk Attention, and to solve small string tasks better
-after each stage of post-training. Hardware: two CPU cores, 8 GB. Expected: under 20 minutes. Command:
+after each stage of post-training. Hardware: two CPU cores, 8 GB. Expected: under 15 minutes. Command:
 `qwenops run tiny --out runs/tiny`. Where the numbers come from: `pipelines/LOG.md`.
 """
 
@@ -382,7 +382,7 @@ REGISTER = RegisterConfig(
     model_name="qwenops-tiny-chat",
     rules=(
         # Bounds stand beyond what seeds alone do: 0.79 to 0.89 of the pairs, 0.68 to 1.00 of the needles in eight runs.
-        Rule(figure="reward.pair_accuracy", bound="at_least", value=0.7),
+        Rule(figure="reward.pair_accuracy", bound="at_least", value=0.75),
         Rule(figure="long_context.niah.dca.8x.accuracy", bound="at_least", value=0.5),
         # Plain attention finds the needles at eight times the length with some seeds; on text it is behind with all.
         Rule(figure="long_context.loss.dca.8x", bound="at_most", value=-0.02, reference="long_context.loss.plain.8x"),
