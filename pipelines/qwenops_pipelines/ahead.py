@@ -8,7 +8,7 @@ from what, is the DAG's alone.
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -43,19 +43,20 @@ def sharing(nodes: Sequence[Node]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def started_ahead(recipe: Recipe, nodes: Sequence[Node], lanes: int) -> Iterator[None]:
+def started_ahead(recipe: Recipe, nodes: Sequence[Node], found: Mapping[str, Path], lanes: int) -> Iterator[None]:
     """Run the stages of `nodes` as above until the block is left; what then still runs is left to the stage server.
 
     Args:
         recipe: What runs.
         nodes: Its nodes, in running order.
+        found: Those whose artifacts are reused, to their folders.
         lanes: Stages at once; with one, every stage waits for its step.
     """
     if lanes == 1:
         yield
         return
     stopped = threading.Event()
-    thread = threading.Thread(target=_run, args=(recipe, nodes, lanes, stopped), name="ahead", daemon=True)
+    thread = threading.Thread(target=_run, args=(recipe, nodes, found, lanes, stopped), name="ahead", daemon=True)
     thread.start()
     try:
         yield
@@ -63,9 +64,11 @@ def started_ahead(recipe: Recipe, nodes: Sequence[Node], lanes: int) -> Iterator
         stopped.set()
 
 
-def _run(recipe: Recipe, nodes: Sequence[Node], lanes: int, stopped: threading.Event) -> None:
-    slices, todo = resolve(canonical(recipe)), list(nodes)
-    made: dict[str, Path] = {}
+def _run(
+    recipe: Recipe, nodes: Sequence[Node], found: Mapping[str, Path], lanes: int, stopped: threading.Event
+) -> None:
+    slices, todo = resolve(canonical(recipe)), [node for node in nodes if node.name not in found]
+    made = dict(found)
     running: dict[Future[Published], Node] = {}
     pool = ThreadPoolExecutor(lanes, thread_name_prefix="ahead")
     while not stopped.is_set() and (todo or running):

@@ -98,7 +98,7 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         with (
             services(context, recipe, out, needed=bool(todo)) as ready,
             _console(ready, nodes) as watch,
-            started_ahead(recipe, nodes, ready.lanes) if todo else contextlib.nullcontext(),
+            started_ahead(recipe, nodes, stock.found, ready.lanes) if todo else contextlib.nullcontext(),
         ):
             failure = _run_dag(recipe, placement, ready, out, until)
         clock = Clock(began, time.time(), watch.peak_resident_bytes)

@@ -3,13 +3,17 @@
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from qwenops.errors import StageError
+from qwenops.platform.context import RunContext
 from qwenops.platform.launch import stage_server
+from qwenops.platform.launch.launchers import LocalLauncher
+from qwenops.platform.stage.events import Events
 
 
 def _serve(address):
@@ -22,6 +26,9 @@ def _serve(address):
 def _answer(message):
     if message["do"] == "die":
         os.kill(os.getpid(), 9)
+    if message["do"] == "end":
+        os.kill(os.getppid(), 9)
+        time.sleep(30)
     began = time.monotonic()
     time.sleep(message.get("seconds", 0))
     spent = {"began": began, "ended": time.monotonic(), "processors": sorted(os.sched_getaffinity(0))}
@@ -82,3 +89,30 @@ def test_stage_that_shares_the_machine_has_one_lanes_processors_alone_or_not(add
     if len(mine) > 1:
         assert not set(one["processors"]) & set(other["processors"])
     assert _ask(address, "b")["processors"] == mine
+
+
+def test_client_that_leaves_before_it_asks_does_not_end_the_server(address):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+    assert stage_server.is_up(address)
+    assert _ask(address, "a")["echo"] == "a"
+
+
+def test_death_of_a_stage_that_had_waited_is_noticed_while_another_still_runs(address):
+    with ThreadPoolExecutor(4) as pool:
+        asked = []
+        for do, seconds in (("a", 0.4), ("b", 0.8), ("long", 4.0), ("die", 0.0)):
+            asked.append(pool.submit(_ask, address, do, seconds=seconds))
+            time.sleep(0.05)
+        with pytest.raises(StageError, match="died without an answer"):
+            asked[3].result()
+        assert not asked[2].done()
+
+
+@pytest.mark.parametrize(("do", "status"), [("die", "failed"), ("end", None)])
+def test_stage_that_died_is_recorded_as_failed_and_one_of_a_run_that_was_ended_is_not(address, tmp_path, do, status):
+    events = tmp_path / "events"
+    context = RunContext(str(tmp_path), str(events), str(tmp_path), stage_server=address)
+    with pytest.raises(StageError, match="died without an answer"):
+        LocalLauncher().launch({"do": do, "node": "dpo"}, context)
+    assert Events(events, "dpo").read().get("status") == status

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import FAMILIES, StageError
 from qwenops.platform.context import RunContext
-from qwenops.platform.launch.stage_server import request
+from qwenops.platform.launch.stage_server import is_up, request
 from qwenops.platform.stage.events import Events, describe_error
 from qwenops.platform.stage.produce import produce
 from qwenops.platform.stage.task import Published, read_task
@@ -45,10 +45,11 @@ class LocalLauncher:
         try:
             answer = request(context.stage_server, dict(message) | {"sharing": sharing})
         except StageError as error:
-            # The process that would have said so is gone.
-            Events(Path(context.events), message["node"]).write(
-                status="failed", finished=time.time(), error=describe_error(error)
-            )
+            # The process that would say so is gone; with the server gone too, the run was ended and no stage failed.
+            if is_up(context.stage_server):
+                Events(Path(context.events), message["node"]).write(
+                    status="failed", finished=time.time(), error=describe_error(error)
+                )
             raise
         if "error" in answer:
             raise FAMILIES[answer["error"]["family"]](answer["error"]["message"])

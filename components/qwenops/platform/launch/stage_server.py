@@ -64,6 +64,12 @@ def request(address: str, message: dict[str, Any]) -> dict[str, Any]:
     return json.loads(answer)
 
 
+def is_up(address: str) -> bool:
+    """Whether the server at `address` still takes requests, which it does until the run ends."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(address) == 0
+
+
 def serve(address: str, handle: Callable[[dict[str, Any]], dict[str, Any]], lanes: int = 1) -> None:
     """Accept requests forever, forking for each; import `PRELOAD` while nothing is asked.
 
@@ -103,13 +109,16 @@ class _Crew:
     running: dict[int, tuple[str, int]] = field(default_factory=dict)
 
     def ask(self, connection: socket.socket) -> None:
-        """Take a request in."""
-        self.waiting.append((connection, json.loads(_read_line(connection))))
+        """Take a request in; one that ends before it has asked is dropped."""
+        if line := _read_line(connection):
+            self.waiting.append((connection, json.loads(line)))
+        else:
+            connection.close()
 
     def look(self) -> None:
         """Forget the processes that have ended, and start what can run now, first come first served."""
         while self.running and (ended := os.waitpid(-1, os.WNOHANG)[0]):
-            del self.running[ended]
+            self.running.pop(ended, None)
         for connection, message in list(self.waiting):
             nodes, used = {node for node, _ in self.running.values()}, {lane for _, lane in self.running.values()}
             free = sorted(set(range(self.lanes)) - used)
@@ -124,6 +133,9 @@ class _Crew:
         if child := os.fork():
             return child
         self.listener.close()
+        for other, _ in self.waiting:
+            # Open here, it would hide from its client that the process that is to answer it has died.
+            other.close()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         die_with_parent()
         try:

@@ -1,6 +1,7 @@
 """The events of a run: one file per node, from which the run record and the console are made."""
 
 import json
+import os
 import traceback
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class Events:
         """Add `facts` and publish the file."""
         self._facts |= facts
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
+        # A step and what was started ahead of it may write at once.
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(self._facts), encoding="utf-8")
         temporary.replace(self._path)
 
