@@ -32,7 +32,7 @@ def _answer(message):
     began = time.monotonic()
     time.sleep(message.get("seconds", 0))
     spent = {"began": began, "ended": time.monotonic(), "processors": sorted(os.sched_getaffinity(0))}
-    return {"pid": os.getpid(), "echo": message["do"], **spent}
+    return {"pid": os.getpid(), "server": os.getppid(), "echo": message["do"], **spent}
 
 
 def _ask(address, do, *, node="", sharing=False, seconds=0.0):
@@ -116,3 +116,9 @@ def test_stage_that_died_is_recorded_as_failed_and_one_of_a_run_that_was_ended_i
     with pytest.raises(StageError, match="died without an answer"):
         LocalLauncher().launch({"do": do, "node": "dpo"}, context)
     assert Events(events, "dpo").read().get("status") == status
+
+
+def test_interrupt_of_the_terminal_does_not_end_the_server_by_itself(address):
+    server = _ask(address, "a")["server"]
+    os.kill(server, signal.SIGINT)
+    assert _ask(address, "b")["server"] == server

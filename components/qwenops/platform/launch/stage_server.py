@@ -79,6 +79,8 @@ def serve(address: str, handle: Callable[[dict[str, Any]], dict[str, Any]], lane
             and says by `sharing` whether it is held to the processors of one lane.
         lanes: Stages that run at once.
     """
+    # Ctrl-C reaches every process of a terminal; this one ends when the run that started it says so, without a word.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pending = list(PRELOAD)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -137,6 +139,7 @@ class _Crew:
             # Open here, it would hide from its client that the process that is to answer it has died.
             other.close()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         die_with_parent()
         try:
             if message["sharing"]:
