@@ -113,7 +113,7 @@ def test_planned_memory_holds_for_documents_that_attend_by_themselves(precision)
 
     planned = footprint(SMALL, config, 256, rows=4)
     # The moments come after the first step's peak, the weights were there before.
-    assert planned.tensors - planned.weights - planned.optimizer == pytest.approx(peak_bytes(step), rel=0.02)
+    assert planned.tensors - planned.weights - planned.optimizer == pytest.approx(peak_bytes(step), rel=0.03)
 
 
 def _train(size, rows, length, changes):

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from qwenops.model.attention import attend_part, attend_part_backward, under_autocast
+from qwenops.model.sdpa import sdpa_attention
 
 NAME = "by_document"
 Spans = tuple[tuple[slice, slice], ...]
@@ -89,9 +89,7 @@ def document_attention(
     if packed and documents is None and position_ids is not None:
         documents = documents_of(position_ids.expand(query.shape[0], -1))
     if not packed or documents is None or not documents.spans:
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
-        )
+        return sdpa_attention(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings)
     query, key, value = under_autocast(query, key, value)
     # Once for the row and not for each of its documents.
     key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))

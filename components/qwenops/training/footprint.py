@@ -123,11 +123,10 @@ def footprint(
 
 
 def _loss_bytes(size: Size, tokens: int, width: int) -> int:
-    """Most bytes of the loss: logits of a chunk with their softmax, or their slope with its product."""
+    """Most bytes of the loss: the slope of a chunk's logits, cast, with its product."""
     head, chunk = size.vocab_rows * size.hidden_size, min(_CHUNK, tokens) * size.vocab_rows
     cast = width if width != _FLOAT else 0
-    largest = max(2 * _FLOAT * chunk, (_FLOAT + cast) * chunk + width * head)
-    return largest + (_FLOAT + cast) * head + _FLOAT * tokens * size.hidden_size
+    return (_FLOAT + cast) * chunk + width * head + (_FLOAT + cast) * head + _FLOAT * tokens * size.hidden_size
 
 
 def _kept_per_token(size: Size, config: TrainingConfig, width: int, device: str) -> int:
@@ -135,8 +134,8 @@ def _kept_per_token(size: Size, config: TrainingConfig, width: int, device: str)
 
     Kept by: two norms (input, normalised, scaled), rotated queries and keys, values, the attention's result and its
     log-sum-exp, and four tensors of the feed-forward width. Norms are fp32 even under autocast, which casts their
-    result for each projection that reads it: three times for attention, twice for the feed-forward layer. Attention by
-    document keeps keys and values repeated for every query head, and computes in fp32 on a CPU.
+    result for each projection that reads it: three times for attention, twice for the feed-forward layer. Attention
+    computes in fp32 on a CPU; by document it keeps keys and values repeated for every query head.
     """
     hidden, queries = size.hidden_size, size.num_query_heads * size.head_size
     keys = queries if config.attention == "by_document" else size.num_kv_heads * size.head_size
@@ -144,7 +143,7 @@ def _kept_per_token(size: Size, config: TrainingConfig, width: int, device: str)
         return _FLOAT * hidden
     wide = 4 * _feed_forward_width(size)
     matrices = width * (2 * queries + 2 * keys)
-    if config.attention == "by_document" and device == "cpu" and width != _FLOAT:
+    if device == "cpu" and width != _FLOAT:
         matrices = _FLOAT * (2 * queries + 2 * keys) + width * queries
     if config.recompute == "matmuls":
         return _FLOAT * hidden + matrices + width * (2 * hidden + wide // 2) + _FLOAT * size.num_query_heads

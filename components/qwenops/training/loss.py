@@ -133,29 +133,31 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + chunk)
             part, target, share = hidden[rows].to(matrix.dtype), targets[rows], scale[rows]
             logits = (part @ matrix.T).float()
-            log_partition = logits.logsumexp(-1) if z_loss else None
-            log_probs = F.log_softmax(logits, dim=-1)
-            # The log-probabilities have taken over what is needed; at a large vocabulary this is a third of the peak.
-            del logits
-            picked = log_probs.gather(1, target[:, None])[:, 0]
+            largest = logits.amax(-1)
+            picked = logits.gather(1, target[:, None])[:, 0] - largest
+            # The logits' memory takes over each next stage: at a large vocabulary it is most of the peak.
+            powers = logits.sub_(largest[:, None]).exp_()
+            total_power = powers.sum(-1)
+            picked -= total_power.log()
             by_token[rows] = -picked
             total -= (picked * share).sum()
-            if log_partition is not None:
+            slope_share = share
+            if z_loss:
+                log_partition = total_power.log() + largest
                 total += z_loss * (log_partition.square() * share).sum()
+                slope_share = share * (1 + 2 * z_loss * log_partition)
             if not (need_hidden or need_weight):
-                del log_probs
+                del logits, powers
                 continue
-            slope = log_probs.exp_()
-            if log_partition is not None:
-                slope *= 1 + 2 * z_loss * log_partition[:, None]
-            slope.scatter_add_(1, target[:, None], slope.new_full((len(target), 1), -1.0))
-            slope = slope.mul_(share[:, None]).to(matrix.dtype)
+            slope = powers.mul_((slope_share / total_power)[:, None])
+            slope.scatter_add_(1, target[:, None], -share[:, None])
+            slope = slope.to(matrix.dtype)
             if grad_hidden is not None:
                 grad_hidden[rows] = slope @ matrix
             if grad_weight is not None:
                 grad_weight += slope.T @ part
             # Else they would live on beside the next chunk's logits.
-            del log_probs, slope
+            del logits, powers, slope
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.mark_non_differentiable(by_token)
         return total, by_token

@@ -1,0 +1,79 @@
+"""Attention under autocast: the type of its kernel, and the same figures as transformers' own function."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from qwenops.model import sdpa
+from qwenops.training.batching import Example, pad_batch, text_batch
+from qwenops.training.config import TrainingConfig
+from qwenops.training.fit import fit
+from qwenops.training.objective import language_modelling
+
+_ROWS = text_batch(torch.arange(50).reshape(2, 25).numpy())
+_PADDED = pad_batch([Example(list(range(1, n)), (True,) * (n - 1)) for n in (6, 10, 4)], 0)
+
+
+class _Kernels(TorchDispatchMode):
+    """Notes the types that attention kernels get, forwards and backwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "scaled_dot_product" in str(func):
+            self.types[func.__name__.split(".")[0]] = args[1].dtype
+        return func(*args, **(kwargs or {}))
+
+
+def _model():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
+    return Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=4, num_key_value_heads=2))
+
+
+def _loss_and_gradients(implementation, batch):
+    model = _model()
+    model.set_attn_implementation(implementation)
+    loss, _ = language_modelling(model, batch)
+    loss.backward()
+    return [loss, *(parameter.grad for parameter in model.parameters())]
+
+
+@pytest.mark.parametrize("batch", [_ROWS, _PADDED], ids=["whole", "padded"])
+def test_without_autocast_it_is_the_function_of_transformers(batch):
+    found = [_loss_and_gradients(implementation, batch) for implementation in ("sdpa", sdpa.NAME)]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("batch", [_ROWS, _PADDED], ids=["whole", "padded"])
+def test_under_autocast_its_gradients_are_nearer_to_those_without(batch):
+    exact = _loss_and_gradients("sdpa", batch)
+    errors = {}
+    for implementation in ("sdpa", sdpa.NAME):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = _loss_and_gradients(implementation, batch)
+        assert all(torch.allclose(a, b, rtol=0.02, atol=0.02) for a, b in zip(exact, rounded, strict=True))
+        errors[implementation] = sum(
+            float((a - b).detach().square().sum()) for a, b in zip(exact, rounded, strict=True)
+        )
+    assert errors[sdpa.NAME] < errors["sdpa"]
+
+
+def test_training_in_bf16_on_a_cpu_attends_in_fp32():
+    model = _model()
+    model.set_attn_implementation("sdpa")
+    config = TrainingConfig(steps=1, batch_tokens=48, warmup_steps=0, precision="bf16")
+    with _Kernels() as kernels:
+        fit(model, language_modelling, lambda _: iter([_ROWS]), config)
+    assert set(kernels.types.values()) == {torch.float32}
+    assert any("backward" in name for name in kernels.types)
+
+
+def test_another_implementation_stays():
+    model = _model()
+    model.set_attn_implementation("eager")
+    fit(model, language_modelling, lambda _: iter([_ROWS]), TrainingConfig(steps=1, batch_tokens=48, warmup_steps=0))
+    assert model.config._attn_implementation == "eager"
