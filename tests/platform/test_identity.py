@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from tests.architecture.places import LIBRARY, ROOT
 
+from qwenops.platform.identity.definitions import digest_of
 from qwenops.platform.identity.outside import digest_outside
 from qwenops.platform.identity.sources import Sources
 from qwenops.platform.stage.slices import Slice
@@ -286,6 +287,20 @@ def test_touched_file_counts_as_it_was(place):
 def test_file_that_is_taken_away_counts_and_so_does_its_coming(place):
     assert place.again(lambda there: (there.folder / "form.csv").unlink()) == with_readers("multilingual")
     assert place.again(outside("form.csv", "id,score\n1,\n")) == with_readers("multilingual")
+
+
+@pytest.mark.parametrize("left", ["[]", "null", '{"files": {"a.txt": [7]}}', '{"a.txt": [7]}', "half"])
+def test_digests_that_something_else_wrote_are_taken_again(tmp_path, left):
+    folder, cache = tmp_path / "in", tmp_path / "cache"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one")
+    os.utime(folder / "a.txt", (LONG_AGO, LONG_AGO))
+    thing = Outside("files", str(folder))
+    expected = digest_outside(thing, cache)
+    memory = cache / "identity" / f"{digest_of(str(folder))}.json"
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(left)
+    assert digest_outside(thing, cache) == expected
 
 
 def test_folder_with_a_file_whose_name_is_not_utf8_has_a_digest(tmp_path):

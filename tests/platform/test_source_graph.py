@@ -103,3 +103,15 @@ def test_file_that_is_no_python_is_named(tmp_path):
     (tmp_path / "run.py").write_text("def run(:\n")
     with pytest.raises(StageError, match=r"cannot read run\.py"):
         SourceGraph("pkg", [tmp_path]).reach(["pkg.run:run"])
+
+
+@pytest.mark.parametrize("left", ["[]", "null", '{"rules": 1}', "half"])
+def test_kept_modules_that_something_else_wrote_are_parsed_again(tmp_path, left):
+    package, kept = tmp_path / "pkg", tmp_path / "modules.json"
+    package.mkdir()
+    (package / "run.py").write_text("def run(): return 1\n")
+    expected = SourceGraph("pkg", [package], kept).reach(["pkg.run:run"])
+    assert kept.is_file()
+    kept.write_text(left)
+    assert SourceGraph("pkg", [package], kept).reach(["pkg.run:run"]) == expected
+    assert SourceGraph("pkg", [package], kept).reach(["pkg.run:run"]) == expected

@@ -9,8 +9,8 @@ import hashlib
 import json
 import math
 import types
-from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -18,6 +18,8 @@ from qwenops.errors import RecipeError
 from qwenops.recipe.config import Config
 
 C = TypeVar("C", bound=Config)
+Plain: TypeAlias = "bool | int | float | str | Sequence[Plain] | Mapping[str, Plain] | None"
+"""Plain data, as JSON holds it."""
 _SHOWN = 300
 
 

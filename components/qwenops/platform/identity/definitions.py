@@ -16,6 +16,7 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _SCOPES = (*_DEFINITIONS, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 # `phrases.json`, `expectations/pages.json`, `qwenops.generation.opening`.
 _PLACE = re.compile(r"[\w-]+([./][\w-]+)+")
+_NOT_ON_IMPORT = ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'")
 _DIGEST_CHARACTERS = 16
 
 
@@ -208,9 +209,8 @@ class _Stripped(ast.NodeTransformer):
 def _running(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements that run on import."""
     for statement in body:
-        test = ast.unparse(statement.test) if isinstance(statement, ast.If) else ""
-        if test in ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'"):
-            yield from _running(statement.orelse)  # type: ignore[attr-defined]
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) in _NOT_ON_IMPORT:
+            yield from _running(statement.orelse)
         else:
             yield statement
 
@@ -219,12 +219,13 @@ def _names_of(statement: ast.stmt) -> list[str]:
     """The names a statement binds at the top level of its module, but for imports."""
     if isinstance(statement, _DEFINITIONS):
         return [statement.name]
-    nodes = _walk(statement, into_scopes=False)
-    return [
-        node.id if isinstance(node, ast.Name) else node.name  # type: ignore[attr-defined]
-        for node in nodes
-        if isinstance(node, _DEFINITIONS) or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
-    ]
+    names: list[str] = []
+    for node in _walk(statement, into_scopes=False):
+        if isinstance(node, _DEFINITIONS):
+            names.append(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+    return names
 
 
 def _walk(node: ast.AST, *, into_scopes: bool) -> Iterator[ast.AST]:
@@ -250,5 +251,6 @@ def _merged(parts: list[Definition]) -> Definition:
     """One definition of a name that several statements bind."""
     if len(parts) == 1:
         return parts[0]
-    uses, places = ({item for part in parts for item in getattr(part, what)} for what in ("uses", "places"))
+    uses = {use for part in parts for use in part.uses}
+    places = {place for part in parts for place in part.places}
     return Definition(digest_of(*(part.digest for part in parts)), tuple(sorted(uses)), tuple(sorted(places)))

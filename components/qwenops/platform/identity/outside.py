@@ -6,15 +6,16 @@ remembers, so a folder that did not change costs a listing. What cannot be reach
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from qwenops.contracts.manifest import file_digest
 from qwenops.errors import PlatformError
@@ -88,7 +89,7 @@ def _local(root: Path, cache: Path, *, hidden: bool) -> str:
             digests[name] = memory.digest(name, path)
         except OSError as error:
             digests[name] = type(error).__name__
-    memory.keep(digests)
+    memory.keep()
     return digest_of(*(f"{name}\0{digests[name]}" for name in sorted(digests)))
 
 
@@ -115,7 +116,9 @@ def _commit(kind: str, name: str, revision: str, cache: Path) -> str:
     """The commit that the Hub's client would load now: the Hub's own, or without a network that of its cache."""
     if _COMMIT.fullmatch(revision):
         return revision
-    constants = importlib.import_module("huggingface_hub.constants")
+    # The Hub's client, as in `commit_at_hub`.
+    from huggingface_hub import constants
+
     folder = f"{kind}s--{name.replace('/', '--')}"
     cached = Path(constants.HF_HUB_CACHE) / folder / "refs" / (revision or "main")
     memory = _Memory(cache, f"{kind} {name} {revision}")
@@ -133,13 +136,16 @@ def commit_at_hub(kind: str, name: str, revision: str) -> str:
     Raises:
         OSError: it cannot be reached or does not give it.
     """
-    hub = importlib.import_module("huggingface_hub")
-    # fsspec, as above.
+    # The Hub's client and fsspec, which only a recipe with a hub id needs.
+    from huggingface_hub import HfApi
+
     from qwenops.platform.storage import remote_files
 
     with remote_files.as_os_errors():
-        facts = hub.HfApi().repo_info(name, repo_type=kind, revision=revision or None, timeout=_HUB_SECONDS)
-    return str(facts.sha)
+        facts = HfApi().repo_info(name, repo_type=kind, revision=revision or None, timeout=_HUB_SECONDS)
+    if not facts.sha:
+        raise OSError(f"the Hub names no commit of {name}")
+    return facts.sha
 
 
 def _package(name: str, cache: Path) -> str:
@@ -156,48 +162,62 @@ def _package(name: str, cache: Path) -> str:
     return digest_of(*(_local(Path(place), cache, hidden=False) for place in places)) if places else ABSENT
 
 
+Stamp = tuple[int, int, int, str]
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """What the file of a `_Memory` holds: file name to size, times of last changes and digest; one word for all."""
+
+    files: dict[str, Stamp] = field(default_factory=dict[str, Stamp])
+    word: str = ABSENT
+
+
+_REMEMBERED = TypeAdapter(_Remembered)
+
+
 class _Memory:
-    """What is remembered of one thing: file name to size, times and digest, or one word for all of it."""
+    """What is remembered of one thing: the digests of its files, or one word for all of it."""
 
     def __init__(self, cache: Path, name: str) -> None:
         self._path = cache / "identity" / f"{digest_of(name)}.json"
         self._now = time.time_ns()
-        self._seen: dict[str, list[Any]] = {}
+        self._seen: dict[str, Stamp] = {}
         try:
-            self._plain: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+            self._known = _REMEMBERED.validate_json(self._path.read_bytes())
         except (OSError, ValueError):
-            self._plain = {}
+            self._known = _Remembered()
 
     def digest(self, name: str, path: Path) -> str:
         """SHA-256 of a file, from memory where nothing about the file is newer than it."""
         facts = path.stat()
-        stamp = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
-        known = self._plain.get(name)
+        stamp = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        known = self._known.files.get(name)
         digest = known[3] if known and known[:3] == stamp else file_digest(path)
         if self._now - max(stamp[1:]) > _SETTLED_NANOSECONDS:
-            self._seen[name] = [*stamp, digest]
+            self._seen[name] = (*stamp, digest)
         return digest
 
-    def keep(self, names: Mapping[str, str]) -> None:
+    def keep(self) -> None:
         """Remember the files looked at."""
-        if self._seen != self._plain:
-            self._write({name: self._seen[name] for name in names if name in self._seen})
+        if self._seen != self._known.files:
+            self._write(_Remembered(files=self._seen))
 
     def remember(self, word: str) -> str:
         """Remember `word`; returns it."""
-        if self._plain.get("") != word:
-            self._write({"": word})
+        if self._known.word != word:
+            self._write(_Remembered(word=word))
         return word
 
     def remembered(self) -> str:
         """The word remembered, "absent" for none."""
-        return str(self._plain.get("", ABSENT))
+        return self._known.word
 
-    def _write(self, plain: dict[str, Any]) -> None:
+    def _write(self, known: _Remembered) -> None:
         draft = self._path.with_suffix(f".{uuid.uuid4().hex}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(plain), encoding="utf-8")
+            draft.write_bytes(_REMEMBERED.dump_json(known))
             draft.replace(self._path)
         except OSError:
             return  # Without a memory files are read each time.

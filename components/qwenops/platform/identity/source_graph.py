@@ -7,15 +7,15 @@ out with all its modules, and statements that act on import
 count with every module that imports theirs, however far away.
 """
 
-import json
 import os
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from qwenops.errors import StageError
 from qwenops.platform.identity import definitions
@@ -186,39 +186,53 @@ class _Walk:
             waiting += [*module.loads, name.rpartition(".")[0]]
 
 
+@dataclass(frozen=True)
+class _KeptFile:
+    """What the file of `_Kept` holds: what wrote it, and modules by the digest of their name and text."""
+
+    rules: str
+    modules: dict[str, Module]
+
+
+_KEPT_FILE = TypeAdapter(_KeptFile)
+
+
 class _Kept:
     """Modules by the digest of their name and text, in a file that outlives the process."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self._plain, self._new = path, dict[str, Any](), dict[str, Any]()
+        self._path = path
+        self._modules: dict[str, Module] = {}
+        self._new: dict[str, Module] = {}
         # Another Python has another syntax tree; another reader finds other names in it.
         self._rules = digest_of(sys.version, Path(definitions.__file__).read_bytes())
+        if path is None:
+            return
         try:
-            found = json.loads(path.read_text(encoding="utf-8")) if path else {}
+            found = _KEPT_FILE.validate_json(path.read_bytes())
         except (OSError, ValueError):
-            found = {}
-        if found.get("rules") == self._rules:
-            self._plain = found["modules"]
+            return  # There is none yet, or something else wrote it: every module is parsed.
+        if found.rules == self._rules:
+            self._modules = found.modules
 
     def module(self, name: str, relative: str, text: bytes) -> Module:
         """The module of that text, from the file where it is there."""
         key = digest_of(name, text)
-        if key in self._plain:
-            return _from_plain(self._plain[key])
-        module = _parsed(text, name, relative.endswith("__init__.py"))
-        self._new[key] = asdict(module)
+        if key in self._modules:
+            return self._modules[key]
+        module = self._new[key] = _parsed(text, name, relative.endswith("__init__.py"))
         return module
 
     def save(self) -> None:
         """Write what is new; a folder that cannot be written costs the next process the parsing and nothing else."""
         if self._path is None or not self._new:
             return
-        self._plain = self._new if len(self._plain) > _MOST_KEPT else self._plain | self._new
+        self._modules = self._new if len(self._modules) > _MOST_KEPT else self._modules | self._new
         self._new = {}
         draft = self._path.with_suffix(f".{uuid.uuid4().hex}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps({"rules": self._rules, "modules": self._plain}), encoding="utf-8")
+            draft.write_bytes(_KEPT_FILE.dump_json(_KeptFile(self._rules, self._modules)))
             draft.replace(self._path)
         except OSError:
             self._path = None
@@ -227,14 +241,6 @@ class _Kept:
 @lru_cache(maxsize=_MOST_KEPT)
 def _parsed(text: bytes, name: str, is_package: bool) -> Module:
     return read_module(text.decode(), name, is_package=is_package)
-
-
-def _from_plain(plain: Mapping[str, Any]) -> Module:
-    def definition(facts: Mapping[str, Any]) -> Definition:
-        return Definition(facts["digest"], tuple(facts["uses"]), tuple(facts["places"]))
-
-    named = {name: definition(facts) for name, facts in plain["definitions"].items()}
-    return Module(named, plain["bound"], tuple(plain["loads"]), tuple(map(definition, plain["effects"])))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

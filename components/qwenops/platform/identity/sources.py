@@ -17,7 +17,7 @@ from qwenops.errors import RecipeError
 from qwenops.platform.identity.definitions import digest_of
 from qwenops.platform.identity.outside import digest_outside, library_version
 from qwenops.platform.identity.source_graph import SourceGraph
-from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.codec import Plain, canonical, decode
 from qwenops.recipe.config import Config
 
 # What a stage is given: it counts, but not all that it calls, which checks and shows what the stage reports.
@@ -89,9 +89,10 @@ def read_config(stage: str, plain: Mapping[str, Any], where: str = "") -> Config
     """
     module = importlib.import_module(f"qwenops.{stage}.config")
     name = "".join(part.title() for part in stage.split(".")[-1].split("_")) + "Config"
-    if not hasattr(module, name):
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, Config)):
         raise RecipeError(f"{module.__name__} has no {name}", expected=name, action="name the config after its folder")
-    return decode(getattr(module, name), canonical(plain), where=where)
+    return decode(found, canonical(plain), where=where)
 
 
 def version_of(causes: Mapping[str, str]) -> str:
@@ -133,7 +134,7 @@ def _is_version(word: str) -> bool:
     return "." in word and word[0].isdigit()
 
 
-def _paths(before: Any, now: Any, path: str = "") -> list[str]:
+def _paths(before: Plain, now: Plain, path: str = "") -> list[str]:
     """Dotted paths at which two plain values differ."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         return [
