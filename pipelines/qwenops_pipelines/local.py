@@ -105,7 +105,7 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         artifacts = artifact_folders(read_events(Path(ready.events)), ready)
         record = build_record(recipe, ready.run_name, nodes, ready, clock, artifacts)
         publish_record(record, recipe, artifacts, out)
-        close_tracking(record, ready, out, "KILLED" if isinstance(failure, KeyboardInterrupt) else "FAILED")
+        close_tracking(record, ready, artifacts, out, "KILLED" if isinstance(failure, KeyboardInterrupt) else "FAILED")
     if isinstance(failure, KeyboardInterrupt):
         raise failure
     if failure is not None:

@@ -22,6 +22,8 @@ from qwenops_pipelines.dags.edges import Node
 
 SCHEMA_VERSION = 1
 RECIPE = "recipe.json"
+# Nodes whose artifacts a run's models were trained on, and where these come from.
+_TRAINING_DATA = ("collect", "tokens", "evolve", "rank", "synthesize")
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,21 @@ def publish_record(record: dict[str, Any], recipe: Recipe, artifacts: Mapping[st
     return report
 
 
-def close_tracking(record: dict[str, Any], context: RunContext, folder: Path, otherwise: str = "FAILED") -> None:
+def close_tracking(
+    record: dict[str, Any],
+    context: RunContext,
+    artifacts: Mapping[str, Path],
+    folder: Path,
+    otherwise: str = "FAILED",
+) -> None:
     """Close the run's MLflow run, where it has one, with what `publish_record` wrote; `otherwise`: if it failed."""
     if context.tracking_uri and context.parent_run_id:
         status = "FINISHED" if record["status"] == "succeeded" else otherwise
         # MLflow takes seconds to import, which a fully reused run need not pay.
         from qwenops.platform.mlflow import tracking
 
-        tracking.close_run(context.tracking_uri, context.parent_run_id, status, record, folder / "report.html")
+        data = [node for node in _TRAINING_DATA if node in artifacts]
+        tracking.close_run(context, status, record, folder, artifacts, data)
 
 
 def artifact_folders(events: Mapping[str, Mapping[str, Any]], context: RunContext) -> dict[str, Path]:

@@ -161,7 +161,7 @@ def _start_ray(stack: contextlib.ExitStack, temporary: Path) -> str:
 
 
 def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
-    from qwenops.platform.mlflow import tracking
+    from qwenops.platform.mlflow import facts, tracking
 
     parent = tracking.open_run(
         tracking_uri=context.tracking_uri,
@@ -170,6 +170,7 @@ def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
         recipe_name=recipe.name,
         fingerprint=fingerprint(recipe),
         params=recipe.model_dump(mode="json"),
+        tags=facts.hardware_tags(),
     )
     # A registry that refuses models is found now and not after the training.
     from qwenops.platform.mlflow import registry

@@ -54,7 +54,7 @@ def test_whole_record_goes_through_the_server_and_comes_back(uri, endpoint, tmp_
     log_stage(_context(uri, run_id), extend_manifest, extend)
     log_stage(_context(uri, run_id), evaluation_manifest, evaluation)
     (tmp_path / "report.html").write_text("<html>night</html>")
-    close_run(uri, run_id, "FINISHED", {"seconds": 3.0, "stages": {}}, tmp_path / "report.html")
+    close_run(_context(uri, run_id), "FINISHED", {"seconds": 3.0, "stages": {}}, tmp_path, {})
 
     client = MlflowClient(uri)
     runs = {run.info.run_name: run for run in _children(uri, run_id)}
@@ -105,11 +105,12 @@ def test_two_namespaces_keep_their_runs_in_experiments_of_their_own(uri, monkeyp
         assert [run.info.run_id for run in client.search_runs([experiment_id])] == [opened[name]]
 
 
-def test_no_secret_reaches_database_or_bucket(uri, endpoint):
+def test_no_secret_reaches_database_or_bucket(uri, endpoint, tmp_path):
     secret = KEYS["AWS_SECRET_ACCESS_KEY"]
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == secret
     run_id = open_run(uri, "", "night", "tiny", "ab" * 32, {"judge": {"header": f"Bearer {secret}"}}, {"note": secret})
-    close_run(uri, run_id, "FAILED", {"seconds": 1.0, "stages": {}, "error": f"401 {secret}"}, None)
+    record = {"seconds": 1.0, "stages": {}, "error": f"401 {secret}"}
+    close_run(_context(uri, run_id), "FAILED", record, tmp_path, {})
     run = MlflowClient(uri).get_run(run_id)
     assert secret not in str(run.to_dictionary())
     assert run.data.params["judge.header"] == "Bearer ***"

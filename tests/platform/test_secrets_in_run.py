@@ -4,6 +4,7 @@ import pytest
 from tests.platform.test_stage import run_counter, toy  # noqa: F401
 
 from qwenops.errors import StageError
+from qwenops.platform.context import RunContext
 from qwenops.platform.mlflow.tracking import close_run, open_run
 
 # Given by name through the context, by a telling name, and read by the stage itself.
@@ -44,11 +45,12 @@ def run_folder(toy, tmp_path, monkeypatch):  # noqa: F811
 
 
 def test_planted_secrets_are_in_no_file_of_the_run(run_folder):
-    folder, uri, parent = run_folder
+    folder, _, _ = run_folder
     run_counter()
     with pytest.raises(StageError):
         run_counter(fault="bug")
-    close_run(uri, parent, "FAILED", {"seconds": 1.0, "stages": {}, "error": PLANTED["PLAIN"]}, None)
+    record = {"seconds": 1.0, "stages": {}, "error": PLANTED["PLAIN"]}
+    close_run(RunContext.from_environment(), "FAILED", record, folder / "nothing", {})
     files = [path for path in folder.rglob("*") if path.is_file() and "package" not in path.parts]
     assert {"counter.jsonl", "counter.json", "mlflow.db", "manifest.json"} <= {path.name for path in files}
     leaks = [

@@ -1,14 +1,23 @@
+import getpass
 import json
+import math
+import os
+import pwd
+import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from git import Repo
 
 from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
 from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
-from qwenops.platform.mlflow import tracking
+from qwenops.platform.mlflow import facts, tracking
 from qwenops.platform.mlflow.tracking import MlflowClient, close_run, flatten, log_stage, open_run
+
+ROOT = Path(__file__).parents[2]
 
 
 def _publish(root: Path, node: str, *, inputs: dict[str, Path] | None = None, checkpoint: str = "", points: int = 3):
@@ -116,13 +125,71 @@ def test_closed_run_holds_every_stage_figure_and_the_record(uri, run_id, tmp_pat
         "stages": {"dpo": {"seconds": 3.0, "metrics": {"pass_rate": 0.5}}},
         "model": {"gate": {"passed": True}},
     }
-    close_run(uri, run_id, "FINISHED", record, tmp_path / "report.html")
+    close_run(_context(uri, run_id), "FINISHED", record, tmp_path, {})
     run = MlflowClient(uri).get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics == {"dpo/pass_rate": 0.5, "dpo/seconds": 3.0, "seconds": 9.0, "overhead_seconds": 1.0}
     assert run.data.tags["qwenops.gate"] == "passed"
     names = {item.path for item in MlflowClient(uri).list_artifacts(run_id)}
     assert names == {"report.html", "run.json", "recipe.json"}
+
+
+def test_run_says_whose_it_is_of_which_commit_on_what_and_from_which_recipe_and_data(uri, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    run_id = open_run(uri, str(tmp_path), "a run", "tiny", "ab" * 32, {"seed": 3}, facts.hardware_tags())
+    tokens, manifest = _publish(tmp_path, "tokens")
+    stages = {"tokens": {"outputs": {"output": {"path": str(tokens)}}}}
+    close_run(_context(uri, run_id), "FINISHED", {"stages": stages}, tmp_path, {"tokens": tokens}, ["tokens"])
+    run = MlflowClient(uri).get_run(run_id)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.data.tags["mlflow.source.git.commit"] == head.stdout.strip()
+    assert run.data.tags["mlflow.user"] == getpass.getuser()
+    assert run.data.tags["qwenops.recipe"] == "tiny" and run.data.tags["qwenops.fingerprint"] == "ab" * 32
+    assert int(run.data.tags["qwenops.hardware.cores"]) == len(os.sched_getaffinity(0))
+    (dataset,) = run.inputs.dataset_inputs
+    assert (dataset.dataset.name, [tag.value for tag in dataset.tags]) == ("tokens", ["tokens"])
+    assert manifest.digest.startswith(dataset.dataset.digest)
+    recipe = MlflowClient(uri).download_artifacts(run_id, "recipe.json", str(tmp_path))
+    assert json.loads(Path(recipe).read_text()) == {"seed": 3}
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_commit_is_that_of_the_packages_own_repository(tmp_path, monkeypatch, tracked):
+    package = tmp_path / "site-packages" / "qwenops"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (tmp_path / "other.py").write_text("")
+    repository = Repo.init(tmp_path)
+    repository.create_remote("origin", "https://somebody:word@example.org/x.git")
+    repository.index.add([str(package / "__init__.py" if tracked else tmp_path / "other.py")])
+    commit = repository.index.commit("one")
+    monkeypatch.setattr(facts.qwenops, "__file__", str(package / "__init__.py"))
+    tags = facts.source_tags()
+    assert tags.get("mlflow.source.git.commit") == (commit.hexsha if tracked else None)
+    assert tags.get("mlflow.source.git.repoURL") == ("https://example.org/x.git" if tracked else None)
+
+
+def test_account_without_a_name_and_a_machine_without_git_cost_a_run_nothing(monkeypatch):
+    def unknown(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setenv("PATH", "/nowhere")
+    tags = facts.source_tags()
+    assert tags["mlflow.user"] == str(os.getuid())
+    assert not [name for name in tags if "git" in name]
+
+
+def test_curve_point_that_is_no_number_never_reaches_mlflow(uri, run_id, tmp_path):
+    folder, manifest = _publish(tmp_path, "dpo")
+    with (folder / "curves.jsonl").open("a") as stream:
+        stream.write('{"name": "loss.main", "step": 3, "value": NaN}\n')
+    log_stage(_context(uri, run_id), replace(manifest, metrics={"loss.final": math.inf}), folder)
+    (run,) = _children(uri, run_id)
+    assert "loss.final" not in run.data.metrics
+    assert len(MlflowClient(uri).get_metric_history(run.info.run_id, "curve/loss.main")) == 3
 
 
 def test_refused_record_costs_a_finished_stage_only_a_warning(uri, tmp_path, capsys, monkeypatch):

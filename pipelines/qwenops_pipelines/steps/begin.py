@@ -98,7 +98,8 @@ def _open(recipe: Recipe, run_name: str, context: RunContext) -> None:
             recipe_name=recipe.name,
             fingerprint=fingerprint(recipe),
             params=recipe.model_dump(mode="json"),
-            tags={"kfp.pipeline_run_id": context.run_id},
+            # What the stages run on stands at their own runs; this pod is none of it.
+            tags={"kfp.pipeline_run_id": context.run_id, "mlflow.source.type": "JOB"},
         )
         from qwenops.platform.mlflow import registry
 

@@ -66,7 +66,7 @@ def finish(
     folder = addresses.runs_folder(context) / (context.run_id or run_name)
     folder.mkdir(parents=True, exist_ok=True)
     report = publish_record(record, recipe, artifacts, folder)
-    close_tracking(record, context, folder)
+    close_tracking(record, context, artifacts, folder)
     _show(record, str(status.error_message or ""), folder, metrics, summary)
     Path(page.path).write_text(report, encoding="utf-8")
     return record

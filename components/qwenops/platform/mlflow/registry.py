@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwenops.errors import PlatformError
+from qwenops.platform.mlflow.runs import already_there, create_run
 from qwenops.platform.mlflow.server import impatient, is_server, reach
-from qwenops.platform.mlflow.tracking import MlflowClient, MlflowException, create_run
+from qwenops.platform.mlflow.tracking import MlflowClient, MlflowException
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 TURN_SECONDS = 60.0
@@ -175,7 +176,7 @@ def publish(tracking_uri: str, folder: Path, address: str, run_id: str) -> tuple
         return address, run_id
     if not is_server(tracking_uri):
         return Path(address).resolve().as_uri(), run_id
-    with _speaking_to(tracking_uri):
+    with _speaking_to(tracking_uri, uploading=True):
         client = MlflowClient(tracking_uri)
         run_id = run_id or create_run(client, "", "registration")
         client.log_artifacts(run_id, str(folder), _ARTIFACTS)
@@ -192,9 +193,8 @@ def check(tracking_uri: str, run_id: str = "") -> None:
     Raises:
         PlatformError: the server does not answer, or the registry or its artifacts cannot be written.
     """
-    reach(tracking_uri)
     name = f"qwenops-check-{uuid.uuid4().hex[:12]}"
-    with impatient(), _speaking_to(tracking_uri), tempfile.TemporaryDirectory() as place:
+    with _speaking_to(tracking_uri), tempfile.TemporaryDirectory() as place:
         (Path(place) / "MLmodel").write_text("flavors: {}\n", encoding="utf-8")
         client = MlflowClient(tracking_uri)
         source, used = publish(tracking_uri, Path(place), place, run_id)
@@ -223,7 +223,7 @@ def _make_model(client: MlflowClient, model_name: str) -> None:
     try:
         client.create_registered_model(model_name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        if not already_there(error):
             raise
 
 
@@ -268,9 +268,12 @@ def _versions(client: MlflowClient, name: str, gate: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def _speaking_to(tracking_uri: str) -> Iterator[None]:
+def _speaking_to(tracking_uri: str, *, uploading: bool = False) -> Iterator[None]:
+    """Find a registry that is gone in seconds, and say of any other failure what it was about."""
+    reach(tracking_uri)
     try:
-        yield
+        with impatient(uploading=uploading):
+            yield
     except (MlflowException, OSError) as error:
         raise PlatformError(
             "the model registry cannot be used",

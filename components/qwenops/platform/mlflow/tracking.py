@@ -1,59 +1,50 @@
 """The MLflow record of a run: a parent run per pipeline run, a nested run per stage, models, data by digest.
 
 Only `MlflowClient` and plain entities are used, never the fluent API: nothing depends on a global active run,
-and a nested run costs about ten small writes. Weights never travel through the server (mlflow#6994): a kept
-checkpoint becomes a LoggedModel that points at its folder. A tracking server that cannot be reached costs the
-run its record and a printed warning, never the finished training.
+and a nested run costs about ten small writes. A tracking store that cannot be used stops a run before it starts; later
+it costs the run seconds, a warning and its record, never the finished training (`outage.py`).
 """
 
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-# MLflow reads both while it is imported; a run on somebody's laptop sends no telemetry.
+# MLflow reads these while it is imported; a run on somebody's laptop sends no telemetry, and the console is the run's.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from mlflow import MlflowClient
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    Experiment,
-    InputTag,
-    LoggedModelInput,
-    LoggedModelOutput,
-    LoggedModelStatus,
-    Metric,
-    Param,
-    RunTag,
-)
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
-from qwenops.platform.logs import event
+from qwenops.platform.mlflow.facts import hardware_tags, source_tags
+from qwenops.platform.mlflow.lineage import dataset, log_lineage, made_at, stage_metrics
+from qwenops.platform.mlflow.outage import note_missing, recorded, take_missing, warn
+from qwenops.platform.mlflow.runs import (
+    INJECTED_RUN,
+    clean,
+    create_run,
+    flatten,
+    injected_run,
+    log,
+    nested_run,
+    own_run,
+)
 from qwenops.platform.mlflow.server import impatient, is_server, reach
-from qwenops.platform.secrets import redact, redact_all
+from qwenops.platform.secrets import redact_all
 from qwenops.platform.storage import addresses
 
-EXPERIMENT = "qwenops"
-# MLflow's own name for it; a namespace that shares a server sets it, so that its runs stand apart.
-EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
 CURVES = "curves.jsonl"
 ARTIFACTS = ("summary.md", "gate/*.html", "gate/*.json", "report.html", CURVES)
-INJECTED_RUN = "MLFLOW_RUN_ID"
-_FORBIDDEN = re.compile(r"[^\w\-. :/]")
-# Limits of MLflow's tracking API (mlflow.utils.validation).
-_METRICS_PER_BATCH, _PARAMS_PER_BATCH, _PARAM_LENGTH, _DIGEST_LENGTH = 900, 100, 6000, 36
 _ARTIFACT_BYTES = 5 << 20
-_UNKNOWN_RUN = (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE))
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
@@ -70,8 +61,9 @@ def open_run(
 ) -> str:
     """Open the parent run of one pipeline run and return its id.
 
-    An injected `MLFLOW_RUN_ID` (a shell's, a notebook's or Kubeflow's MLflow plugin's) is logged into and returned
-    instead of a new run; what it holds already stays. One that this server does not have is left with a warning.
+    It holds whose run it is, the commit of the code, the recipe's name and fingerprint, its settings as parameters and
+    all of it as `recipe.json`; an injected `MLFLOW_RUN_ID` is logged into and returned instead of a new run, and what
+    it holds already stays. One that this server does not have is left with a warning.
 
     Args:
         tracking_uri: For example `sqlite:////runs/mlflow.db` or `http://mlflow:5000`.
@@ -81,7 +73,7 @@ def open_run(
         recipe_name: For example `tiny`.
         fingerprint: Fingerprint of the whole recipe.
         params: The recipe as plain data; nested keys are joined by dots.
-        tags: Further tags, for example `kfp.pipeline_run_id`.
+        tags: Further tags, for example `kfp.pipeline_run_id` or what it runs on.
 
     Raises:
         PlatformError: the server or its database cannot be used.
@@ -91,14 +83,17 @@ def open_run(
     try:
         with impatient():
             client = MlflowClient(tracking_uri)
-            injected = _injected_run(client)
+            injected = injected_run(client)
             if os.environ.get(INJECTED_RUN) and not injected:
-                _warn("mlflow", f"{INJECTED_RUN} names no run that is active at {tracking_uri}; a new one is opened")
+                warn("mlflow", f"{INJECTED_RUN} names no run that is active at {tracking_uri}; a new one is opened")
             root = "" if is_server(tracking_uri) else artifact_root
             run_id = injected or create_run(client, root, run_name)
-            known = client.get_run(run_id).data.params if injected else {}
-            values = {name: value for name, value in flatten(params).items() if _name(name) not in known}
-            _log(client, run_id, params=values, tags=labels)
+            known = client.get_run(run_id).data if injected else None
+            values = {
+                name: value for name, value in flatten(params).items() if not known or clean(name) not in known.params
+            }
+            source = {name: value for name, value in source_tags().items() if not known or name not in known.tags}
+            log(client, run_id, params=values, tags={**source, **labels})
             client.log_dict(run_id, redact_all(params), "recipe.json")
     except (MlflowException, OSError) as error:
         raise PlatformError(
@@ -110,58 +105,70 @@ def open_run(
     return run_id
 
 
-def close_run(tracking_uri: str, run_id: str, status: str, run_record: Mapping[str, Any], report: Path | None) -> None:
-    """End the parent run: its status, every stage's figures as `stage/metric`, the record and the report page.
+def close_run(
+    context: RunContext,
+    status: str,
+    run_record: Mapping[str, Any],
+    folder: Path,
+    artifacts: Mapping[str, Path],
+    data: Sequence[str] = (),
+) -> None:
+    """End the parent run: status, every stage's figures as `stage/metric`, training data, the record, the report page.
 
     The figures are repeated here because a reused stage has no nested run in this run; so parent runs can always
-    be compared with each other.
+    be compared with each other. Stages that MLflow lacks because it did not answer are recorded first.
 
     Args:
-        tracking_uri: As given to `open_run`.
-        run_id: As returned by `open_run`.
+        context: Names the store, the parent run, and the events that say which stages it lacks.
         status: MLflow's word: "FINISHED", "FAILED" or "KILLED".
         run_record: The record that `run.json` holds.
-        report: The report page, when one was written.
+        folder: Where `run.json` and, when one was written, `report.html` lie.
+        artifacts: Node to the folder of its published artifact.
+        data: Nodes whose artifacts are training data of this run.
     """
-    try:
-        client = MlflowClient(tracking_uri)
-        stages: Mapping[str, Any] = run_record.get("stages", {})
-        figures = {
-            f"{stage}/{name}": value
-            for stage, facts in stages.items()
-            for name, value in facts.get("metrics", {}).items()
-        }
-        figures |= {f"{stage}/seconds": facts["seconds"] for stage, facts in stages.items() if "seconds" in facts}
-        figures |= {name: run_record[name] for name in ("seconds", "overhead_seconds") if name in run_record}
-        gate = (run_record.get("model") or {}).get("gate") or {}
+    stages: Mapping[str, Any] = run_record.get("stages", {})
+
+    def work(client: MlflowClient) -> None:
+        run_id, gate = context.parent_run_id, (run_record.get("model") or {}).get("gate") or {}
         tags = {"qwenops.status": status} | ({"qwenops.gate": _verdict(gate["passed"])} if "passed" in gate else {})
-        _log(client, run_id, metrics=list(_now(figures)), tags=tags)
+        log(client, run_id, metrics=list(_now(_figures(run_record))), tags=tags)
+        found = [dataset(read_manifest(artifacts[node]), _place(stages, node), node) for node in data]
+        if found:
+            client.log_inputs(run_id, found)
         client.log_dict(run_id, redact_all(run_record), "run.json")
-        if report is not None and report.is_file():
-            client.log_artifact(run_id, str(report))
+        if (folder / "report.html").is_file():
+            client.log_artifact(run_id, str(folder / "report.html"))
         if run_id != os.environ.get(INJECTED_RUN):
             client.set_terminated(run_id, status)
-    except (MlflowException, OSError) as error:
-        _warn("mlflow", f"the run's record is incomplete at {tracking_uri}: {error}")
+
+    lacks = f"MLflow lacks the end of this run, whose figures are all in {folder / 'run.json'}"
+    if recorded(context, "mlflow", lacks, lambda _: None, ask=True):
+        for node, stage in take_missing(context).items():
+            if node in artifacts:
+                log_stage(stage, read_manifest(artifacts[node]), artifacts[node])
+        recorded(context, "mlflow", lacks, work)
 
 
 def open_stage(context: RunContext, node: str) -> str:
     """Open the run of a stage before it runs, for what is recorded meanwhile; returns its id, or "" with a warning."""
-    try:
-        client = MlflowClient(context.tracking_uri)
-        return _own_run(client, context) or _nested_run(client, context, node)
-    except (MlflowException, OSError) as error:
-        _warn(node, f"MLflow has no run of this stage while it runs: {error}")
-        return ""
+    opened: list[str] = []
+
+    def work(client: MlflowClient) -> None:
+        opened.append(own_run(client, context) or nested_run(client, context, node))
+
+    recorded(context, node, "MLflow has no run of this stage while it runs and no figures of its machine", work)
+    return opened[0] if opened else ""
 
 
-def fail_stage(context: RunContext) -> None:
+def fail_stage(context: RunContext, node: str) -> None:
     """End the run that `open_stage` opened, as failed; an injected run is left to whoever opened it."""
     if context.stage_run_id and context.stage_run_id != os.environ.get(INJECTED_RUN):
-        try:
-            MlflowClient(context.tracking_uri).set_terminated(context.stage_run_id, "FAILED")
-        except (MlflowException, OSError) as error:
-            _warn("mlflow", f"the run {context.stage_run_id} stays open: {error}")
+        recorded(
+            context,
+            node,
+            f"the run {context.stage_run_id} stays open in MLflow",
+            lambda client: client.set_terminated(context.stage_run_id, "FAILED"),
+        )
 
 
 def log_stage(context: RunContext, manifest: Manifest, path: Path) -> None:
@@ -174,19 +181,19 @@ def log_stage(context: RunContext, manifest: Manifest, path: Path) -> None:
         manifest: The stage's manifest.
         path: The published folder.
     """
-    try:
-        client = MlflowClient(context.tracking_uri)
-        injected = _own_run(client, context)
-        run_id = injected or context.stage_run_id or _nested_run(client, context, manifest.node)
-        _log(
+
+    def work(client: MlflowClient) -> None:
+        injected = own_run(client, context)
+        run_id = injected or context.stage_run_id or nested_run(client, context, manifest.node)
+        log(
             client,
             run_id,
             params=flatten(manifest.config),
-            metrics=[*_stage_metrics(manifest), *read_curves(path / CURVES, _milliseconds(manifest))],
-            tags=_stage_tags(manifest, addresses.address_of(path, context)),
+            metrics=[*stage_metrics(manifest), *read_curves(path / CURVES, made_at(manifest))],
+            tags={**_stage_tags(manifest, addresses.address_of(path, context)), **hardware_tags()},
         )
         experiment_id = client.get_run(run_id).info.experiment_id
-        _log_lineage(client, context, experiment_id, run_id, manifest, path)
+        log_lineage(client, context, experiment_id, run_id, manifest, path)
         for pattern in ARTIFACTS:
             for file in sorted(path.glob(pattern)):
                 if file.stat().st_size <= _ARTIFACT_BYTES:
@@ -194,20 +201,10 @@ def log_stage(context: RunContext, manifest: Manifest, path: Path) -> None:
                     client.log_artifact(run_id, str(file), None if parent == "." else parent)
         if not injected:
             client.set_terminated(run_id, "FINISHED")
-    except (MlflowException, OSError) as error:
-        _warn(manifest.node, f"MLflow has no full record of this stage: {error}")
 
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested plain data as dotted keys and text values: `{"a": {"b": 1}}` is `{"a.b": "1"}`."""
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            flat |= flatten(value, name)
-        else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return flat
+    lacks = f"MLflow has no full record of this stage, whose figures are in {path / 'manifest.json'} and in run.json"
+    if not recorded(context, manifest.node, lacks, work):
+        note_missing(context, manifest.node)
 
 
 def read_curves(path: Path, timestamp: int) -> Iterator[Metric]:
@@ -217,143 +214,20 @@ def read_curves(path: Path, timestamp: int) -> Iterator[Metric]:
     with path.open(encoding="utf-8") as stream:
         for line in stream:
             point = json.loads(line)
-            yield Metric("curve/" + _name(point["name"]), point["value"], timestamp, point["step"])
+            yield Metric("curve/" + clean(point["name"]), point["value"], timestamp, point["step"])
 
 
-def _injected_run(client: MlflowClient) -> str:
-    """The run that `MLFLOW_RUN_ID` names, where this server has it and it takes figures; else ""."""
-    run_id = os.environ.get(INJECTED_RUN, "")
-    try:
-        return run_id if run_id and client.get_run(run_id).info.lifecycle_stage == "active" else ""
-    except MlflowException as error:
-        if error.error_code in _UNKNOWN_RUN:
-            return ""
-        raise
-
-
-def _own_run(client: MlflowClient, context: RunContext) -> str:
-    """The run injected for this step alone; where one variable reaches every step, it names the parent of them all."""
-    return "" if os.environ.get(INJECTED_RUN) == context.parent_run_id else _injected_run(client)
-
-
-def create_run(client: MlflowClient, artifact_root: str, run_name: str) -> str:
-    """Make a run in the experiment of this machine or namespace, and the experiment when it is new; returns its id."""
-    name = os.environ.get(EXPERIMENT_VARIABLE) or EXPERIMENT
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        root = artifact_root if "://" in artifact_root or not artifact_root else Path(artifact_root).resolve().as_uri()
-        experiment_id = client.create_experiment(name, artifact_location=root or None)
-    else:
-        experiment_id = _usable(experiment).experiment_id
-    return client.create_run(experiment_id, run_name=run_name).info.run_id
-
-
-def _usable(experiment: Experiment) -> Experiment:
-    if experiment.lifecycle_stage != "active":
-        raise PlatformError(
-            f"MLflow's experiment {experiment.name} was deleted",
-            expected="an active experiment",
-            found=experiment.lifecycle_stage,
-            action="restore it: mlflow experiments restore --experiment-id " + experiment.experiment_id,
-        )
-    return experiment
-
-
-def _nested_run(client: MlflowClient, context: RunContext, node: str) -> str:
-    if not context.parent_run_id:
-        return create_run(client, "", node)
-    parent = client.get_run(context.parent_run_id)
-    tags = {"mlflow.parentRunId": context.parent_run_id}
-    return client.create_run(parent.info.experiment_id, run_name=node, tags=tags).info.run_id
-
-
-def _log(
-    client: MlflowClient,
-    run_id: str,
-    *,
-    params: Mapping[str, str] | None = None,
-    metrics: Sequence[Metric] = (),
-    tags: Mapping[str, str] | None = None,
-) -> None:
-    labels = [RunTag(_name(key), redact(value)[:_PARAM_LENGTH]) for key, value in (tags or {}).items()]
-    values = [Param(_name(key), redact(value)[:_PARAM_LENGTH]) for key, value in (params or {}).items()]
-    for start in range(0, max(len(values), 1), _PARAMS_PER_BATCH):
-        client.log_batch(run_id, params=values[start : start + _PARAMS_PER_BATCH], tags=labels if start == 0 else ())
-    for start in range(0, len(metrics), _METRICS_PER_BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
-
-
-def _log_lineage(
-    client: MlflowClient, context: RunContext, experiment_id: str, run_id: str, manifest: Manifest, path: Path
-) -> None:
-    parents = manifest.inputs
-    datasets = [_dataset(name, place, addresses.mirror(place, context)) for name, place in parents.items()]
-    used = [
-        model.model_id
-        for name in parents
-        for model in client.search_logged_models(
-            [experiment_id], filter_string=f"tags.artifact_id = '{manifest.parents[name]}'", max_results=1
-        )
-    ]
-    if datasets or used:
-        client.log_inputs(run_id, datasets, [LoggedModelInput(model_id) for model_id in dict.fromkeys(used)])
-    root = addresses.files_address(path, manifest.artifact_id, context)
-    made = [
-        _logged_model(client, experiment_id, run_id, manifest, folder, _below(root, folder.relative_to(path)))
-        for folder in kept_checkpoints(path)
-    ]
-    if made:
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, 0) for model_id in made])
-    elif len(used) == 1:
-        # An evaluation of one model: its figures also stand at the model they are about.
-        _log(client, run_id, metrics=list(_stage_metrics(manifest, used[0])))
-
-
-def kept_checkpoints(path: Path) -> list[Path]:
-    """Folders at or below `path` that hold a transformers model: a `config.json` beside safetensors."""
-    return [file.parent for file in sorted(path.rglob("config.json")) if any(file.parent.glob("*.safetensors"))]
-
-
-def _below(root: str, relative: Path) -> str:
-    return root if relative == Path() else f"{root}/{relative.as_posix()}"
-
-
-def _logged_model(
-    client: MlflowClient, experiment_id: str, run_id: str, manifest: Manifest, folder: Path, address: str
-) -> str:
-    tags = {
-        "mlflow.model.isExternal": "true",
-        "path": address,
-        "digest": manifest.digest,
-        "artifact_id": manifest.artifact_id,
-        "fingerprint": manifest.fingerprint,
+def _figures(run_record: Mapping[str, Any]) -> dict[str, float]:
+    stages: Mapping[str, Any] = run_record.get("stages", {})
+    figures = {
+        f"{stage}/{name}": value for stage, facts in stages.items() for name, value in facts.get("metrics", {}).items()
     }
-    name = manifest.node if (folder / "checkpoint.json").exists() else f"{manifest.node}-{folder.name}"
-    settings = dict(list(redact_all(flatten(manifest.config)).items())[:_PARAMS_PER_BATCH])
-    model = client.create_logged_model(
-        experiment_id, name=name, source_run_id=run_id, tags=tags, params=settings, model_type="checkpoint"
-    )
-    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    _log(client, run_id, metrics=list(_stage_metrics(manifest, model.model_id)))
-    return model.model_id
+    figures |= {f"{stage}/seconds": facts["seconds"] for stage, facts in stages.items() if "seconds" in facts}
+    return figures | {name: run_record[name] for name in ("seconds", "overhead_seconds") if name in run_record}
 
 
-def _dataset(name: str, place: str, folder: Path) -> DatasetInput:
-    manifest = read_manifest(folder)
-    dataset = Dataset(
-        name=manifest.node,
-        digest=manifest.digest[:_DIGEST_LENGTH],
-        source_type="s3" if addresses.is_remote(place) else "local",
-        source=json.dumps({"uri": place}),
-        profile=json.dumps({"records": manifest.records}),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
-
-
-def _stage_metrics(manifest: Manifest, model_id: str | None = None) -> Iterator[Metric]:
-    when = _milliseconds(manifest)
-    for name, value in {**manifest.metrics, "seconds": manifest.seconds, "records": manifest.records}.items():
-        yield Metric(_name(name), float(value), when, 0, model_id=model_id)
+def _place(stages: Mapping[str, Any], node: str) -> str:
+    return stages[node]["outputs"]["output"]["path"]
 
 
 def _stage_tags(manifest: Manifest, address: str) -> dict[str, str]:
@@ -368,25 +242,11 @@ def _stage_tags(manifest: Manifest, address: str) -> dict[str, str]:
     }
 
 
-def _milliseconds(manifest: Manifest) -> int:
-    return int(datetime.fromisoformat(manifest.created_at).timestamp() * 1000)
-
-
 def _now(figures: Mapping[str, float]) -> Iterator[Metric]:
     when = int(datetime.now().timestamp() * 1000)
     for name, value in figures.items():
-        yield Metric(_name(name), float(value), when, 0)
-
-
-def _warn(node: str, sentence: str) -> None:
-    sentence = redact(sentence)
-    print(f"[{node}] warning: {sentence}", flush=True)
-    event(sentence, level=logging.WARNING)
+        yield Metric(clean(name), float(value), when, 0)
 
 
 def _verdict(passed: bool) -> str:
     return "passed" if passed else "failed"
-
-
-def _name(text: str) -> str:
-    return _FORBIDDEN.sub("_", text)

@@ -92,7 +92,7 @@ def _system_metrics(context: RunContext, node: str) -> Iterator[RunContext]:
         with system_metrics.monitored(context):
             yield context
     except BaseException:
-        tracking.fail_stage(context)
+        tracking.fail_stage(context, node)
         raise
 
 

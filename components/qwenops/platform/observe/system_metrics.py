@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from qwenops.platform.context import RunContext
+from qwenops.platform.mlflow.server import impatient
+
+# The last sample of a monitor whose server is gone is not worth more; its thread ends with the process.
+_LAST_SECONDS = 20.0
 
 
 @contextlib.contextmanager
@@ -24,7 +28,7 @@ def monitored(context: RunContext, node: str = "") -> Iterator[None]:
     if not context.stage_run_id:
         yield
         return
-    monitor = SystemMetricsMonitor(
+    monitor = _Monitor(
         context.stage_run_id,
         resume_logging=True,
         node_id=node or None,
@@ -35,3 +39,17 @@ def monitored(context: RunContext, node: str = "") -> Iterator[None]:
         yield
     finally:
         monitor.finish()
+
+
+class _Monitor(SystemMetricsMonitor):
+    """MLflow's monitor, which at its end would wait for a server that is gone as long as MLflow's client does."""
+
+    def finish(self) -> None:
+        """Stop sampling and log what is left; what a silent server holds up is lost."""
+        self._shutdown_event.set()
+        if self._process is not None:
+            self._process.join(_LAST_SECONDS)
+            if self._process.is_alive():
+                return
+        with impatient():
+            super().finish()
