@@ -17,6 +17,7 @@ HONEST = [
         "class f:\n    def __init__(self, x):\n        self.x = x\n    def twice(self):\n        return 2 * self.x",
         "assert f(3).twice() == 6 and f(3).x == 3",
     ),
+    ("class f:\n    _line, _reference = 1, 2", "x = f(); assert (x._line, x._reference) == (1, 2)"),
     (
         "class f:\n    def __init__(self, x):\n        self.x = x\ndef g(all):\n    return sum(i.x for i in all)",
         "assert g([f(1), f(2)]) == 3",

@@ -22,7 +22,9 @@ from types import ModuleType
 from qwenops.errors import PlatformError
 from qwenops.recipe.isolation import Isolation
 
-PYTHON = os.path.realpath(sys._base_executable)  # pyright: ignore[reportAttributeAccessIssue]
+# Of a virtual environment, the interpreter that it was made from.
+_BASE: str = getattr(sys, "_base_executable", sys.executable)
+PYTHON = os.path.realpath(_BASE)
 SCRATCH_BYTES = 16 * 1024 * 1024
 _GUEST = "/guest"
 _PACKAGE = "qwenops/platform/sandbox/guest"
@@ -76,30 +78,7 @@ class Fence:
         """
         guest = _GUEST if self.isolation == "bubblewrap" else str(files("qwenops").joinpath(".."))
         boot = f"import sys; sys.path.insert(0, {guest!r}); from {entry.__name__} import main; main()"
-        return self._popen(boot, arguments, pipes, subprocess.DEVNULL)
-
-    def _popen(
-        self, code: str, arguments: Sequence[object], pipes: Sequence[int], stderr: int
-    ) -> subprocess.Popen[bytes]:
-        command = [PYTHON, "-I", "-S", "-B", "-X", "utf8", "-c", code, *map(str, arguments)]
-        rules = os.memfd_create("seccomp")
-        try:
-            if self.isolation == "bubblewrap":
-                os.write(rules, _filter())
-                os.lseek(rules, 0, os.SEEK_SET)
-                command = [*_bubblewrap(), "--seccomp", str(rules), "--", *command]
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                cwd="/",
-                env={},
-                pass_fds=(*pipes, rules),
-                start_new_session=True,
-            )
-        finally:
-            os.close(rules)
+        return _start(self.isolation, boot, arguments, pipes, subprocess.DEVNULL)
 
 
 def open_fence(isolation: Isolation) -> Fence:
@@ -124,7 +103,7 @@ def open_fence(isolation: Isolation) -> Fence:
 def why_no_bubblewrap() -> str:
     """Why a program cannot be confined on this machine; empty when one was, asked once per process."""
     try:
-        process = Fence("bubblewrap")._popen(_PROOF, (), (), subprocess.PIPE)
+        process = _start("bubblewrap", _PROOF, (), (), subprocess.PIPE)
         seen, errors = process.communicate(timeout=30)
     except (OSError, RuntimeError, ImportError, subprocess.SubprocessError) as error:
         return f"{type(error).__name__}: {error}"
@@ -135,11 +114,36 @@ def why_no_bubblewrap() -> str:
     return ""
 
 
+def _start(
+    isolation: Isolation, code: str, arguments: Sequence[object], pipes: Sequence[int], stderr: int
+) -> subprocess.Popen[bytes]:
+    command = [PYTHON, "-I", "-S", "-B", "-X", "utf8", "-c", code, *map(str, arguments)]
+    rules = os.memfd_create("seccomp")
+    try:
+        if isolation == "bubblewrap":
+            os.write(rules, _filter())
+            os.lseek(rules, 0, os.SEEK_SET)
+            command = [*_bubblewrap(), "--seccomp", str(rules), "--", *command]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            cwd="/",
+            env={},
+            pass_fds=(*pipes, rules),
+            start_new_session=True,
+        )
+    finally:
+        os.close(rules)
+
+
 @functools.cache
 def _bubblewrap() -> tuple[str, ...]:
-    stdlib, libraries = json.loads(
-        subprocess.run([PYTHON, "-I", "-S", "-c", _LIST_LIBRARIES], capture_output=True, check=True, timeout=60).stdout
-    )
+    look = [PYTHON, "-I", "-S", "-c", _LIST_LIBRARIES]
+    stdlib: str
+    libraries: list[str]
+    stdlib, libraries = json.loads(subprocess.run(look, capture_output=True, check=True, timeout=60).stdout)
     arguments = [_executable(), "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--clearenv"]
     for name in ("lib", "lib32", "lib64"):
         path = Path("/", name)

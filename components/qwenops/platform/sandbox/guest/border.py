@@ -13,7 +13,7 @@ from collections import deque
 TYPE_CHECKING = False  # typing itself costs an interpreter's start, and so do the modules of rare values
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import IO, Any
+    from typing import IO, Any, TypeGuard
 
 # House choice: larger than any result of the code benchmarks, small enough to be read at once.
 LONGEST_MESSAGE = 16 * 1024 * 1024
@@ -48,7 +48,7 @@ def encode(value: Any, keep: Callable[[Any], list[Any]]) -> Any:
     for name, group in _GROUPS.items():
         if isinstance(value, group):
             return [name, *(encode(item, keep) for item in value)]
-    if isinstance(value, dict):
+    if _is_dict(value):
         return ["dict", *([encode(key, keep), encode(item, keep)] for key, item in value.items())]
     if isinstance(value, range):
         return ["range", value.start, value.stop, value.step]
@@ -68,7 +68,7 @@ def decode(tree: Any, find: Callable[[list[Any]], Any]) -> Any:
     Raises:
         BorderError: no value is written so.
     """
-    if not isinstance(tree, list):
+    if not _is_list(tree):
         if isinstance(tree, dict):
             raise BorderError("a JSON object is not a value")
         return tree
@@ -119,6 +119,14 @@ def receive(stream: IO[bytes]) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BorderError(f"not a message: {error}") from error
+
+
+def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 def _encode_rare(value: Any, keep: Callable[[Any], list[Any]]) -> Any:

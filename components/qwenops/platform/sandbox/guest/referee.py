@@ -17,7 +17,7 @@ from qwenops.platform.sandbox.guest.stand import limit, quiet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import IO, Any, NoReturn
+    from typing import IO, Any, NoReturn, TypeGuard
 
 
 class Gone(BaseException):
@@ -86,45 +86,48 @@ class Line:
 
 
 class Proxy:
-    """Something of the program that is not plain data: a function, a class, an object, an iterator."""
+    """Something of the program that is not plain data: a function, a class, an object, an iterator.
 
-    __slots__ = ("_line", "_reference")
+    Its own two attributes have names that are never looked up in the program, so that none of the program's is hidden.
+    """
+
+    __slots__ = ("__line__", "__reference__")
 
     def __init__(self, line: Line, reference: list[Any]) -> None:
-        self._line, self._reference = line, reference
+        self.__line__, self.__reference__ = line, reference
 
     def __call__(self, *arguments: Any, **words: Any) -> Any:
         """What the program's function or class returns."""
-        return self._line.ask("call", self._reference, *arguments, words)
+        return self.__line__.ask("call", self.__reference__, *arguments, words)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self._line.ask("attribute", self._reference, name)
+        return self.__line__.ask("attribute", self.__reference__, name)
 
     def __getitem__(self, key: Any) -> Any:
-        return self._line.ask("item", self._reference, key)
+        return self.__line__.ask("item", self.__reference__, key)
 
     def __iter__(self) -> Any:
-        return self._line.ask("iterate", self._reference)
+        return self.__line__.ask("iterate", self.__reference__)
 
     def __next__(self) -> Any:
-        return self._line.ask("next", self._reference)
+        return self.__line__.ask("next", self.__reference__)
 
     def __len__(self) -> int:
-        return self._line.ask("length", self._reference)
+        return self.__line__.ask("length", self.__reference__)
 
     def __bool__(self) -> bool:
-        return self._line.ask("truth", self._reference)
+        return self.__line__.ask("truth", self.__reference__)
 
     def __str__(self) -> str:
-        return self._line.ask("text", self._reference)
+        return self.__line__.ask("text", self.__reference__)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is Proxy and self._reference == other._reference
+        return type(other) is Proxy and self.__reference__ == other.__reference__
 
     def __hash__(self) -> int:
-        return hash(tuple(self._reference))
+        return hash(tuple(self.__reference__))
 
 
 def judge(line: Line, job: dict[str, Any]) -> list[str]:
@@ -167,7 +170,7 @@ def _attempt(line: Line, action: Any) -> str:
 
 def _refer(value: Any) -> list[Any]:
     if type(value) is Proxy:
-        return value._reference
+        return value.__reference__
     raise TypeError(f"a test cannot hand a {type(value).__name__} to the program")
 
 
@@ -176,9 +179,13 @@ def _replace(argument: Any, now: Any) -> None:
         raise BorderError("an argument changed its type")
     if isinstance(argument, list | bytearray):
         argument[:] = now
-    elif isinstance(argument, dict | set):
+    elif _is_updatable(argument):
         argument.clear()
         argument.update(now)
+
+
+def _is_updatable(value: Any) -> TypeGuard[dict[Any, Any] | set[Any]]:
+    return isinstance(value, dict | set)
 
 
 def _exception(names: Any, text: Any) -> Exception:

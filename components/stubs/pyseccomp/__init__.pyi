@@ -1,0 +1,16 @@
+"""What this project uses of pyseccomp, which brings no types."""
+
+from typing import IO
+
+ALLOW: int
+MASKED_EQ: int
+
+def ERRNO(x: int) -> int: ...
+
+class Arg:
+    def __init__(self, arg: int, op: int, data_a: int, data_b: int = ...) -> None: ...
+
+class SyscallFilter:
+    def __init__(self, defaction: int) -> None: ...
+    def add_rule(self, action: int, syscall: int | str, *args: Arg) -> None: ...
+    def export_bpf(self, file: IO[bytes]) -> None: ...
