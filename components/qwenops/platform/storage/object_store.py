@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -144,7 +144,7 @@ def forget(url: str) -> None:
 
 
 @contextlib.contextmanager
-def keeping(scratch: Path, url: str, seconds: float = _SECONDS_BETWEEN_COPIES, leave: str = "") -> Iterator[None]:
+def keeping(scratch: Path, url: str, seconds: float = _SECONDS_BETWEEN_COPIES, leave: str = "") -> Generator[None]:
     """Keep a copy of the scratch folder at `url` while the block runs, so that another pod can resume from it.
 
     An empty scratch folder is filled from the copy first. The copy is renewed every `seconds` and when the block
@@ -230,7 +230,7 @@ def _store() -> AbstractFileSystem:
 
 
 def _text_at(store: AbstractFileSystem, place: str) -> str:
-    return store.cat_file(place).decode()  # pyright: ignore[reportAttributeAccessIssue]  # stores give bytes
+    return store.cat_file(place).decode()
 
 
 def _fetch_manifest(store: AbstractFileSystem, url: str, folder: Path) -> Manifest | None:
@@ -255,7 +255,7 @@ def _prefix(url: str, manifest: Manifest) -> str:
 
 def _has_sizes(store: AbstractFileSystem, prefix: str, manifest: Manifest) -> bool:
     root = prefix.removeprefix("s3://") + "/"
-    sizes = {place.removeprefix(root): facts["size"] for place, facts in dict(store.find(prefix, detail=True)).items()}
+    sizes = {place.removeprefix(root): facts["size"] for place, facts in store.find(prefix, detail=True).items()}
     return all(sizes.get(name) == facts["bytes"] for name, facts in manifest.files.items())
 
 
@@ -279,7 +279,7 @@ def _remove(store: AbstractFileSystem, place: str) -> None:
 
 
 @contextlib.contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def _reaching(url: str) -> Generator[None]:
     try:
         yield
     except (OSError, BotoCoreError, ClientError) as error:

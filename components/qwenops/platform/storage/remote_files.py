@@ -8,17 +8,21 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import fsspec
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
 
 from qwenops.errors import PlatformError
 from qwenops.recipe.addresses import EXTRAS
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # Where S3 is, when it is not Amazon's; the first that is set counts.
 S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
@@ -48,7 +52,7 @@ class RemoteFile:
     name: str
     date: str
     version: str
-    store: Any
+    store: AbstractFileSystem
     path: str
 
     def open(self) -> BinaryIO:
@@ -68,7 +72,7 @@ def is_address(place: str) -> bool:
     return "://" in place
 
 
-def open_store(address: str) -> tuple[Any, str]:
+def open_store(address: str) -> tuple[AbstractFileSystem, str]:
     """The fsspec file system of an address, and the path in it.
 
     Raises:
@@ -80,7 +84,7 @@ def open_store(address: str) -> tuple[Any, str]:
         endpoint = next((os.environ[name] for name in S3_ENDPOINTS if os.environ.get(name)), None)
         options = {"endpoint_url": endpoint, "use_listings_cache": False}
     try:
-        return fsspec.core.url_to_fs(address, **options)
+        return url_to_fs(address, **options)
     except (ImportError, ValueError) as error:
         raise PlatformError(
             f"no access to {scheme}:// addresses here",
@@ -117,7 +121,7 @@ def list_files(address: str) -> list[RemoteFile]:
 
 
 @contextmanager
-def as_os_errors() -> Iterator[None]:
+def as_os_errors() -> Generator[None]:
     """Raise the errors of the libraries that speak to stores as `OSError`."""
     loaded = [(sys.modules[module], name) for module, name in _LIBRARY_ERRORS if module in sys.modules]
     try:
@@ -127,7 +131,7 @@ def as_os_errors() -> Iterator[None]:
 
 
 class _Guarded(io.RawIOBase):
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: BinaryIO) -> None:
         self._inner = inner
 
     def readable(self) -> bool:
@@ -142,10 +146,11 @@ class _Guarded(io.RawIOBase):
     def tell(self) -> int:
         return self._inner.tell()
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer).cast("B")
         with as_os_errors():
-            piece = self._inner.read(len(buffer))
-        buffer[: len(piece)] = piece
+            piece = self._inner.read(len(view))
+        view[: len(piece)] = piece
         return len(piece)
 
     def close(self) -> None:
@@ -153,7 +158,7 @@ class _Guarded(io.RawIOBase):
         super().close()
 
 
-def _is_file(store: Any, address: str, root: str) -> bool:
+def _is_file(store: AbstractFileSystem, address: str, root: str) -> bool:
     # A web server lists nothing; what does not end like a folder is one file.
     return not address.endswith("/") if address.startswith("http") else store.isfile(root)
 
@@ -168,6 +173,8 @@ def _date(facts: dict[str, Any]) -> str:
                 return text[:10]
             case float() | int() as seconds:
                 return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+            case _:
+                continue
     return datetime.now(UTC).date().isoformat()
 
 

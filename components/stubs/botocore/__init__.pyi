@@ -1,0 +1,1 @@
+"""What this project uses of botocore, which brings no types."""
