@@ -6,7 +6,6 @@ survivor may be seen first. So a broken connection is never a stage's own fault,
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import ray.train
 from torch.distributed import DistError
@@ -30,7 +29,7 @@ class EndOnOwnFault(ray.train.UserCallback):
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray Train's controller after a poll that found errors; an error from here ends the training."""
         fault = own_fault(worker_exceptions, self._name)
         if fault is not None:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -78,7 +78,7 @@ def launch(
             found=error,
             action="look at the Ray cluster's free resources and its dashboard",
         ) from error
-    return cast("dict[str, Any]", result.return_value)
+    return result.return_value
 
 
 def _watched(
