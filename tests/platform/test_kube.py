@@ -5,11 +5,13 @@ import time
 
 import pytest
 from kubernetes import client
+from kubernetes.client.rest import ApiException
 from tests.platform.conftest import COMPLETE, INITIALIZING, RUNNING, kubeconfig
 from tests.platform.kube_server import KubeServer
 
 from qwenops.errors import PlatformError
 from qwenops.platform.kubernetes.client import Kube, connect
+from qwenops.platform.kubernetes.errors import explain
 
 
 def job(name="one"):
@@ -130,6 +132,15 @@ def test_refusal_names_the_permission_the_quota_or_the_field(server, kube, statu
     server.fail("POST", "rayjobs", status, times=1, message=message)
     with pytest.raises(PlatformError, match=words):
         kube.create_job(job())
+
+
+@pytest.mark.parametrize(
+    "body", ['{"details": "no upstream"}', '{"details": {"causes": "none"}}', '["busy"]', "<html>"]
+)
+def test_answer_of_something_else_than_an_api_server_is_shown(body):
+    refusal = ApiException(status=418, reason="Proxy")
+    refusal.body = body
+    assert "refused to create rayjobs" in str(explain(refusal, "create rayjobs", "team"))
 
 
 def test_forbidden_watch_is_refused_and_not_repeated_for_ever(server, kube):

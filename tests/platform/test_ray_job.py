@@ -73,6 +73,18 @@ def test_finished_stage_is_reused_by_either_launcher(counter, server, kube, monk
     assert len(server.requests) == before
 
 
+def test_foreign_object_of_the_same_name_is_left_alone(counter, server, kube):
+    with Operator(server, GOOD) as operator:
+        launch(kube, value=4)
+    (name,) = operator.seen
+    shutil.rmtree(counter / "store")
+    server.store.add("rayjobs", {"metadata": {"name": name, "labels": {}}, "spec": {}})
+    server.store.objects["rayjobs", name]["metadata"].pop("labels")
+    with Operator(server, [], GOOD):
+        assert (launch(kube, value=4).path / "value.txt").read_text() == "4"
+    assert [key for key in server.store.objects if key[0] == "rayjobs"] == [("rayjobs", name)]
+
+
 def test_step_in_a_pod_launches_what_its_environment_says(counter, server, monkeypatch):
     config = counter / "kubeconfig"
     config.write_text(kubeconfig(server.url))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kubernetes import client, config, watch
 from kubernetes.client.rest import ApiException
@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from qwenops.errors import PlatformError
 from qwenops.platform.kubernetes.errors import explain
+from qwenops.platform.kubernetes.objects import Json, RayJob
 
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
 RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -37,8 +38,7 @@ _RETRIED = {0, 408, 429, 500, 502, 503, 504}
 _GONE = 410
 _CONNECT_SECONDS, _READ_SECONDS = 5, 30
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 15.0
-
-Json = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass
@@ -106,11 +106,11 @@ class Kube:
             raise explain(error, "create rayjobs", self.namespace) from error
         return True
 
-    def job(self, name: str) -> Json | None:
+    def job(self, name: str) -> RayJob | None:
         """The RayJob `name`; None when there is none."""
         return self._optional("get rayjobs", self._objects.get_namespaced_custom_object, *self._place(), name)
 
-    def jobs(self, selector: str) -> list[Json]:
+    def jobs(self, selector: str) -> list[RayJob]:
         """RayJobs whose labels match `selector`."""
         listed = self._known(
             "list rayjobs", self._objects.list_namespaced_custom_object, *self._place(), label_selector=selector
@@ -132,7 +132,7 @@ class Kube:
             pause = min(pause * 2, 2.0)
         return True
 
-    def follow_job(self, name: str) -> Iterator[Json | None]:
+    def follow_job(self, name: str) -> Iterator[RayJob | None]:
         """Every state of a RayJob that is seen, one per `watch_seconds` or more; ends with None once it is gone."""
         patience = Patience(self._outage_seconds)
         while True:
@@ -142,7 +142,7 @@ class Kube:
                 *self._place(),
                 field_selector=f"metadata.name={name}",
             )
-            job = next(iter(listed["items"]), None)
+            job: RayJob | None = next(iter(listed["items"]), None)
             yield job
             if job is None:
                 return
@@ -154,11 +154,11 @@ class Kube:
                     raise explain(error, "watch rayjobs", self.namespace) from error
                 patience.wait(error, "watch rayjobs")
 
-    def pod(self, name: str) -> Any:
+    def pod(self, name: str) -> client.V1Pod | None:
         """The pod `name`; None when there is none."""
         return self._optional("get pods", self.core.read_namespaced_pod, name, self.namespace)
 
-    def pods(self, selector: str) -> list[Any]:
+    def pods(self, selector: str) -> list[client.V1Pod]:
         """Pods whose labels match `selector`."""
         return self._known("list pods", self.core.list_namespaced_pod, self.namespace, label_selector=selector).items
 
@@ -170,9 +170,8 @@ class Kube:
         ours.sort(key=lambda event: (event.type == "Warning", str(event.last_timestamp or event.event_time or "")))
         return [f"{e.type} {e.reason} {e.involved_object.name}: {(e.message or '').strip()}" for e in ours[-most:]]
 
-    def _watch_job(self, name: str, version: str) -> Iterator[Json]:
-        watcher: Any = watch.Watch()
-        stream = watcher.stream(
+    def _watch_job(self, name: str, version: str) -> Iterator[RayJob]:
+        stream = watch.Watch().stream(
             self._objects.list_namespaced_custom_object,
             *self._place(),
             field_selector=f"metadata.name={name}",
@@ -189,13 +188,13 @@ class Kube:
     def _place(self) -> tuple[str, str, str, str]:
         return GROUP, VERSION, self.namespace, PLURAL
 
-    def _known(self, what: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def _known(self, what: str, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         try:
             return self._call(what, function, *arguments, **options)
         except ApiException as error:
             raise explain(error, what, self.namespace) from error
 
-    def _optional(self, what: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def _optional(self, what: str, function: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
         try:
             return self._call(what, function, *arguments, **options)
         except ApiException as error:
@@ -203,7 +202,7 @@ class Kube:
                 return None
             raise explain(error, what, self.namespace) from error
 
-    def _call(self, what: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def _call(self, what: str, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         patience = Patience(self._outage_seconds)
         while True:
             try:

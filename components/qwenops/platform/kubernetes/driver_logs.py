@@ -11,9 +11,9 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import websocket
+from kubernetes.client import V1Pod
 
 from qwenops.platform.kubernetes.log_follower import Follower, LogFile, split
 
@@ -24,7 +24,7 @@ _CONNECT_SECONDS, _READ_SECONDS, _SECONDS_BETWEEN_PINGS = 5, 1, 30
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
-def dashboard(pod: Any) -> str:
+def dashboard(pod: V1Pod) -> str:
     """Host and port of the dashboard in a head's pod; empty while the pod has no address."""
     (head,) = (container for container in pod.spec.containers if container.name == "ray-head")
     port = next((item.container_port for item in head.ports or [] if item.name == _PORT_NAME), _PORT)

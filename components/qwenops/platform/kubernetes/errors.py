@@ -1,11 +1,12 @@
 """What an answer of the Kubernetes API server means for whoever operates the run."""
 
 import json
-from typing import Any
+from collections.abc import Mapping
 
 from kubernetes.client.rest import ApiException
 
 from qwenops.errors import PlatformError
+from qwenops.recipe.codec import Plain
 
 
 def explain(error: ApiException, what: str, namespace: str) -> PlatformError:
@@ -47,14 +48,17 @@ def explain(error: ApiException, what: str, namespace: str) -> PlatformError:
     )
 
 
-def _status(error: ApiException) -> dict[str, Any]:
+def _status(error: ApiException) -> Mapping[str, Plain]:
+    """The API server's `Status`, or whatever else somebody between it and us has answered."""
     try:
-        body = json.loads(error.body or "{}")
+        body: Plain = json.loads(error.body or "{}")
     except ValueError:
-        return {"message": str(error.body)}
-    return body if isinstance(body, dict) else {}
+        return {"message": error.body}
+    return body if isinstance(body, Mapping) else {}
 
 
-def _causes(body: dict[str, Any]) -> list[str]:
-    details = body.get("details") or {}
-    return [f"{cause.get('field', '?')}: {cause.get('message', '')}" for cause in details.get("causes") or []]
+def _causes(body: Mapping[str, Plain]) -> list[str]:
+    details = body.get("details")
+    causes = details.get("causes") if isinstance(details, Mapping) else None
+    listed = causes if isinstance(causes, list) else []
+    return [f"{one.get('field', '?')}: {one.get('message', '')}" for one in listed if isinstance(one, Mapping)]

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+from kubernetes.client import V1Pod
 from kubernetes.client.rest import ApiException
+from urllib3 import HTTPResponse
 
 from qwenops.platform.kubernetes.client import TRANSIENT, Kube
 from qwenops.platform.kubernetes.driver_logs import DRIVER, DriverFollower, dashboard
@@ -26,6 +28,10 @@ _CONNECT_SECONDS, _READ_SECONDS = 5, 30
 _SLACK_SECONDS = 60
 
 Key = tuple[str, str]
+
+
+class _Since(TypedDict, total=False):
+    since_seconds: int
 
 
 class LogStreams:
@@ -43,7 +49,7 @@ class LogStreams:
         self._logs: dict[Key, LogFile] = {}
         self._threads: dict[Key, Follower] = {}
 
-    def attend(self, pods: list[Any]) -> None:
+    def attend(self, pods: list[V1Pod]) -> None:
         """Start to follow each container of `pods` that is not followed yet, or was restarted."""
         for pod in pods:
             for container in pod.spec.containers:
@@ -53,7 +59,7 @@ class LogStreams:
                 if container.name in _ROLES and (not before or (ended and pod.status.phase == "Running")):
                     self._start(key, PodFollower(self._kube, key, self._log(key)))
 
-    def attend_driver(self, pods: list[Any], job: str) -> None:
+    def attend_driver(self, pods: list[V1Pod], job: str) -> None:
         """Start to follow the driver of a Ray job through the running head among `pods`, where no pod submits it."""
         for pod in pods:
             key = (pod.metadata.name, DRIVER)
@@ -104,7 +110,7 @@ class PodFollower(Follower):
     def __init__(self, kube: Kube, key: Key, log: LogFile) -> None:
         super().__init__(log)
         self._kube, (self._pod, self._container) = kube, key
-        self._response: Any = None
+        self._response: HTTPResponse | None = None
 
     def stop(self) -> None:
         """End the thread, also while it waits for a line."""
@@ -117,9 +123,9 @@ class PodFollower(Follower):
     def read(self) -> bool:
         """Stream to the end; True when the container has ended, or its pod is gone."""
         last = self.log.last
-        options: dict[str, Any] = {"since_seconds": _age(last) + _SLACK_SECONDS} if last else {}
+        options: _Since = {"since_seconds": _age(last) + _SLACK_SECONDS} if last else {}
         try:
-            self._response = self._kube.core.read_namespaced_pod_log(
+            response = self._response = self._kube.core.read_namespaced_pod_log(
                 self._pod,
                 self._kube.namespace,
                 container=self._container,
@@ -130,14 +136,14 @@ class PodFollower(Follower):
                 **options,
             )
             try:
-                for raw in _lines(self._response):
+                for raw in _lines(response):
                     stamp, text = split(raw)
                     if stamp > self.log.last or not stamp:
                         self.log.append(stamp or self.log.last, text)
                     if self.stopped.is_set():
                         return True
             finally:
-                self._response.release_conn()
+                response.release_conn()
             return self._ended()
         except ApiException as error:
             if error.status == 404:
@@ -145,12 +151,12 @@ class PodFollower(Follower):
             raise
 
     def _ended(self) -> bool:
-        pod: Any = self._kube.core.read_namespaced_pod(self._pod, self._kube.namespace, _request_timeout=_READ_SECONDS)
+        pod = self._kube.core.read_namespaced_pod(self._pod, self._kube.namespace, _request_timeout=_READ_SECONDS)
         states = pod.status.container_statuses or []
         return any(state.name == self._container and state.state.terminated for state in states)
 
 
-def _lines(response: Any) -> Iterator[str]:
+def _lines(response: HTTPResponse) -> Iterator[str]:
     rest = b""
     for piece in response.stream(amt=None, decode_content=False):
         *whole, rest = (rest + piece).split(b"\n")

@@ -14,23 +14,22 @@ start, so that two drivers never write one scratch folder. The stage continues f
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from qwenops.errors import PlatformError, QwenOpsError
 from qwenops.platform.context import RunContext
 from qwenops.platform.kubernetes.client import Kube
 from qwenops.platform.kubernetes.eviction import is_evicted
 from qwenops.platform.kubernetes.logs import LogStreams
+from qwenops.platform.kubernetes.objects import RayJobStatus
 from qwenops.platform.kubernetes.ray_manifest import FINGERPRINT, RUN, label_value
 from qwenops.platform.kubernetes.ray_phases import Verdict, judge
-from qwenops.platform.kubernetes.ray_work import Work, driver_error, driver_facts, identify
+from qwenops.platform.kubernetes.ray_work import Work, driver_error, identify
 from qwenops.platform.observe.live import JobState
 from qwenops.platform.observe.observed import metrics_served
 from qwenops.platform.stage.events import Events, describe_error
-from qwenops.platform.stage.task import Published, find_published, place, read_task, scratch_folder
+from qwenops.platform.stage.task import Published, TaskSpec, find_published, place, read_task, scratch_folder
 from qwenops.platform.storage import addresses
 from qwenops.platform.termination import Terminated, termination_raises
 from qwenops.recipe.placement import RayCluster
@@ -54,14 +53,14 @@ class RayJobLauncher:
     def __init__(self, kube: Kube, cluster: RayCluster) -> None:
         self._kube, self._cluster, self._job = kube, cluster, JobState()
 
-    def launch(self, message: Mapping[str, Any], context: RunContext) -> Published:
+    def launch(self, spec: TaskSpec, context: RunContext) -> Published:
         """Create or adopt the task's RayJob, follow it to its end, delete it, return the artifact.
 
         Raises:
             QwenOpsError: the stage's own family where its driver said so, else a PlatformError.
         """
-        task = read_task(message, context)
-        work = Work(message, task, context, identify(task, context, self._kube))
+        task = read_task(spec, context)
+        work = Work(spec, task, context, identify(task, context, self._kube))
         events = Events(Path(context.events), work.node)
         scratch = scratch_folder(place(task, context)[1])
         with termination_raises(), metrics_served(context, work.node, scratch) as self._job:
@@ -71,7 +70,7 @@ class RayJobLauncher:
                 self._end(work)
                 raise
             except QwenOpsError as error:
-                if driver_facts(context, work.node).get("status") != "failed":
+                if events.read().get("status") != "failed":
                     events.write(status="failed", finished=time.time(), error=describe_error(error))
                 raise
 
@@ -96,7 +95,10 @@ class RayJobLauncher:
                 print(f"[{work.node}] created RayJob {self._kube.namespace}/{name}", flush=True)
                 return attempt
             found = self._kube.job(name)
-            if found is None or found["metadata"]["labels"].get(FINGERPRINT) != work.identity.labels()[FINGERPRINT]:
+            if (
+                found is None
+                or found["metadata"].get("labels", {}).get(FINGERPRINT) != work.identity.labels()[FINGERPRINT]
+            ):
                 continue
             if judge(found, self._cluster, time.time()).outcome != "failed":
                 print(f"[{work.node}] adopted RayJob {self._kube.namespace}/{name}", flush=True)
@@ -153,12 +155,12 @@ class RayJobLauncher:
                 said = verdict.sentence
                 print(f"[{work.node}] RayJob {name}: {said}", flush=True)
             if job is not None:
-                self._show_logs(name, job.get("status") or {}, logs)
+                self._show_logs(name, job.get("status") or RayJobStatus(), logs)
             if verdict.outcome != "going":
                 return verdict
         return judge(None, self._cluster, time.time())
 
-    def _show_logs(self, name: str, status: Mapping[str, Any], logs: LogStreams) -> None:
+    def _show_logs(self, name: str, status: RayJobStatus, logs: LogStreams) -> None:
         ray_cluster = status.get("rayClusterName")
         try:
             logs.attend(self._kube.pods(f"job-name={name}"))
@@ -221,7 +223,9 @@ class RayJobLauncher:
                 raise PlatformError(
                     f"{work.node} succeeded on the cluster, but its artifact is not here",
                     expected=f"an intact artifact {place(work.task, work.context)[1]}",
-                    found=driver_facts(work.context, work.node).get("artifact", "no artifact in the driver's events"),
+                    found=Events(Path(work.context.events), work.node)
+                    .read()
+                    .get("artifact", "no artifact in the driver's events"),
                     action="mount the same volume, and use the same image, in the step and in the Ray pods",
                 )
             time.sleep(pause)

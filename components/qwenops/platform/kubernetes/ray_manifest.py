@@ -7,8 +7,8 @@ KubeRay's own default takes the head's image without its pull policy, secrets or
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
+from qwenops.platform.kubernetes.objects import Json
 from qwenops.recipe.placement import GcsFaultTolerance, RayCluster, RayGroup
 from qwenops.recipe.pods import Pod
 
@@ -22,8 +22,6 @@ _QUEUE, _QUEUE_PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-
 _HASH = 12
 _LABEL_LIMIT = 63
 _PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001}
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Identity:
     run: str
     node: str
     fingerprint: str
-    owner: Json = field(default_factory=dict)
+    owner: dict[str, str] = field(default_factory=dict[str, str])
 
     def name(self, attempt: int) -> str:
         """A name of at most `NAME_LIMIT` characters: node, hash of run, node and fingerprint, attempt."""

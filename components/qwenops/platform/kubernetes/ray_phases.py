@@ -6,8 +6,9 @@ that is not known is waited out under the deadlines, because a newer operator ma
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
+from qwenops.platform.kubernetes.objects import RayJob, RayJobStatus
 from qwenops.recipe.placement import RayCluster
 
 # Seconds the operator gets beyond a deadline of its own before the step takes it for dead.
@@ -79,7 +80,7 @@ _PHASES: dict[str, str] = {
 }
 
 
-def judge(job: dict[str, Any] | None, cluster: RayCluster, now: float) -> Verdict:
+def judge(job: RayJob | None, cluster: RayCluster, now: float) -> Verdict:
     """What the RayJob's state means.
 
     Args:
@@ -89,7 +90,7 @@ def judge(job: dict[str, Any] | None, cluster: RayCluster, now: float) -> Verdic
     """
     if job is None or job["metadata"].get("deletionTimestamp"):
         return _failed("Deleted", "somebody deleted the RayJob", "run again; finished stages are kept")
-    status = job.get("status") or {}
+    status = job.get("status") or RayJobStatus()
     phase, ray = status.get("jobDeploymentStatus") or "", status.get("jobStatus") or ""
     if phase == "Complete":
         return _completed(ray, status)
@@ -101,7 +102,7 @@ def judge(job: dict[str, Any] | None, cluster: RayCluster, now: float) -> Verdic
     return _overdue(job, phase, cluster, now) or _going(job, phase, ray)
 
 
-def _completed(ray: str, status: dict[str, Any]) -> Verdict:
+def _completed(ray: str, status: RayJobStatus) -> Verdict:
     if ray == "SUCCEEDED":
         return Verdict("succeeded", "succeeded")
     if ray == "STOPPED":
@@ -110,18 +111,18 @@ def _completed(ray: str, status: dict[str, Any]) -> Verdict:
     return _failed("AppFailed", sentence, action, again=again, message=status.get("message") or "")
 
 
-def _going(job: dict[str, Any], phase: str, ray: str) -> Verdict:
+def _going(job: RayJob, phase: str, ray: str) -> Verdict:
     if not phase and job["spec"].get("suspend"):
         phase = "Suspended"
     sentence = _PHASES.get(phase, f"in the unknown phase {phase}")
     return Verdict("going", f"{sentence} (job {ray})" if ray else sentence)
 
 
-def _overdue(job: dict[str, Any], phase: str, cluster: RayCluster, now: float) -> Verdict | None:
+def _overdue(job: RayJob, phase: str, cluster: RayCluster, now: float) -> Verdict | None:
     """A failure that the operator should have declared, or cannot: it is dead, or the queue never admits."""
     created = job["metadata"]["creationTimestamp"]
     waited = now - _seconds(created)
-    started = (job.get("status") or {}).get("startTime") or (created if phase else "")
+    started = (job.get("status") or RayJobStatus()).get("startTime") or (created if phase else "")
     if phase in ("Suspended", "Suspending") or job["spec"].get("suspend"):
         if waited > cluster.queue_seconds:
             action = f"look at the queue: kubectl get workloads; LocalQueue {cluster.queue or 'none'}"

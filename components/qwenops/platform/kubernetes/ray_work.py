@@ -1,17 +1,16 @@
 """One task on its way through the rayjob launcher: who it belongs to, its manifest, and what its driver said."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from qwenops.errors import FAMILIES, QwenOpsError
+from qwenops.errors import QwenOpsError
 from qwenops.platform.context import RunContext
-from qwenops.platform.kubernetes.client import Json, Kube
+from qwenops.platform.kubernetes.client import Kube
+from qwenops.platform.kubernetes.objects import Json
 from qwenops.platform.kubernetes.ray_manifest import Identity, ray_job
 from qwenops.platform.kubernetes.token import write_token
-from qwenops.platform.stage.task import Task, place
+from qwenops.platform.stage.events import Events, described_error
+from qwenops.platform.stage.task import Task, TaskSpec, place
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.placement import RayCluster
 
@@ -21,13 +20,13 @@ class Work:
     """One task, and what the launcher must know about it.
 
     Attributes:
-        message: The task as the launcher got it.
+        spec: The task as the launcher got it.
         task: The task.
         context: Where the step runs.
         identity: Names and owner of its RayJobs.
     """
 
-    message: Mapping[str, Any]
+    spec: TaskSpec
     task: Task
     context: RunContext
     identity: Identity
@@ -39,9 +38,9 @@ class Work:
 
     def manifest(self, cluster: RayCluster, attempt: int) -> Json:
         """The RayJob of an attempt."""
-        token = write_token(self.message, self.context, self.identity.name(attempt))
+        token = write_token(self.spec, self.context, self.identity.name(attempt))
         entrypoint = f"python -m qwenops.platform.launch.driver {token}"
-        return ray_job(cluster, self.identity, attempt, entrypoint, canonical(dict(self.message)))
+        return ray_job(cluster, self.identity, attempt, entrypoint, canonical(dict(self.spec)))
 
 
 def identify(task: Task, context: RunContext, kube: Kube) -> Identity:
@@ -51,24 +50,13 @@ def identify(task: Task, context: RunContext, kube: Kube) -> Identity:
     return Identity(context.run_id or owner.get("uid") or context.run_name, task.slice.node, key, owner)
 
 
-def driver_facts(context: RunContext, node: str) -> dict[str, Any]:
-    """The newest event of a node; empty when there is none."""
-    try:
-        text = (Path(context.events) / f"{node}.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    return json.loads(text)
-
-
 def driver_error(context: RunContext, node: str, job: str) -> QwenOpsError | None:
     """What the driver of this very job said of its own failure."""
-    facts = driver_facts(context, node)
-    if facts.get("job") != job or facts["status"] != "failed":
-        return None
-    return FAMILIES[facts["error"]["family"]](facts["error"]["message"])
+    facts = Events(Path(context.events), node).read()
+    return described_error(facts["error"]) if facts.get("job") == job and "error" in facts else None
 
 
-def _owner(pod_name: str, kube: Kube) -> Json:
+def _owner(pod_name: str, kube: Kube) -> dict[str, str]:
     """What owns the step's pod; the pod itself where nothing does, nothing outside a pod."""
     pod = kube.pod(pod_name) if pod_name else None
     if pod is None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from qwenops.platform.context import RunContext
 from qwenops.platform.launch import kfp_artifacts, launchers
+from qwenops.platform.launch.launchers import LaunchRequest
 from qwenops.platform.launch.outcome import is_running, outcome
 from qwenops.platform.stage.events import Events
-from qwenops.platform.stage.task import Published, find_published, read_task
+from qwenops.platform.stage.task import Published, TaskSpec, find_published, read_task
 
 
 def execute(
@@ -34,8 +35,8 @@ def execute(
     """
     context = RunContext.from_environment()
     places = {name: kfp_artifacts.address_of(place) for name, place in inputs.items()}
-    message = {"stage": stage, "slice": slice_text, "inputs": places}
-    task = read_task(message, context)
+    spec: TaskSpec = {"stage": stage, "slice": slice_text, "inputs": places}
+    task = read_task(spec, context)
     events, began = Events(Path(context.events), task.slice.node), time.time()
     published = outcome(task, context)
     if published is None and not is_running(task, context) and (published := find_published(task, context)):
@@ -44,7 +45,7 @@ def execute(
         if not context.stage_server:
             # Where stages start ahead of their steps, this one may end just now, and says so itself.
             events.write(status="running", started=began)
-        message |= {"causes": dict(task.causes), "node": task.slice.node}
-        published = launchers.pick(context).launch(message, context)
+        request: LaunchRequest = {**spec, "causes": dict(task.causes), "node": task.slice.node}
+        published = launchers.pick(context).launch(request, context)
     kfp_artifacts.fill(published.path, published.manifest, context, address=published.address, output=output, **shown)
     return published

@@ -6,27 +6,35 @@ reused is decided before, by its manifest, in the same way for both.
 
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from qwenops.contracts.manifest import read_manifest
-from qwenops.errors import FAMILIES, StageError
+from qwenops.errors import StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.launch.stage_server import is_up, request
-from qwenops.platform.stage.events import Events, describe_error
+from qwenops.platform.stage.events import Events, describe_error, described_error
 from qwenops.platform.stage.produce import produce
-from qwenops.platform.stage.task import Published, read_task
+from qwenops.platform.stage.task import Published, TaskSpec, read_task
 from qwenops.platform.storage import addresses
 from qwenops.recipe.codec import decode
 from qwenops.recipe.placement import RayCluster
+
+if TYPE_CHECKING:
+    from qwenops.platform.kubernetes.client import Kube
+
+
+class LaunchRequest(TaskSpec):
+    """What a launcher is told: the task, and the name of its node."""
+
+    node: str
 
 
 class Launcher(Protocol):
     """Runs one stage to its published artifact."""
 
-    def launch(self, message: Mapping[str, Any], context: RunContext) -> Published:
-        """Run the stage that `message` names: `stage`, `slice` (canonical text) and `inputs` (name to folder).
+    def launch(self, spec: LaunchRequest, context: RunContext) -> Published:
+        """Run the stage that `spec` names.
 
         Raises:
             QwenOpsError: of the family that says whose fault it was; recorded among the run's events.
@@ -37,22 +45,22 @@ class Launcher(Protocol):
 class LocalLauncher:
     """Runs the stage in a fork of the warm stage server where there is one, else in this process."""
 
-    def launch(self, message: Mapping[str, Any], context: RunContext) -> Published:
+    def launch(self, spec: LaunchRequest, context: RunContext) -> Published:
         """Run the stage here; see `Launcher.launch`."""
         if not context.stage_server:
-            return produce(read_task(message, context), context)
-        sharing = message["node"] in context.sharing.split(",")
+            return produce(read_task(spec, context), context)
+        sharing = spec["node"] in context.sharing.split(",")
         try:
-            answer = request(context.stage_server, dict(message) | {"sharing": sharing})
+            answer = request(context.stage_server, {**spec, "sharing": sharing})
         except StageError as error:
             # The process that would say so is gone; with the server gone too, the run was ended and no stage failed.
             if is_up(context.stage_server):
-                Events(Path(context.events), message["node"]).write(
+                Events(Path(context.events), spec["node"]).write(
                     status="failed", finished=time.time(), error=describe_error(error)
                 )
             raise
         if "error" in answer:
-            raise FAMILIES[answer["error"]["family"]](answer["error"]["message"])
+            raise described_error(answer["error"])
         path = Path(answer["path"])
         return Published(path, read_manifest(path), reused=False, address=addresses.address_of(path, context))
 
@@ -87,7 +95,7 @@ def release(context: RunContext, *, wait_seconds: float = 60) -> tuple[str, ...]
     return ray_job.release_run(_connect(context, wait_seconds), context.run_id, wait_seconds=wait_seconds)
 
 
-def _connect(context: RunContext, outage_seconds: float) -> Any:
+def _connect(context: RunContext, outage_seconds: float) -> "Kube":
     # The Kubernetes client takes a second to import, which a laptop need not pay.
     from qwenops.platform.kubernetes import client as kube
 

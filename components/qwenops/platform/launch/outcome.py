@@ -1,11 +1,9 @@
 """What this run has already made of a task that another process of it started."""
 
 from pathlib import Path
-from typing import Any
 
-from qwenops.errors import FAMILIES
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage.events import Events
+from qwenops.platform.stage.events import Events, Facts, described_error
 from qwenops.platform.stage.task import Published, Task, find_published
 
 
@@ -20,8 +18,8 @@ def outcome(task: Task, context: RunContext) -> Published | None:
     if not context.stage_server:
         return None
     facts = _recorded(task, context)
-    if facts.get("status") == "failed":
-        raise FAMILIES[facts["error"]["family"]](facts["error"]["message"])
+    if "error" in facts:
+        raise described_error(facts["error"])
     if facts.get("status") not in ("succeeded", "skipped"):
         return None
     return find_published(task, context, made_now=True)
@@ -32,5 +30,5 @@ def is_running(task: Task, context: RunContext) -> bool:
     return bool(context.stage_server) and _recorded(task, context).get("status") == "running"
 
 
-def _recorded(task: Task, context: RunContext) -> dict[str, Any]:
+def _recorded(task: Task, context: RunContext) -> Facts:
     return Events(Path(context.events), task.slice.node).read()

@@ -1,30 +1,28 @@
 """Command line of the stage server: `python -m qwenops.platform.launch.serve_stages SOCKET`."""
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from qwenops.errors import QwenOpsError
 from qwenops.platform.context import RunContext
 from qwenops.platform.identity.sources import Sources
 from qwenops.platform.launch.outcome import outcome
-from qwenops.platform.launch.stage_server import die_with_parent, serve
+from qwenops.platform.launch.stage_server import Answer, Request, die_with_parent, serve
 from qwenops.platform.stage.events import describe_error
 from qwenops.platform.stage.produce import produce
 from qwenops.platform.stage.task import causes_of, read_task
 
 
-def answer(message: Mapping[str, Any], loaded: Sources) -> dict[str, Any]:
-    """Run the stage that a `message` to the stage server names; returns where it lies, or the error.
+def answer(request: Request, loaded: Sources) -> Answer:
+    """Run the stage that a request to the stage server names; returns where it lies, or the error.
 
     `loaded` is the code as it was when the server started, part of which it has imported.
     """
     context = RunContext.from_environment()
     try:
-        task = read_task(message, context)
+        task = read_task(request, context)
         # Asked twice, by the step and ahead of it, a stage runs once.
         published = outcome(task, context)
         if published is None:

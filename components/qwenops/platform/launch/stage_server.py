@@ -22,9 +22,11 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from qwenops.errors import StageError
+from qwenops.platform.stage.events import Failure
+from qwenops.platform.stage.task import TaskSpec
 
 # In the order in which the DAG's stages first need them.
 PRELOAD: tuple[str, ...] = (
@@ -44,7 +46,30 @@ _PR_SET_PDEATHSIG = 1
 _IDLE_SECONDS = 0.2
 
 
-def request(address: str, message: dict[str, Any]) -> dict[str, Any]:
+class Request(TaskSpec):
+    """What the server is asked: a task, the name of its node, and whether it is held to the processors of one lane."""
+
+    node: str
+    sharing: bool
+
+
+class Done(TypedDict):
+    """The answer of a stage that ran: where what it published lies."""
+
+    path: str
+
+
+class Failed(TypedDict):
+    """The answer of a stage that failed."""
+
+    error: Failure
+
+
+Answer = Done | Failed
+Handle = Callable[[Request], Answer]
+
+
+def request(address: str, message: Request) -> Answer:
     """Ask the server at `address` to run a stage and wait for its answer.
 
     Raises:
@@ -70,13 +95,12 @@ def is_up(address: str) -> bool:
         return connection.connect_ex(address) == 0
 
 
-def serve(address: str, handle: Callable[[dict[str, Any]], dict[str, Any]], lanes: int = 1) -> None:
+def serve(address: str, handle: Handle, lanes: int = 1) -> None:
     """Accept requests forever, forking for each; import `PRELOAD` while nothing is asked.
 
     Args:
         address: Path of the Unix socket to listen on.
-        handle: Called in the forked process with the request; its result is the answer. The request names its `node`,
-            and says by `sharing` whether it is held to the processors of one lane.
+        handle: Called in the forked process with the request; its result is the answer.
         lanes: Stages that run at once.
     """
     # Ctrl-C reaches every process of a terminal; this one ends when the run that started it says so, without a word.
@@ -106,9 +130,9 @@ class _Crew:
 
     lanes: int
     listener: socket.socket
-    handle: Callable[[dict[str, Any]], dict[str, Any]]
-    waiting: list[tuple[socket.socket, dict[str, Any]]] = field(default_factory=list)
-    running: dict[int, tuple[str, int]] = field(default_factory=dict)
+    handle: Handle
+    waiting: list[tuple[socket.socket, Request]] = field(default_factory=list[tuple[socket.socket, Request]])
+    running: dict[int, tuple[str, int]] = field(default_factory=dict[int, tuple[str, int]])
 
     def ask(self, connection: socket.socket) -> None:
         """Take a request in; one that ends before it has asked is dropped."""
@@ -130,7 +154,7 @@ class _Crew:
                     child = self._fork(connection, message, free[0])
                 self.running[child] = (message["node"], free[0])
 
-    def _fork(self, connection: socket.socket, message: dict[str, Any], lane: int) -> int:
+    def _fork(self, connection: socket.socket, message: Request, lane: int) -> int:
         sys.stdout.flush()
         if child := os.fork():
             return child

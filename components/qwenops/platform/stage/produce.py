@@ -12,10 +12,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
 from qwenops.errors import PlatformError, QwenOpsError, StageError
@@ -24,20 +23,23 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.identity.sources import Sources, differences, read_config, version_of
 from qwenops.platform.observe.live import LIVE
 from qwenops.platform.observe.observed import observed
-from qwenops.platform.stage.events import Events, describe_error
+from qwenops.platform.stage.events import Events, Facts, describe_error
 from qwenops.platform.stage.handle import Stage
 from qwenops.platform.stage.task import Published, Task, causes_of, place, scratch_folder, unsure
 from qwenops.platform.storage import addresses, artifacts
 
 
-def produce(task: Task, context: RunContext, **facts: Any) -> Published:
-    """Run the stage in this process and record its start and end among the run's events, with `facts`.
+def produce(task: Task, context: RunContext, *, job: str = "") -> Published:
+    """Run the stage in this process and record its start and end among the run's events, with its RayJob if any.
 
     Raises:
         QwenOpsError: of the family that says whose fault it was.
     """
     events = Events(Path(context.events), task.slice.node)
-    events.write(status="running", started=time.time(), area=task.stage.split(".")[0], **facts)
+    began: Facts = {"status": "running", "started": time.time(), "area": task.stage.split(".")[0]}
+    if job:
+        began["job"] = job
+    events.write(**began)
     try:
         published = _produce(task, context, events)
     except BaseException as error:
@@ -132,7 +134,7 @@ def _kept_scratch(scratch: Path, context: RunContext) -> contextlib.AbstractCont
 
 
 @contextlib.contextmanager
-def _named_failures(node: str) -> Iterator[None]:
+def _named_failures(node: str) -> Generator[None]:
     """Give a failure that is not ours the family that says whose fault it is."""
     try:
         yield

@@ -6,7 +6,7 @@ The fingerprint is of (causes, config slice, parents; `platform.identity` says w
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from qwenops.contracts.manifest import MANIFEST, Manifest, is_intact, read_manifest
 from qwenops.platform.context import RunContext
@@ -15,6 +15,19 @@ from qwenops.platform.stage import slices
 from qwenops.platform.stage.slices import Slice
 from qwenops.platform.storage import addresses, artifacts
 from qwenops.recipe.codec import fingerprint
+
+
+class TaskSpec(TypedDict):
+    """One node to run, as it travels between processes.
+
+    `stage` is as in `Task`, `slice` the canonical text of a `slices.Reference` or of the `Slice` itself, `inputs` input
+    name to the folder or the address of an artifact.
+    """
+
+    stage: str
+    slice: str
+    inputs: dict[str, str]
+    causes: NotRequired[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -49,14 +62,14 @@ class Published:
     address: str
 
 
-def read_task(message: Mapping[str, Any], context: RunContext) -> Task:
-    """The task that a message to a launcher names by `stage`, `slice` and `inputs` (folders or addresses).
+def read_task(spec: TaskSpec, context: RunContext) -> Task:
+    """The task that a spec names.
 
-    The `causes` are the message's where it has them: who launched the task looks for the artifact they lead to.
+    The `causes` are the spec's where it has them: who launched the task looks for the artifact they lead to.
     """
-    stage, envelope = message["stage"], slices.read(message["slice"], context)
-    causes = message.get("causes") or causes_of(stage, envelope, Sources(Path(context.cache)))
-    return Task(stage, envelope, _localized(message["inputs"], context), causes)
+    stage, envelope = spec["stage"], slices.read(spec["slice"], context)
+    causes = spec.get("causes") or causes_of(stage, envelope, Sources(Path(context.cache)))
+    return Task(stage, envelope, _localized(spec["inputs"], context), causes)
 
 
 def causes_of(stage: str, envelope: Slice, sources: Sources) -> dict[str, str]:
@@ -112,7 +125,7 @@ def unsure(key: str) -> str:
     return f"{key}?"
 
 
-def _localized(inputs: Mapping[str, str | Path], context: RunContext) -> dict[str, Path]:
+def _localized(inputs: Mapping[str, str], context: RunContext) -> dict[str, Path]:
     return {name: artifacts.localized(place, context) for name, place in inputs.items()}
 
 
