@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from qwenops.errors import PlatformError
 from qwenops.recipe.codec import decode
@@ -83,7 +84,7 @@ class RunContext:
             PlatformError: a variable that has no default is missing.
         """
         env = os.environ if environment is None else environment
-        values: dict[str, str | int] = {}
+        values: dict[str, Any] = {}
         for item in fields(cls):
             text = env.get(_PREFIX + item.name.upper())
             if text is not None:
@@ -96,7 +97,7 @@ class RunContext:
                 found="unset",
                 action="start stages through `qwenops run` or a compiled pipeline",
             )
-        context = cls(**values)  # type: ignore[arg-type]
+        context = cls(**values)
         if context.run_id and Path(context.events).name != context.run_id:
             context = replace(context, events=str(Path(context.events) / context.run_id))
         return context._with_opened_run()

@@ -11,11 +11,11 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from qwenops.platform.context import RunContext
 from qwenops.platform.secrets import redact, redact_all
@@ -76,7 +76,7 @@ def in_pod(context: RunContext) -> bool:
 
 
 @contextlib.contextmanager
-def logging_to(context: RunContext, node: str) -> Iterator[None]:
+def logging_to(context: RunContext, node: str) -> Generator[None]:
     """Send what this process logs while the block runs to where `context.logs` says; nowhere when it is empty.
 
     The place of the lines is the process's, so one block at a time.
@@ -137,8 +137,8 @@ class _LastResort(logging.Handler):
     """What Python does for a logger that nobody gave a handler: print warnings to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        logger: logging.Logger | None = logging.getLogger(record.name)
-        while logger is not None and logger.parent is not None:
+        logger = logging.getLogger(record.name)
+        while logger.parent is not None:
             if logger.handlers:
                 return
             logger = logger.parent
@@ -148,7 +148,21 @@ class _LastResort(logging.Handler):
             logging.lastResort.handle(record)
 
 
-def _show_and_log(show: Any) -> Any:
+class _ShowWarning(Protocol):
+    """What `warnings.showwarning` is."""
+
+    def __call__(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None: ...
+
+
+def _show_and_log(show: _ShowWarning | None) -> _ShowWarning:
     def log(
         message: Warning | str,
         category: type[Warning],

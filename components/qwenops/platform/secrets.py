@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qwenops.errors import PlatformError
+from qwenops.recipe.codec import Plain
 
 NAMES_VARIABLE = "QWENOPS_SECRETS"
 MASK = "***"
@@ -64,12 +65,16 @@ def redact(text: str) -> str:
     return _URL_PASSWORD.sub(rf"\g<1>{MASK}@", text)
 
 
-def redact_all(value: Any) -> Any:
-    """Plain data (mappings, sequences, texts, numbers) with every text redacted, keys included."""
+def redact_all(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data with every text redacted at any depth, keys included."""
+    return {redact(str(key)): _redacted(value) for key, value in data.items()}
+
+
+def _redacted(value: Plain) -> Plain:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
-        return {redact(str(key)): redact_all(item) for key, item in value.items()}
+        return redact_all(value)
     if isinstance(value, list | tuple):
-        return [redact_all(item) for item in value]
+        return [_redacted(item) for item in value]
     return value

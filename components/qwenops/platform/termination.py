@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 _EXIT_STATUS = 128 + signal.SIGTERM
@@ -16,7 +16,7 @@ class Terminated(SystemExit):
 
 
 @contextmanager
-def termination_raises() -> Iterator[None]:
+def termination_raises() -> Generator[None]:
     """Raise `Terminated` in the main thread on SIGTERM; a second SIGTERM does not interrupt the cleanup."""
     if threading.current_thread() is not threading.main_thread():
         yield

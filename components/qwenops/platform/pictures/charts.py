@@ -179,7 +179,7 @@ def _y(y: float, axis: Axis) -> float:
 
 
 def _grid(x_axis: Axis, y_axis: Axis, x_label: str) -> str:
-    parts = []
+    parts: list[str] = []
     for tick in y_axis.ticks():
         y = _y(tick, y_axis)
         parts.append(f'<path class="rule" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
