@@ -11,7 +11,7 @@ from qwenops.alignment.examples import (
     micro_batches,
     pair_batch,
     pair_stream,
-    split_sides,
+    split_chosen_rejected,
 )
 from qwenops.alignment.objectives import dpo_objective
 from qwenops.contracts.conversation import answer, ask
@@ -23,7 +23,7 @@ from qwenops.training.fit import fit
 
 def targets(tokenizer, example):
     return tokenizer.decode(
-        [token for token, is_target in zip(example.tokens, example.learn, strict=True) if is_target]
+        [token for token, is_target in zip(example.tokens, example.loss_mask, strict=True) if is_target]
     )
 
 
@@ -48,8 +48,8 @@ def test_response_tokens_begin_where_generation_begins(tokenizer):
     example = encode_response(tokenizer, ask("Hi"), "\nHello")
     prompt = tokenizer(render(ask("Hi")), add_special_tokens=False)["input_ids"]
     assert list(example.tokens[: len(prompt)]) == prompt
-    assert not any(example.learn[: len(prompt)])
-    assert all(example.learn[len(prompt) :])
+    assert not any(example.loss_mask[: len(prompt)])
+    assert all(example.loss_mask[len(prompt) :])
 
 
 def test_control_token_in_a_question_cannot_close_the_turn(tokenizer):
@@ -65,7 +65,7 @@ def pair(length, reference=(0.0, 0.0)):
 
 def test_pair_batch_holds_chosen_above_rejected_with_their_references():
     batch = pair_batch([pair(3, (-1.0, -2.0)), pair(5, (-3.0, -4.0))], pad_id=0)
-    chosen, rejected = split_sides(batch["reference"])
+    chosen, rejected = split_chosen_rejected(batch["reference"])
     assert chosen.tolist() == [-1.0, -3.0]
     assert rejected.tolist() == [-2.0, -4.0]
     assert batch["input_ids"].shape == (4, 5)
@@ -110,7 +110,7 @@ def test_pair_stream_takes_every_pair_once_per_epoch_and_resumes_anywhere():
     steps = [step for step, _ in zip(pair_stream(pairs, 2, 0, 16_384, seed=1), range(6), strict=False)]
 
     sizes = sorted(
-        int(n) for step in steps[:3] for batch in step for n in split_sides(batch["attention_mask"].sum(1))[0]
+        int(n) for step in steps[:3] for batch in step for n in split_chosen_rejected(batch["attention_mask"].sum(1))[0]
     )
     assert sizes == [3, 4, 5, 6, 7, 8]
     resumed = next(pair_stream(pairs, 2, 0, 16_384, seed=1, start_step=4))

@@ -9,11 +9,11 @@ from tests.alignment.conftest import small_model
 
 from qwenops.alignment.examples import pad_id_of
 from qwenops.alignment.online.config import GuardConfig, MergingConfig, OnlineConfig, PpoConfig
-from qwenops.alignment.online.guard import Facts, Guard, Marks, sign_test
-from qwenops.alignment.online.learner import DpoLearner, plain_optimizer
-from qwenops.alignment.online.loop import Loop
+from qwenops.alignment.online.guard import AnswerScores, PolicyMetrics, RollbackGuard, sign_test
+from qwenops.alignment.online.learner import DpoLearner, adamw_optimizer
+from qwenops.alignment.online.loop import OnlineLoop
 from qwenops.alignment.online.ppo import PpoLearner
-from qwenops.alignment.online.rollouts import Rollout, Sampler, best_and_worst, divergence
+from qwenops.alignment.online.rollouts import Rollout, Sampler, best_and_worst, mean_kl
 from qwenops.alignment.reward_model import RewardModel
 from qwenops.contracts.conversation import Conversation, ask, conversation_id
 from qwenops.generation.engine import Sampling
@@ -25,7 +25,7 @@ from qwenops.training.config import TrainingConfig
 class CountsLetters:
     """A hackable reward: the share of ASCII letters and digits in a response of eight tokens."""
 
-    def rate(self, rows, responses):
+    def score(self, rows, responses):
         return [sum(letter.isascii() and letter.isalnum() for letter in text) / 8 for text in responses]
 
 
@@ -50,23 +50,23 @@ def better_than_the_start(policy):
     """Marks by which every policy but the untouched one has all right."""
     start = small_model().state_dict()
     changed = any(not torch.equal(value, start[name]) for name, value in policy.state_dict().items())
-    return Marks([float(changed)] * 8, [float(changed)] * 8)
+    return AnswerScores([float(changed)] * 8, [float(changed)] * 8)
 
 
 def run_loop(config, tokenizer, *, measure=better_than_the_start, learner=None, state_file=None):
     prompts = [Conversation(id=conversation_id(str(n)), messages=ask(f"Say {n}")) for n in range(16)]
     sampling = Sampling(n=config.samples, temperature=1.0, max_new_tokens=8, seed=3)
     sampler = Sampler(tokenizer, CountsLetters(), sampling, batch_tokens=65536)
-    loop = Loop(config, sampler, prompts, measure, seed=5)
+    loop = OnlineLoop(config, sampler, prompts, measure, seed=5)
     if learner is None:
         policy = small_model()
-        learner = DpoLearner(policy, config, plain_optimizer(policy, config), pad_id_of(tokenizer))
+        learner = DpoLearner(policy, config, adamw_optimizer(policy, config), pad_id_of(tokenizer))
     return loop.run(learner, state_file), learner
 
 
 def test_online_dpo_raises_the_reward_it_is_given(tokenizer):
     outcome, _ = run_loop(settings(), tokenizer)
-    rewards = [facts.reward for facts in outcome.history]
+    rewards = [facts.reward for facts in outcome.policy_metrics]
     assert rewards[-1] > rewards[0] + 0.1
     assert outcome.rollbacks == 0
 
@@ -75,11 +75,11 @@ def test_reward_hacking_is_caught_by_the_divergence_and_the_start_restored(token
     config = settings(guard=GuardConfig(max_kl=0.02, max_length_ratio=100.0, max_pass_rate_drop=1.0, max_rollbacks=2))
     outcome, learner = run_loop(config, tokenizer)
     assert outcome.rollbacks == 2
-    assert "divergence" in next(iter(outcome.verdicts.values()))
+    assert "divergence" in next(iter(outcome.rejections.values()))
     assert outcome.best.kl <= 0.02
-    refused = [facts for facts in outcome.history if facts.episode in outcome.verdicts]
-    assert max(facts.reward for facts in refused) > outcome.history[0].reward
-    assert learner.rate_scale == pytest.approx(0.25)
+    refused = [facts for facts in outcome.policy_metrics if facts.episode in outcome.rejections]
+    assert max(facts.reward for facts in refused) > outcome.policy_metrics[0].reward
+    assert learner.learning_rate_scale == pytest.approx(0.25)
 
 
 def test_reward_hacking_is_caught_by_the_verifier_and_the_best_policy_returned(tokenizer):
@@ -88,20 +88,22 @@ def test_reward_hacking_is_caught_by_the_verifier_and_the_best_policy_returned(t
     def honest_only(policy):
         """A verifier that only the untouched policy satisfies."""
         right = float(all(torch.equal(value, start[name]) for name, value in policy.state_dict().items()))
-        return Marks([right], [right])
+        return AnswerScores([right], [right])
 
     config = settings(guard=GuardConfig(max_kl=100.0, max_length_ratio=100.0, max_pass_rate_drop=0.05, max_rollbacks=2))
     outcome, learner = run_loop(config, tokenizer, measure=honest_only)
     assert outcome.rollbacks == 2
-    assert "pass rate fell from 1.000 to 0.000" in outcome.verdicts[1]
+    assert "pass rate fell from 1.000 to 0.000" in outcome.rejections[1]
     assert honest_only(learner.policy).verifier == [1.0]
 
 
 @pytest.mark.parametrize("characters", [3.0, 30.0])
 def test_guard_refuses_answers_whose_length_drifted(characters):
-    guard, policy = Guard(GuardConfig()), torch.nn.Linear(2, 2)
-    assert guard.judge(policy, Facts(0, 0.0, 0.0, 0.5, 10.0), Marks([1.0], [1.0])) == ""
-    assert "times as long" in guard.judge(policy, Facts(1, 1.0, 0.0, 0.5, characters), Marks([1.0], [1.0]))
+    guard, policy = RollbackGuard(GuardConfig()), torch.nn.Linear(2, 2)
+    assert guard.accept_or_restore(policy, PolicyMetrics(0, 0.0, 0.0, 0.5, 10.0), AnswerScores([1.0], [1.0])) == ""
+    assert "times as long" in guard.accept_or_restore(
+        policy, PolicyMetrics(1, 1.0, 0.0, 0.5, characters), AnswerScores([1.0], [1.0])
+    )
 
 
 @pytest.mark.parametrize(("gains", "losses"), [(0, 0), (1, 0), (5, 0), (9, 2), (20, 20), (40, 22), (3, 11)])
@@ -114,12 +116,17 @@ def test_sign_test_is_scipys_exact_binomial_test(gains, losses):
 
 @pytest.mark.parametrize(("proof", "kept"), [("verifier", 1), ("reward", 2)])
 def test_guard_keeps_the_policy_that_beats_the_start_in_what_is_asked_for(proof, kept):
-    guard, policy = Guard(GuardConfig(proof=proof, max_pass_rate_drop=1.0)), torch.nn.Linear(2, 2)
+    guard, policy = RollbackGuard(GuardConfig(proof=proof, max_pass_rate_drop=1.0)), torch.nn.Linear(2, 2)
     none, some, most = [0.0] * 20, [1.0] * 4 + [0.0] * 16, [1.0] * 12 + [0.0] * 8
-    for episode, marks in enumerate((Marks(none, none), Marks(most, some), Marks(some, most), Marks(none, none))):
+    for episode, marks in enumerate(
+        (AnswerScores(none, none), AnswerScores(most, some), AnswerScores(some, most), AnswerScores(none, none))
+    ):
         with torch.no_grad():
             policy.weight.fill_(episode)
-        assert guard.judge(policy, Facts(episode, 0.0, 0.0, sum(marks.verifier) / 20, 10.0), marks) == ""
+        assert (
+            guard.accept_or_restore(policy, PolicyMetrics(episode, 0.0, 0.0, sum(marks.verifier) / 20, 10.0), marks)
+            == ""
+        )
     assert guard.best.episode == kept
     assert torch.all(guard.weights["weight"] == kept)
 
@@ -144,7 +151,7 @@ def test_stopped_run_resumes_at_its_episode_with_the_same_result(tokenizer, tmp_
     with pytest.raises(KeyboardInterrupt):
         run_loop(settings(episodes=3), tokenizer, measure=dies_at_the_third, state_file=file)
     resumed, _ = run_loop(settings(episodes=3), tokenizer, state_file=file)
-    assert [facts.reward for facts in resumed.history] == [facts.reward for facts in whole.history]
+    assert [facts.reward for facts in resumed.policy_metrics] == [facts.reward for facts in whole.policy_metrics]
 
 
 def rollout(response, reward, log_prob=-1.0, reference=-1.0):
@@ -161,9 +168,9 @@ def test_best_and_worst_come_from_the_same_prompt_and_equal_ones_are_dropped():
 
 
 def test_divergence_is_zero_for_the_reference_and_positive_elsewhere():
-    assert divergence([rollout("a", 0.0)]) == 0.0
-    assert divergence([rollout("a", 0.0, log_prob=-1.0, reference=-2.0)]) > 0
-    assert divergence([rollout("a", 0.0, log_prob=-2.0, reference=-1.0)]) > 0
+    assert mean_kl([rollout("a", 0.0)]) == 0.0
+    assert mean_kl([rollout("a", 0.0, log_prob=-1.0, reference=-2.0)]) > 0
+    assert mean_kl([rollout("a", 0.0, log_prob=-2.0, reference=-1.0)]) > 0
 
 
 def ppo_learner(tokenizer, **changes):
@@ -187,9 +194,9 @@ def test_ppo_raises_the_reward_after_the_warm_up(tokenizer):
     config, learner = ppo_learner(tokenizer, value_warmup_steps=4, kl_coefficient=0.01, passes=2)
     config = config.model_copy(update={"episodes": 14, "prompts_per_episode": 16})
     outcome, _ = run_loop(config, tokenizer, learner=learner)
-    rewards = [facts.reward for facts in outcome.history]
+    rewards = [facts.reward for facts in outcome.policy_metrics]
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.05
-    assert outcome.history[-1].kl < 5.0
+    assert outcome.policy_metrics[-1].kl < 5.0
 
 
 def test_ppo_adds_the_likelihood_of_demonstrations_when_asked(tokenizer):
@@ -198,5 +205,5 @@ def test_ppo_adds_the_likelihood_of_demonstrations_when_asked(tokenizer):
     learner = PpoLearner(small_model(), RewardModel(small_model(1)), config, text, pad_id_of(tokenizer))
     before = {name: value.clone() for name, value in learner.policy.state_dict().items()}
     outcome, _ = run_loop(config.model_copy(update={"episodes": 1}), tokenizer, learner=learner)
-    assert outcome.learned[0]["tokens"] > 0
+    assert outcome.episode_metrics[0]["tokens"] > 0
     assert any(not torch.equal(value, before[name]) for name, value in learner.policy.state_dict().items())

@@ -10,8 +10,8 @@ from tests.alignment.test_online_guard import CountsLetters, better_than_the_sta
 
 from qwenops.alignment.examples import pad_id_of
 from qwenops.alignment.online.config import PpoConfig
-from qwenops.alignment.online.learner import DpoLearner, plain_optimizer
-from qwenops.alignment.online.loop import Loop
+from qwenops.alignment.online.learner import DpoLearner, adamw_optimizer
+from qwenops.alignment.online.loop import OnlineLoop
 from qwenops.alignment.online.ppo import PpoLearner
 from qwenops.alignment.online.rollouts import Sampler
 from qwenops.alignment.reward_model import RewardModel
@@ -30,7 +30,7 @@ class Rewards:
     calls: list
     texts: list = field(default_factory=list)
 
-    def rate(self, rows, responses):
+    def score(self, rows, responses):
         self.texts.append(list(responses))
         rule = self.calls[min(len(self.texts), len(self.calls)) - 1]
         return [rule(place) for place in range(len(responses))]
@@ -39,16 +39,16 @@ class Rewards:
 def run_with(reward, tokenizer, learner=None, **changes):
     config = settings(prompts_per_episode=8, samples=2, **changes)
     policy = small_model()
-    learner = learner or DpoLearner(policy, config, plain_optimizer(policy, config), pad_id_of(tokenizer))
+    learner = learner or DpoLearner(policy, config, adamw_optimizer(policy, config), pad_id_of(tokenizer))
     sampler = Sampler(tokenizer, reward, Sampling(n=2, temperature=1.0, max_new_tokens=4, seed=3), 65536, 0.0)
-    return Loop(config, sampler, PROMPTS, better_than_the_start, seed=5).run(learner), learner
+    return OnlineLoop(config, sampler, PROMPTS, better_than_the_start, seed=5).run(learner), learner
 
 
 def test_guard_measures_from_the_start_although_the_reference_is_refreshed(tokenizer):
     start = small_model().eval()
     outcome, learner = run_with(CountsLetters(), tokenizer, episodes=2, reference="refreshed")
-    assert outcome.history[0].kl == pytest.approx(0.0, abs=1e-5)
-    assert outcome.history[1].kl > 1e-3
+    assert outcome.policy_metrics[0].kl == pytest.approx(0.0, abs=1e-5)
+    assert outcome.policy_metrics[1].kl > 1e-3
     # The same policy's divergence on one fixed text, from the logits themselves.
     ids = torch.tensor([tokenizer("Say 3 and more")["input_ids"]])
     with torch.no_grad():
@@ -69,8 +69,8 @@ def test_reward_that_is_no_finite_number_stops_the_stage(tokenizer, broken, algo
 def test_episode_whose_rewards_are_all_equal_changes_nothing_and_is_said(tokenizer, algorithm):
     learner = ppo_learner(tokenizer, value_warmup_steps=0)[1] if algorithm == "ppo" else None
     outcome, learner = run_with(Rewards([lambda place: 0.5]), tokenizer, learner, algorithm=algorithm, episodes=1)
-    assert outcome.idle == {0: "the responses to 8 of 8 prompts have one reward"}
-    assert outcome.learned == [{"episode": 0.0, "tied": 8.0, "tokens": 0.0}]
+    assert outcome.skipped_updates == {0: "the responses to 8 of 8 prompts have one reward"}
+    assert outcome.episode_metrics == [{"episode": 0.0, "tied": 8.0, "tokens": 0.0}]
     start = small_model().state_dict()
     assert all(torch.equal(value, start[name]) for name, value in learner.policy.state_dict().items())
 
@@ -78,9 +78,9 @@ def test_episode_whose_rewards_are_all_equal_changes_nothing_and_is_said(tokeniz
 def test_prompts_without_a_better_response_are_counted(tokenizer):
     reward = Rewards([lambda place: float(place % 2) if place < 6 else 2.0])
     outcome, _ = run_with(reward, tokenizer, episodes=1)
-    assert outcome.learned[0]["tied"] == 5.0
-    assert outcome.learned[0]["pairs"] <= 3.0
-    assert outcome.idle == {}
+    assert outcome.episode_metrics[0]["tied"] == 5.0
+    assert outcome.episode_metrics[0]["pairs"] <= 3.0
+    assert outcome.skipped_updates == {}
 
 
 @pytest.mark.parametrize(("warmup", "moves"), [(4, False), (3, True)])

@@ -7,10 +7,10 @@ import torch
 from tests.alignment.conftest import small_model
 
 from qwenops.alignment.examples import Pair, pad_batch, pair_stream
-from qwenops.alignment.objectives import dpo_objective, log_probs_of, with_reference
+from qwenops.alignment.objectives import add_reference_log_probs, dpo_objective, target_log_probs
 from qwenops.training.batching import Example
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, fit
+from qwenops.training.fit import FitCallbacks, fit
 from qwenops.training.precision import autocast
 
 
@@ -38,9 +38,9 @@ def test_margin_is_exactly_0_and_the_loss_ln_2_before_the_first_step(precision):
     def batches(start):
         return pair_stream(pairs, 5, 0, config.pair_tokens, 1, start)
 
-    referenced = with_reference(model, batches, config.steps, precision)
-    fit(model, dpo_objective(0.1, 0.0), referenced, config, hooks=FitHooks(on_step=reports.append))
-    assert [report.facts["margin"] for report in reports] == [0.0] * 6
+    referenced = add_reference_log_probs(model, batches, config.steps, precision)
+    fit(model, dpo_objective(0.1, 0.0), referenced, config, hooks=FitCallbacks(on_step=reports.append))
+    assert [report.metrics["margin"] for report in reports] == [0.0] * 6
     assert [report.loss for report in reports] == pytest.approx([math.log(2)] * 6, rel=1e-6)
     # A loop that resumes finds its step's own references.
     assert torch.equal(next(referenced(4))[0]["reference"], list(referenced(0))[4][0]["reference"])
@@ -48,7 +48,7 @@ def test_margin_is_exactly_0_and_the_loss_ln_2_before_the_first_step(precision):
 
 def test_log_probs_are_those_of_the_training_pass(precision):
     rows, model = examples(12), small_model()
-    found = log_probs_of(model, rows, 0, precision)
+    found = target_log_probs(model, rows, 0, precision)
     batch = pad_batch(sorted(rows, key=lambda row: len(row.tokens)), 0)
     with autocast(model, precision), torch.no_grad():
         logits = model(batch["input_ids"], batch["attention_mask"]).logits.float()

@@ -8,7 +8,7 @@ from tests.alignment.test_online_guard import CountsLetters
 from tests.evaluation.models_for_tests import make_tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from qwenops.alignment.examples import encode_closed_pair, encode_pair, encode_response, encode_row
+from qwenops.alignment.examples import encode_finished_pair, encode_pair, encode_response, encode_row
 from qwenops.alignment.online.rollouts import Sampler
 from qwenops.contracts.conversation import Conversation, answer, ask, read_conversations, write_conversations
 from qwenops.contracts.preference import Preference, read_preferences, write_preferences
@@ -41,7 +41,7 @@ def drawn(merging):
 
 
 def learnt(example):
-    return [token for token, is_target in zip(example.tokens, example.learn, strict=True) if is_target]
+    return [token for token, is_target in zip(example.tokens, example.loss_mask, strict=True) if is_target]
 
 
 def end_of(tokenizer):
@@ -94,7 +94,7 @@ def test_both_sides_of_a_pair_keep_ids_and_ends_on_disk_and_a_reward_model_reads
     assert read_preferences(tmp_path) == [row]
     pair = encode_pair(merging, row)
     assert (learnt(pair.chosen), learnt(pair.rejected)) == ([*better, end], [*worse])
-    closed = encode_closed_pair(merging, row)
+    closed = encode_finished_pair(merging, row)
     assert learnt(closed.chosen)[-1] == learnt(closed.rejected)[-1] == end
 
 
@@ -107,14 +107,14 @@ def test_rows_keep_ids_and_finish_on_disk_and_text_rows_need_neither(tmp_path):
 def test_rollouts_hold_the_sampled_ids_and_pay_for_being_cut(merging, drawn):
     model, _ = drawn
     sampling = Sampling(n=20, temperature=1.0, max_new_tokens=30, seed=2)
-    sampler = Sampler(merging, CountsLetters(), sampling, batch_tokens=65536, cut_penalty=0.5)
+    sampler = Sampler(merging, CountsLetters(), sampling, batch_tokens=65536, truncation_penalty=0.5)
     rollouts = sampler.sample(model, model, [ROW, replace(ROW, id="b")], version=0, precision="fp32")
     engine = InProcessEngine(model, merging)
     drawn_again = [s for group in engine.generate([ROW.prompt] * 2, sampling) for s in group]
     assert [tuple(learnt(item.example)) for item in rollouts] == [sample.token_ids for sample in drawn_again]
-    assert {item.is_whole for item in rollouts} == {True, False}
-    plain = CountsLetters().rate([], [item.response for item in rollouts])
+    assert {item.is_finished for item in rollouts} == {True, False}
+    plain = CountsLetters().score([], [item.response for item in rollouts])
     assert [item.reward for item in rollouts] == [
-        reward - 0.5 * (not item.is_whole) for reward, item in zip(plain, rollouts, strict=True)
+        reward - 0.5 * (not item.is_finished) for reward, item in zip(plain, rollouts, strict=True)
     ]
     assert [len(item.log_probs) for item in rollouts] == [len(sample.token_ids) for sample in drawn_again]

@@ -12,7 +12,7 @@ from qwenops.alignment.online.config import OnlineConfig, RewardSourceConfig
 from qwenops.alignment.reward.config import RewardConfig
 from qwenops.alignment.reward_model import load_reward_model
 from qwenops.alignment.sft.config import SftConfig, qwen1_sft
-from qwenops.alignment.sft.data import batches_of, rows_per_batch
+from qwenops.alignment.sft.data import rows_per_batch, sft_batches
 from qwenops.contracts.tokens import TokenIndex, TokenShards, write_index, write_shard
 from qwenops.errors import ContractError, RecipeError
 from qwenops.model.checkpoints import load_model
@@ -165,7 +165,7 @@ def test_replayed_text_is_as_many_rows_of_a_step_as_asked_for(artifacts, run_sta
     curves = [json.loads(line) for line in (done.path / "curves.jsonl").read_text().splitlines()]
     assert len([point for point in curves if point["name"] == "loss.replay.sft"]) == 3
     batch = next(
-        batches_of(byte_tokenizer(), [Example([1, 2, 3], [False, True, True])], config, 7, TokenShards(tmp_path))(0)
+        sft_batches(byte_tokenizer(), [Example([1, 2, 3], [False, True, True])], config, 7, TokenShards(tmp_path))(0)
     )
     assert batch["replay"].tolist() == [False, True]
     assert batch["num_tokens"] == 3 + 256
@@ -180,7 +180,7 @@ def test_text_is_drawn_with_its_own_seed_so_two_stages_replay_other_text(tmp_pat
     examples = [Example([1, 2, 3], [False, True, True])]
 
     def drawn(text_seed: int):
-        batches = batches_of(
+        batches = sft_batches(
             byte_tokenizer(), examples, sft_config(replay_share=0.5), 7, TokenShards(tmp_path), text_seed
         )
         return next(batches(0))["input_ids"]

@@ -22,7 +22,7 @@ from qwenops.alignment.online.config import PpoConfig
 from qwenops.alignment.online.ppo import ActorCritic, ppo_objective
 from qwenops.alignment.online.rollouts import Rollout, to_pair
 from qwenops.alignment.reward_model import RewardModel
-from qwenops.alignment.sft.data import with_replay
+from qwenops.alignment.sft.data import append_replay
 from qwenops.contracts.conversation import Conversation, ask
 from qwenops.training.batching import Example, pack_batch, packed_epochs, pad_batch, text_batch
 from qwenops.training.config import TrainingConfig
@@ -79,7 +79,7 @@ def rolled_out(generator):
     row, found = Conversation(id="a", messages=ask("Hi")), []
     for reward in (1.0, 0.0):
         made = example(generator)
-        reference = -torch.rand(sum(made.learn), generator=generator)
+        reference = -torch.rand(sum(made.loss_mask), generator=generator)
         found.append(Rollout(row, "text", reward, made, reference, reference, 0))
     return to_pair(*found)
 
@@ -87,7 +87,7 @@ def rolled_out(generator):
 def experience(generator):
     """A response with what PPO remembers of it (log-probabilities, values, advantages, returns), or a text."""
     made = example(generator)
-    count = sum(made.learn)
+    count = sum(made.loss_mask)
     if float(torch.rand(1, generator=generator)) < 0.3:
         return made, None
     old = -4 + torch.rand(count, generator=generator)
@@ -111,7 +111,7 @@ def log_probs(model, made):
     """Log-probability of every learnt token of one sequence, float64."""
     logits = model(input_ids=torch.tensor([made.tokens])).logits[0, :-1].double()
     picked = logits.log_softmax(-1).gather(1, torch.tensor(made.tokens[1:])[:, None])[:, 0]
-    return picked[torch.tensor(made.learn[1:])]
+    return picked[torch.tensor(made.loss_mask[1:])]
 
 
 def lm_formula(model, rows, z_loss=0.0):
@@ -151,7 +151,7 @@ def ppo_formula(models, rows):
     value_losses, policy_losses = [], []
     for made, remembered in (row for row in rows if row[1]):
         old, old_values, advantages, returns = (x.double() for x in remembered)
-        learnt = torch.tensor(made.learn[1:])
+        learnt = torch.tensor(made.loss_mask[1:])
         hidden = models.value.policy.model(input_ids=torch.tensor([made.tokens])).last_hidden_state[0, :-1]
         values = models.value.head(hidden)[:, 0][learnt]
         near = torch.clamp(values, old_values - 0.15, old_values + 0.15)
@@ -173,7 +173,7 @@ def replay_formula(model, rows):
 def replay_batch(rows):
     texts = [row.numpy() for row in rows if not isinstance(row, Example)]
     packed = pack_batch([[row] for row in rows if isinstance(row, Example)], LENGTH, 0)
-    return [with_replay(packed, np.array(texts, dtype=np.int64).reshape(-1, LENGTH + 1))]
+    return [append_replay(packed, np.array(texts, dtype=np.int64).reshape(-1, LENGTH + 1))]
 
 
 def text_rows_batch(rows):

@@ -30,7 +30,7 @@ from qwenops.model.rope import rotate, rotation_table
 from qwenops.model.sizes import SIZES, Size
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, fit
+from qwenops.training.fit import FitCallbacks, fit
 from qwenops.training.footprint import PEAKS, flops_per_token
 from qwenops.training.objective import language_modelling
 from qwenops.training.terms import Batch
@@ -113,7 +113,7 @@ def train(case: Training, device: str, steps: int, compiled: bool) -> str:
         _wait(device)
         marks.append(time.perf_counter())
 
-    result = fit(model, language_modelling, batches, config, hooks=FitHooks(on_step=on_step))
+    result = fit(model, language_modelling, batches, config, hooks=FitCallbacks(on_step=on_step))
     seconds = statistics.median(np.diff(marks)[steps // 2 :])
     rate = case.rows * case.length / seconds
     shares = "- | -"

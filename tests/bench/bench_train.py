@@ -29,7 +29,7 @@ from qwenops.model.architecture import model_config
 from qwenops.model.sizes import Size
 from qwenops.training.batching import Example, packed_epochs
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, compile_layers, fit
+from qwenops.training.fit import FitCallbacks, compile_layers, fit
 from qwenops.training.objective import language_modelling
 from qwenops.training.precision import autocast, compute_dtype
 from qwenops_pipelines.services import ALLOCATOR
@@ -183,7 +183,7 @@ def fit_rate(shape: Shape, packed: Callable, **changes: object) -> float:
     """Real tokens per second of `fit` after the first `WARM` steps."""
     marks: list[tuple[float, int]] = []
     config = TrainingConfig(steps=shape.steps, batch_tokens=shape.rows * shape.length, warmup_steps=0)
-    hooks = FitHooks(on_step=lambda report: marks.append((time.process_time(), report.tokens)))
+    hooks = FitCallbacks(on_step=lambda report: marks.append((time.process_time(), report.tokens)))
     fit(fresh(shape.size), language_modelling, packed, config.model_copy(update=changes), hooks=hooks)
     return sum(tokens for _, tokens in marks[WARM:]) / (marks[-1][0] - marks[WARM - 1][0])
 

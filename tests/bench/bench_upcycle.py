@@ -24,10 +24,10 @@ from qwenops.pretraining.held_out import text_rows
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.pretraining.upcycle.continued import balanced_language_modelling, spread_batches
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, StepReport, fit
+from qwenops.training.fit import FitCallbacks, StepReport, fit
 from qwenops.training.footprint import flops_per_token
 from qwenops.training.objective import language_modelling, mean_loss
-from qwenops.training.parallel import place
+from qwenops.training.parallel import worker_rank
 from qwenops.training.terms import Objective
 from qwenops_pipelines.recipes.tiny import UPCYCLE
 
@@ -48,8 +48,8 @@ def curve(
             found.append((float((report.step + 1) * training.batch_tokens * cost), mean_loss(model, text)))
             model.train()
 
-    batches = spread_batches(shards, UPCYCLE.length, training, seed, place())
-    fit(model, objective, batches, training, hooks=FitHooks(on_step=on_step), seed=seed)
+    batches = spread_batches(shards, UPCYCLE.length, training, seed, worker_rank())
+    fit(model, objective, batches, training, hooks=FitCallbacks(on_step=on_step), seed=seed)
     return found
 
 

@@ -10,7 +10,7 @@ from tests.model.small import TRAINED, small_model
 from qwenops.contracts.tokens import TokenIndex, TokenShards, write_index, write_shard
 from qwenops.errors import ContractError
 from qwenops.evaluation.long_context.config import LongContextConfig
-from qwenops.evaluation.long_context.grid import heldout_text, rows_by_depth, score_text, text_rows
+from qwenops.evaluation.long_context.grid import heldout_text, needle_rows_by_depth, score_text, text_windows
 from qwenops.evaluation.long_context.run import run
 from qwenops.model.checkpoints import save_checkpoint
 from qwenops.platform.context import RunContext
@@ -70,7 +70,7 @@ def test_stage_refuses_too_little_text(tmp_path):
 
 
 def test_text_rows_score_different_tokens_and_keep_the_targets_at_every_length():
-    rows = text_rows(np.arange(3000), trained=100, longest=800, num_tokens=1000)
+    rows = text_windows(np.arange(3000), trained=100, longest=800, num_tokens=1000)
     assert rows.shape == (10, 801)
     targets = rows[:, -100:]
     assert len(np.unique(targets)) == 1000
@@ -79,7 +79,7 @@ def test_text_rows_score_different_tokens_and_keep_the_targets_at_every_length()
 
 def test_text_loss_of_one_length_does_not_depend_on_the_longest_row():
     model, text = small_model(), np.random.default_rng(0).integers(0, 200, 900)
-    rows = text_rows(text, trained=64, longest=256, num_tokens=256)
+    rows = text_windows(text, trained=64, longest=256, num_tokens=256)
     short = score_text(model, rows[:, -65:], trained=64, mode="plain", multiple=1)
     within = score_text(model, rows, trained=64, mode="plain", multiple=1, batch_tokens=64)
     assert within.loss == pytest.approx(short.loss, abs=1e-6)
@@ -97,7 +97,7 @@ def test_heldout_text_holds_each_document_once(tmp_path):
 def test_needle_rows_stand_at_their_depth_and_every_call_gives_the_same(tmp_path):
     tokenizer = make_tokenizer(tmp_path / "tokenizer")
     text = np.random.default_rng(0).integers(0, 200, 2000)
-    first, again = (rows_by_depth(tokenizer, text, 300, (0.1, 0.9), 4, seed=1) for _ in range(2))
+    first, again = (needle_rows_by_depth(tokenizer, text, 300, (0.1, 0.9), 4, seed=1) for _ in range(2))
     opening = torch.tensor(tokenizer.encode("\nThe secret number of "))
     for depth, rows in first.items():
         assert np.array_equal(rows.tokens, again[depth].tokens)

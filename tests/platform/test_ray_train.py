@@ -13,7 +13,7 @@ from tests.platform.trainings import CONFIG, assert_same, run, settled_steps, st
 
 from qwenops.errors import ContractError, PlatformError
 from qwenops.platform.ray.failures import MOST_REPLACED
-from qwenops.training.checkpoint_files import published
+from qwenops.training.checkpoint_files import list_checkpoints
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,7 +103,7 @@ def test_drained_node_makes_the_workers_save_and_go_on(tmp_path, local_ray, whol
     drained.start()
     run(tmp_path, 2, pause=0.4)
     drained.join()
-    saved = {int(folder.name.split("-")[1]) for folder in published(tmp_path / "state")}
+    saved = {int(folder.name.split("-")[1]) for folder in list_checkpoints(tmp_path / "state")}
     assert len([step for step in saved if step % CONFIG.checkpoint_every_steps]) == 1
     assert steps(tmp_path) == list(range(CONFIG.steps))
     assert_same(tmp_path, whole)
@@ -123,7 +123,7 @@ def test_process_that_is_asked_to_end_saves_first(tmp_path):
         run(tmp_path / "asked", 0, pause=0.05)
     asking.join()
     stopped = steps(tmp_path / "asked")[-1]
-    saved = {folder.name for folder in published(tmp_path / "asked" / "state")}
+    saved = {folder.name for folder in list_checkpoints(tmp_path / "asked" / "state")}
     assert f"step-{stopped + 1:09}" in saved
     run(tmp_path / "asked", 0)
     assert steps(tmp_path / "asked") == list(range(CONFIG.steps))

@@ -15,9 +15,9 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.ray.train import launch
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, fit
+from qwenops.training.fit import FitCallbacks, fit
 from qwenops.training.objective import language_modelling
-from qwenops.training.parallel import place
+from qwenops.training.parallel import worker_rank
 from qwenops.training.terms import Batch
 
 CONFIG = TrainingConfig(
@@ -31,7 +31,7 @@ def loop(config: dict) -> dict:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
     model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=4, num_key_value_heads=2))
-    folder, here = Path(config["folder"]), place()
+    folder, here = Path(config["folder"]), worker_rank()
 
     def batches(start: int) -> Iterator[Batch]:
         for step in range(start, CONFIG.steps):
@@ -49,7 +49,7 @@ def loop(config: dict) -> dict:
                 raise ContractError("row 3 is broken", expected="whole rows", found="half of one")
         time.sleep(config.get("pause", 0))
 
-    fit(model, language_modelling, batches, CONFIG, hooks=FitHooks(on_step=on_step), state_dir=folder / "state")
+    fit(model, language_modelling, batches, CONFIG, hooks=FitCallbacks(on_step=on_step), state_dir=folder / "state")
     if here.rank == 0:
         torch.save(model.state_dict(), folder / "out.pt")
     return {}

@@ -20,9 +20,9 @@ from qwenops.pretraining.upcycle.continued import balanced_language_modelling, s
 from qwenops.pretraining.upcycle.run import run
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, fit
+from qwenops.training.fit import FitCallbacks, fit
 from qwenops.training.objective import language_modelling
-from qwenops.training.parallel import Place
+from qwenops.training.parallel import WorkerRank
 
 CONFIG = UpcycleConfig(
     experts=Experts(num_experts=4, num_active=2, expert_width=24, shared_width=96),
@@ -99,12 +99,12 @@ def test_upcycle_refuses_tokens_of_another_vocabulary(tmp_path, inputs):
 
 def test_spread_batches_resume_anywhere_and_divide_between_workers(tmp_path):
     shards = TokenShards(make_shards(tmp_path / "tokens"))
-    alone = Place(0, 1, "cpu")
+    alone = WorkerRank(0, 1, "cpu")
     whole = list(spread_batches(shards, 32, CONFIG.training, 3, alone)(0))
     rest = list(spread_batches(shards, 32, CONFIG.training, 3, alone)(9))
     assert len(whole) == 12
     assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(whole[9:], rest, strict=True))
-    halves = [next(spread_batches(shards, 32, CONFIG.training, 3, Place(rank, 2, "cpu"))(0)) for rank in (0, 1)]
+    halves = [next(spread_batches(shards, 32, CONFIG.training, 3, WorkerRank(rank, 2, "cpu"))(0)) for rank in (0, 1)]
     assert torch.equal(whole[0]["input_ids"][0::2], halves[0]["input_ids"])
     assert torch.equal(whole[0]["input_ids"][1::2], halves[1]["input_ids"])
 
@@ -142,6 +142,6 @@ def test_cut_step_has_the_texts_loss_of_the_whole_and_the_balance_of_its_passes_
     reports = []
     with watch_routers(model) as log:
         objective = balanced_language_modelling(log, coefficient, language_modelling)
-        fit(model, objective, lambda _: iter([passes]), loop, hooks=FitHooks(on_step=reports.append))
+        fit(model, objective, lambda _: iter([passes]), loop, hooks=FitCallbacks(on_step=reports.append))
     assert reports[0].loss == pytest.approx(float(expected), rel=1e-5)
     assert reports[0].facts["text"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)

@@ -5,7 +5,7 @@ import torch
 from tests.training.counting import number_batches, number_rows, tiny_model
 
 from qwenops.errors import RecipeError
-from qwenops.training.accumulate import split_rows
+from qwenops.training.accumulate import split_by_tokens
 from qwenops.training.batching import Example, pad_batch, text_batch
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import compile_layers, fit
@@ -39,7 +39,7 @@ def test_micro_batches_give_the_loss_and_gradient_of_the_whole(most_tokens):
 
 def test_split_keeps_every_row_and_target_once():
     batch = text_batch(number_rows(0, rows=5))
-    pieces = split_rows(batch, 32)
+    pieces = split_by_tokens(batch, 32)
     assert [len(piece["input_ids"]) for piece in pieces] == [2, 2, 1]
     assert torch.equal(torch.cat([piece["labels"] for piece in pieces]), batch["labels"])
     assert sum(piece["num_tokens"] for piece in pieces) == batch["num_tokens"]
@@ -47,7 +47,7 @@ def test_split_keeps_every_row_and_target_once():
 
 def test_batch_that_cannot_be_split_is_refused():
     with pytest.raises(RecipeError, match="cannot be split"):
-        split_rows({"chosen_input_ids": torch.zeros(2, 3)}, 3)
+        split_by_tokens({"chosen_input_ids": torch.zeros(2, 3)}, 3)
 
 
 @pytest.mark.parametrize("policy", ["matmuls", "layers"])

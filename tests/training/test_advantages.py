@@ -43,7 +43,7 @@ def test_token_rewards_put_the_penalty_on_every_token_and_the_score_on_the_last(
 def test_advantages_follow_the_recursion_on_a_worked_example():
     rewards, values = torch.tensor([[0.0, 0.0, 1.0, 9.0]]), torch.tensor([[0.5, 0.4, 0.2, 9.0]])
     mask = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
-    advantages, returns = generalized_advantages(rewards, values, mask, discount=1.0, trace=0.95)
+    advantages, returns = generalized_advantages(rewards, values, mask, discount=1.0, gae_lambda=0.95)
     last = 1.0 - 0.2
     middle = (0.2 - 0.4) + 0.95 * last
     first = (0.4 - 0.5) + 0.95 * middle
@@ -68,8 +68,8 @@ def test_value_loss_takes_the_worse_of_free_and_clipped(value, old, target, expe
 
 def test_running_mean_subtracts_all_that_was_seen():
     mean = RunningMean()
-    assert mean.centre(torch.tensor([1.0, 3.0])).tolist() == [-1.0, 1.0]
-    assert mean.centre(torch.tensor([5.0, 7.0])).tolist() == [1.0, 3.0]
+    assert mean.subtract_from(torch.tensor([1.0, 3.0])).tolist() == [-1.0, 1.0]
+    assert mean.subtract_from(torch.tensor([5.0, 7.0])).tolist() == [1.0, 3.0]
     assert mean.value == 4.0
 
 

@@ -13,14 +13,14 @@ from qwenops.training.batching import (
     shift_labels,
     text_batch,
 )
-from qwenops.training.loss import IGNORED, hidden_states
+from qwenops.training.loss import IGNORE_INDEX, hidden_states
 
 FIRST = Example(tuple(range(5, 15)), (False,) * 4 + (True,) * 6)
 SECOND = Example(tuple(range(30, 50)), (False,) * 12 + (True,) * 8)
 
 
 def _targets(batch):
-    return batch["labels"][batch["labels"] != IGNORED].tolist()
+    return batch["labels"][batch["labels"] != IGNORE_INDEX].tolist()
 
 
 def test_text_batch_predicts_each_next_token():
@@ -31,7 +31,7 @@ def test_text_batch_predicts_each_next_token():
 
 
 def test_shift_labels_moves_targets_to_the_position_that_predicts_them():
-    assert shift_labels(torch.tensor([[1, 2, 3]])).tolist() == [[2, 3, IGNORED]]
+    assert shift_labels(torch.tensor([[1, 2, 3]])).tolist() == [[2, 3, IGNORE_INDEX]]
 
 
 def test_padded_and_packed_batches_have_the_learned_tokens_as_targets():

@@ -14,9 +14,9 @@ import torch
 from tests.training.counting import number_batches, tiny_model
 
 from qwenops.training.checkpoint import Checkpoints, LoopState
-from qwenops.training.checkpoint_files import find_damage, published
+from qwenops.training.checkpoint_files import find_corruption, list_checkpoints
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, fit
+from qwenops.training.fit import FitCallbacks, fit
 from qwenops.training.objective import language_modelling
 from qwenops.training.optimizer import build_optimizer
 
@@ -47,7 +47,7 @@ def _train(folder, config, out=None, pipe=None):
     np.random.seed(0)
     random.seed(0)
     model = tiny_model()
-    hooks = FitHooks(on_step=lambda report: pipe.send(report.step)) if pipe else FitHooks()
+    hooks = FitCallbacks(on_step=lambda report: pipe.send(report.step)) if pipe else FitCallbacks()
     fit(model, noisy, number_batches, config, hooks=hooks, state_dir=folder)
     torch.save(model.state_dict(), out)
 
@@ -104,7 +104,7 @@ def _interrupted_at(folder, step):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(tiny_model(), noisy, number_batches, CONFIG, hooks=FitHooks(on_step=stop), state_dir=folder)
+        fit(tiny_model(), noisy, number_batches, CONFIG, hooks=FitCallbacks(on_step=stop), state_dir=folder)
 
 
 def _flip(path):
@@ -126,10 +126,10 @@ def _flip(path):
 )
 def test_damaged_checkpoint_is_left_for_the_one_before_and_said_so(tmp_path, damage, says):
     _interrupted_at(tmp_path, 9)
-    newest, older = published(tmp_path)
+    newest, older = list_checkpoints(tmp_path)
     damage(newest)
     events, seen = [], []
-    hooks = FitHooks(on_event=events.append, on_resume=lambda step, tokens: seen.append(step))
+    hooks = FitCallbacks(on_event=events.append, on_resume=lambda step, tokens: seen.append(step))
     resumed = tiny_model(seed=1)
     fit(resumed, language_modelling, number_batches, CONFIG, hooks=hooks, state_dir=tmp_path)
     assert seen == [int(older.name.removeprefix("step-"))] == [6]
@@ -139,12 +139,12 @@ def test_damaged_checkpoint_is_left_for_the_one_before_and_said_so(tmp_path, dam
 
 def test_loop_whose_checkpoints_are_all_damaged_starts_anew_with_the_same_weights(tmp_path):
     _interrupted_at(tmp_path, 9)
-    for folder in published(tmp_path):
+    for folder in list_checkpoints(tmp_path):
         _flip(folder / "checkpoint.json")
         shutil.copy(folder / "rank-0.pt", folder / ".metadata")
     events, whole, again = [], tiny_model(), tiny_model()
     fit(whole, language_modelling, number_batches, CONFIG)
-    hooks = FitHooks(on_event=events.append)
+    hooks = FitCallbacks(on_event=events.append)
     result = fit(again, language_modelling, number_batches, CONFIG, hooks=hooks, state_dir=tmp_path)
     assert len(events) == 2
     assert result.tokens == 24 * 64
@@ -153,10 +153,10 @@ def test_loop_whose_checkpoints_are_all_damaged_starts_anew_with_the_same_weight
 
 def test_half_written_checkpoint_is_never_read_and_goes_away(tmp_path):
     _interrupted_at(tmp_path, 5)
-    newest = published(tmp_path)[0]
+    newest = list_checkpoints(tmp_path)[0]
     shutil.copytree(newest, tmp_path / "step-000000099.part")
     seen = []
-    hooks = FitHooks(on_resume=lambda step, tokens: seen.append(step))
+    hooks = FitCallbacks(on_resume=lambda step, tokens: seen.append(step))
     fit(tiny_model(), noisy, number_batches, CONFIG, hooks=hooks, state_dir=tmp_path)
     assert seen == [4]
     assert not list(tmp_path.glob("*.part"))
@@ -166,8 +166,8 @@ def test_half_written_checkpoint_is_never_read_and_goes_away(tmp_path):
 def test_as_many_checkpoints_stay_as_the_policy_says(tmp_path, keep):
     config = CONFIG.model_copy(update={"keep_checkpoints": keep})
     fit(tiny_model(), noisy, number_batches, config, state_dir=tmp_path)
-    assert [folder.name for folder in published(tmp_path)] == [f"step-{22 - 2 * i:09d}" for i in range(keep)]
-    assert not any(find_damage(folder) for folder in published(tmp_path))
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == [f"step-{22 - 2 * i:09d}" for i in range(keep)]
+    assert not any(find_corruption(folder) for folder in list_checkpoints(tmp_path))
 
 
 def test_saved_weights_are_those_of_the_call_however_training_goes_on(tmp_path):
@@ -194,6 +194,6 @@ def test_checkpoint_that_cannot_be_written_ends_the_loop(tmp_path):
 
 def test_record_of_a_checkpoint_names_the_digest_of_every_other_file(tmp_path):
     _interrupted_at(tmp_path, 3)
-    folder = published(tmp_path)[0]
+    folder = list_checkpoints(tmp_path)[0]
     record = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
     assert set(record["digests"]) == {path.name for path in folder.iterdir()} - {"checkpoint.json"}

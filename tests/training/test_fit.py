@@ -5,7 +5,7 @@ from tests.training.counting import number_batches, number_rows, tiny_model
 from qwenops.errors import StageError
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, StepReport, fit
+from qwenops.training.fit import FitCallbacks, StepReport, fit
 from qwenops.training.objective import language_modelling, mean_loss
 
 CONFIG = TrainingConfig(
@@ -59,9 +59,9 @@ def test_fit_interrupted_and_run_again_ends_with_bitwise_the_same_weights(tmp_pa
             raise _StopError
 
     with pytest.raises(_StopError):
-        fit(broken, language_modelling, number_batches, config, hooks=FitHooks(on_step=stop), state_dir=tmp_path)
+        fit(broken, language_modelling, number_batches, config, hooks=FitCallbacks(on_step=stop), state_dir=tmp_path)
     seen = []
-    hooks = FitHooks(on_resume=lambda step, tokens: seen.append((step, tokens)))
+    hooks = FitCallbacks(on_resume=lambda step, tokens: seen.append((step, tokens)))
     result = fit(resumed, language_modelling, number_batches, config, hooks=hooks, state_dir=tmp_path)
     assert seen == [(4, 4 * 64)]
     assert _same(whole, resumed)
@@ -98,5 +98,5 @@ def test_gradient_after_clipping_stays_within_the_norm():
         norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])))
 
     config = CONFIG.model_copy(update={"clip_norm": 0.01})
-    fit(model, language_modelling, number_batches, config, hooks=FitHooks(on_step=on_step))
+    fit(model, language_modelling, number_batches, config, hooks=FitCallbacks(on_step=on_step))
     assert max(norms) <= 0.01 * (1 + 1e-4)

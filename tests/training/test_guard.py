@@ -9,7 +9,7 @@ from tests.training.counting import number_batches, tiny_model
 
 from qwenops.errors import StageError
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, fit
+from qwenops.training.fit import FitCallbacks, fit
 from qwenops.training.objective import language_modelling
 
 CONFIG = TrainingConfig(
@@ -43,7 +43,7 @@ def numbered(start):
 
 def test_one_bad_step_is_skipped_said_and_leaves_no_trace():
     events, steps = [], []
-    hooks = FitHooks(on_event=events.append, on_step=lambda report: steps.append(report.step))
+    hooks = FitCallbacks(on_event=events.append, on_step=lambda report: steps.append(report.step))
     model, without = tiny_model(), tiny_model()
     result = fit(model, scaled({5: math.nan}), number_batches, CONFIG, hooks=hooks)
     assert result.skipped == (5,)
@@ -75,7 +75,9 @@ def test_series_of_bad_steps_goes_back_to_the_checkpoint_and_on_with_later_batch
             seen.append(step)
             yield batch
 
-    result = fit(tiny_model(), scaled(bad), batches, config, hooks=FitHooks(on_event=events.append), state_dir=tmp_path)
+    result = fit(
+        tiny_model(), scaled(bad), batches, config, hooks=FitCallbacks(on_event=events.append), state_dir=tmp_path
+    )
     assert result.rollbacks == 1
     assert result.skipped == (10, 11, 12, 13)
     assert seen == list(range(24))
@@ -98,7 +100,7 @@ def test_loop_that_went_back_and_was_interrupted_resumes_bitwise(tmp_path):
     whole, broken, resumed = tiny_model(), tiny_model(), tiny_model()
     fit(whole, poisoned, numbered, CONFIG, state_dir=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(broken, poisoned, numbered, CONFIG, hooks=FitHooks(on_step=stop), state_dir=tmp_path / "cut")
+        fit(broken, poisoned, numbered, CONFIG, hooks=FitCallbacks(on_step=stop), state_dir=tmp_path / "cut")
     result = fit(resumed, poisoned, numbered, CONFIG, state_dir=tmp_path / "cut")
     assert result.rollbacks == 1
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
@@ -120,7 +122,7 @@ def test_divergence_goes_back_before_it_stops(tmp_path):
     events = []
     config = CONFIG.model_copy(update={"steps": 40})
     high = {call: 50.0 for call in (20, 21)}
-    hooks = FitHooks(on_event=events.append)
+    hooks = FitCallbacks(on_event=events.append)
     result = fit(tiny_model(), scaled(high), number_batches, config, hooks=hooks, state_dir=tmp_path)
     assert result.rollbacks >= 1
     assert result.steps == 40

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from tests.training.counting import VOCABULARY, peak_bytes, tiny_model
 
 from qwenops.training.loss import (
-    IGNORED,
+    IGNORE_INDEX,
     chunked_cross_entropy,
     dpo_loss,
     hidden_states,
@@ -24,7 +24,7 @@ def _inputs(tokens: int = 37, width: int = 8):
     hidden = torch.randn(tokens, width, generator=generator, requires_grad=True)
     weight = torch.randn(VOCABULARY, width, generator=generator, requires_grad=True)
     labels = torch.randint(VOCABULARY, (tokens,), generator=generator)
-    labels[::5] = IGNORED
+    labels[::5] = IGNORE_INDEX
     weights = torch.rand(tokens, generator=generator)
     return hidden, weight, labels, weights
 
@@ -44,7 +44,7 @@ def test_chunked_cross_entropy_equals_torch_in_value_and_gradients(chunk):
 def test_chunked_cross_entropy_with_weights_is_the_weighted_mean():
     hidden, weight, labels, weights = _inputs()
     each = F.cross_entropy(hidden @ weight.T, labels, reduction="none")
-    keep = labels != IGNORED
+    keep = labels != IGNORE_INDEX
     expected = (each * weights)[keep].sum() / weights[keep].sum()
     found = chunked_cross_entropy(hidden, weight, labels, weights, chunk=5)
     wanted = torch.autograd.grad(expected, (hidden, weight))
@@ -55,7 +55,7 @@ def test_chunked_cross_entropy_with_weights_is_the_weighted_mean():
 
 def test_chunked_cross_entropy_without_targets_is_zero_and_has_no_gradient():
     hidden, weight, labels, _ = _inputs()
-    loss = chunked_cross_entropy(hidden, weight, torch.full_like(labels, IGNORED))
+    loss = chunked_cross_entropy(hidden, weight, torch.full_like(labels, IGNORE_INDEX))
     loss.backward()
     assert loss.item() == 0
     assert not hidden.grad.any()
@@ -65,11 +65,11 @@ def test_token_log_probs_equal_those_from_full_logits_and_are_differentiable():
     model = tiny_model(tied=False)
     ids = torch.randint(VOCABULARY, (3, 11), generator=torch.Generator().manual_seed(1))
     labels = torch.roll(ids, -1, dims=1)
-    labels[:, -1] = IGNORED
-    labels[1, :4] = IGNORED
+    labels[:, -1] = IGNORE_INDEX
+    labels[1, :4] = IGNORE_INDEX
     found = token_log_probs(hidden_states(model, ids), output_weight(model), labels)
     log_probs = model(ids).logits.log_softmax(-1)
-    picked = log_probs.gather(2, labels.clamp_min(0)[..., None])[..., 0] * (labels != IGNORED)
+    picked = log_probs.gather(2, labels.clamp_min(0)[..., None])[..., 0] * (labels != IGNORE_INDEX)
     assert torch.allclose(found, picked, atol=1e-5)
     parameters = list(model.parameters())
     got = torch.autograd.grad(found.sum(), parameters, retain_graph=True)
@@ -127,7 +127,7 @@ def test_ppo_value_loss_takes_the_larger_of_plain_and_clipped_error():
 @pytest.mark.parametrize("chunk", [3, 1024])
 def test_z_loss_adds_the_squared_log_partition_in_value_and_gradients(chunk):
     hidden, weight, labels, weights = _inputs()
-    logits, keep = hidden @ weight.T, labels != IGNORED
+    logits, keep = hidden @ weight.T, labels != IGNORE_INDEX
     each = F.cross_entropy(logits, labels, reduction="none") + 0.01 * logits.logsumexp(-1).square()
     expected = (each * weights)[keep].sum() / weights[keep].sum()
     wanted = torch.autograd.grad(expected, (hidden, weight))
@@ -141,7 +141,7 @@ def test_loss_by_domain_is_the_mean_over_the_domains_own_targets():
     model = tiny_model()
     ids = torch.randint(VOCABULARY, (4, 9), generator=torch.Generator().manual_seed(3))
     labels = torch.roll(ids, -1, dims=1)
-    labels[:, -1], labels[2, :5] = IGNORED, IGNORED
+    labels[:, -1], labels[2, :5] = IGNORE_INDEX, IGNORE_INDEX
     names = ("prose", "code", "absent")
     batch = {"input_ids": ids, "labels": labels, "domains": torch.tensor([0, 1, 1, 0]), "domain_names": names}
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_loss_by_domain_is_the_mean_over_the_domains_own_targets():
     assert set(figures) == {"loss.prose", "loss.code"}
     for name, rows in (("prose", [0, 3]), ("code", [1, 2])):
         total, count = figures[f"loss.{name}"]
-        keep = labels[rows] != IGNORED
+        keep = labels[rows] != IGNORE_INDEX
         assert count == int(keep.sum())
         assert total / count == pytest.approx(each[rows][keep].mean().item(), rel=1e-5)
     whole = sum(total for total, _ in figures.values()) / sum(count for _, count in figures.values())

@@ -10,13 +10,13 @@ from qwenops.errors import RecipeError
 from qwenops.model.rope import change_base
 from qwenops.recipe.mesh import ParallelConfig
 from qwenops.training.batching import Example, pack_batch, pad_batch, text_batch
-from qwenops.training.checkpoint_files import published
+from qwenops.training.checkpoint_files import list_checkpoints
 from qwenops.training.config import TrainingConfig
-from qwenops.training.context_parallel import own_stretch
-from qwenops.training.fit import FitHooks, fit
+from qwenops.training.context_parallel import local_sequence
+from qwenops.training.fit import FitCallbacks, fit
 from qwenops.training.mesh import check_mesh
 from qwenops.training.objective import language_modelling, mean_loss
-from qwenops.training.parallel import row_place, shard, whole_state
+from qwenops.training.parallel import apply_parallelism, data_parallel_rank, full_state_dict
 from qwenops.training.terms import count_targets
 
 CONFIG = TrainingConfig(
@@ -65,16 +65,16 @@ def _train(config, parallel=None, tied=True, state=None, seed=0):
     if tied == "extended":
         change_base(model, 1e6, 128)
     if parallel:
-        shard(model, parallel, 24)
+        apply_parallelism(model, parallel, 24)
     if tied == "shared out, then extended":
         mean_loss(model, [pack_batch(_documents(9), 24, 0)])
         change_base(model, 1e6, 128)
-    here = row_place()
+    here = data_parallel_rank()
     norms = []
-    hooks = FitHooks(on_step=lambda report: norms.append(report.gradient_norm))
+    hooks = FitCallbacks(on_step=lambda report: norms.append(report.gradient_norm))
     result = fit(model, language_modelling, _batches(here.rank, here.world_size), config, hooks=hooks, state_dir=state)
     held_out = mean_loss(model, [pack_batch(_documents(9), 24, 0)])
-    return {"state": whole_state(model), "curve": result.curve, "norms": norms, "held_out": held_out}
+    return {"state": full_state_dict(model), "curve": result.curve, "norms": norms, "held_out": held_out}
 
 
 def _work(rank, size, parallel, tied, config, state, seed):
@@ -131,7 +131,7 @@ def test_loop_resumes_on_another_number_of_workers(tmp_path, before, after):
             runs.append(_train(CONFIG, state=state, seed=number))
         else:
             runs.append(_on_workers(size, ParallelConfig(), state=state, seed=number))
-        assert [folder.name for folder in published(state)] == ["step-000000002"]
+        assert [folder.name for folder in list_checkpoints(state)] == ["step-000000002"]
     _same(runs[1] | {"norms": runs[0]["norms"]}, runs[0])
 
 
@@ -185,7 +185,7 @@ def test_experts_that_a_mesh_does_not_divide_are_refused(config, says):
 
 def test_stretches_of_a_row_hold_every_target_once():
     batch = text_batch(torch.arange(34).reshape(2, 17).numpy())
-    parts = [own_stretch(batch, rank, 4) for rank in range(4)]
+    parts = [local_sequence(batch, rank, 4) for rank in range(4)]
     assert torch.equal(torch.cat([part["labels"] for part in parts], dim=1), batch["labels"])
     assert torch.equal(torch.cat([part["position_ids"] for part in parts], dim=1)[0], torch.arange(16))
     assert sum(count_targets(part) for part in parts) == count_targets(batch)
@@ -194,4 +194,4 @@ def test_stretches_of_a_row_hold_every_target_once():
 def test_padded_rows_are_not_divided_along_their_length():
     padded = pad_batch([Example((1, 2, 3, 4), (True,) * 4), Example((1, 2), (True,) * 2)], 0)
     with pytest.raises(RecipeError, match="cannot be divided along its length"):
-        own_stretch(padded, 0, 2)
+        local_sequence(padded, 0, 2)

@@ -9,9 +9,9 @@ from tests.training.workers import on_workers
 
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import FitHooks, fit
+from qwenops.training.fit import FitCallbacks, fit
 from qwenops.training.objective import language_modelling, mean_loss
-from qwenops.training.parallel import shard, whole_state
+from qwenops.training.parallel import apply_parallelism, full_state_dict
 
 CONFIG = TrainingConfig(
     steps=5,
@@ -35,11 +35,11 @@ def _batches(rank, size):
 def _work(rank, size, sharding, tied, config):
     model = tiny_model(tied=tied)
     if sharding == "sharded":
-        shard(model)
+        apply_parallelism(model)
         # An evaluation before training must not leave gathered weights to the optimiser.
         mean_loss(model, [text_batch(number_rows(99))])
     result = fit(model, language_modelling, _batches(rank, size), config)
-    return {"state": whole_state(model), "curve": result.curve}
+    return {"state": full_state_dict(model), "curve": result.curve}
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def _figures(rank, size):
         return found, {"rank": (rank, 1.0)} | ({"second": (6.0, 2.0)} if rank else {})
 
     reports = []
-    hooks = FitHooks(on_step=reports.append)
+    hooks = FitCallbacks(on_step=reports.append)
     fit(tiny_model(), replace(language_modelling, means=means), _batches(rank, size), CONFIG, hooks=hooks)
-    return [(report.facts, report.tokens) for report in reports]
+    return [(report.metrics, report.tokens) for report in reports]
 
 
 def test_figures_and_tokens_are_those_of_all_workers():
@@ -81,7 +81,7 @@ def _resume(rank, size, state, optimizer):
     curves = []
     for model in (tiny_model(), tiny_model(seed=1)):
         # The second model starts from other weights, and takes over the state the first left at step 4.
-        shard(model)
+        apply_parallelism(model)
         curves.append(fit(model, language_modelling, _batches(rank, size), config, state_dir=state).curve)
     return curves
 

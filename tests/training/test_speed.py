@@ -9,9 +9,9 @@ from tests.training.workers import on_workers
 
 from qwenops.model.architecture import model_config, size_of
 from qwenops.model.sizes import SIZES
-from qwenops.training.fit import FitHooks, StepReport, fit
+from qwenops.training.fit import FitCallbacks, StepReport, fit
 from qwenops.training.objective import language_modelling
-from qwenops.training.speed import Speedometer
+from qwenops.training.speed import ThroughputMeter
 
 _LATE_SECONDS = 0.3
 
@@ -27,7 +27,7 @@ def test_size_of_a_config_is_the_size_it_was_made_from(name):
 
 def test_mfu_is_six_flops_per_parameter_and_token_and_attention_over_the_peak():
     size = SIZES["qwen2_0_5b"]()
-    found = Speedometer(size, peak=1e15).step(_report(0, seconds=0.5), length=2048)
+    found = ThroughputMeter(size, peak=1e15).step(_report(0, seconds=0.5), length=2048)
     # 494,032,768 parameters, the embedding as the output projection; 24 layers of 896 see half of 2,048 keys.
     flops = 6 * 494_032_768 + 6 * 24 * 896 * 2048
     assert found["tokens_per_second"] == 8192
@@ -38,7 +38,10 @@ def test_mfu_is_six_flops_per_parameter_and_token_and_attention_over_the_peak():
 
 def test_metrics_leave_the_first_step_out_and_know_no_mfu_without_a_peak():
     result = fit(tiny_model(), language_modelling, number_batches, CONFIG)
-    with_peak, without = Speedometer(size_of(tiny_model().config), peak=1e9), Speedometer(size_of(tiny_model().config))
+    with_peak, without = (
+        ThroughputMeter(size_of(tiny_model().config), peak=1e9),
+        ThroughputMeter(size_of(tiny_model().config)),
+    )
     for step, seconds in enumerate((9.0, 1.0, 2.0, 4.0)):
         with_peak.step(_report(step, seconds), 16)
         without.step(_report(step, seconds), 16)
@@ -49,7 +52,7 @@ def test_metrics_leave_the_first_step_out_and_know_no_mfu_without_a_peak():
 
 def test_steps_of_a_process_alone_take_time_and_wait_for_nobody():
     reports = []
-    result = fit(tiny_model(), language_modelling, number_batches, CONFIG, hooks=FitHooks(on_step=reports.append))
+    result = fit(tiny_model(), language_modelling, number_batches, CONFIG, hooks=FitCallbacks(on_step=reports.append))
     assert [report.waited_seconds for report in reports] == [0.0] * CONFIG.steps
     assert sum(report.seconds for report in reports) == pytest.approx(result.seconds, rel=0.2)
 
@@ -62,7 +65,7 @@ def _with_a_late_worker(rank, size):
             yield batch
 
     reports = []
-    fit(tiny_model(), language_modelling, batches, CONFIG, hooks=FitHooks(on_step=reports.append))
+    fit(tiny_model(), language_modelling, batches, CONFIG, hooks=FitCallbacks(on_step=reports.append))
     return [report.waited_seconds for report in reports]
 
 

@@ -6,13 +6,13 @@ from tests.training.counting import number_batches, tiny_model
 
 from qwenops.training.config import TrainingConfig
 from qwenops.training.objective import language_modelling
-from qwenops.training.threads import choose_threads, training_threads
+from qwenops.training.threads import tune_threads, tune_training_threads
 
 
 def test_choose_threads_takes_the_count_that_ran_fastest():
     before = torch.get_num_threads()
     try:
-        chosen = choose_threads(lambda: time.sleep(0.02 if torch.get_num_threads() == 2 else 0.001), (1, 2))
+        chosen = tune_threads(lambda: time.sleep(0.02 if torch.get_num_threads() == 2 else 0.001), (1, 2))
         assert chosen == 1
         assert torch.get_num_threads() == 1
     finally:
@@ -31,7 +31,7 @@ def test_work_that_takes_seconds_is_done_once_a_count_and_not_at_all_below_a_slo
 
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     try:
-        assert choose_threads(work, (8, 4, 2, 1)) == 4
+        assert tune_threads(work, (8, 4, 2, 1)) == 4
     finally:
         torch.set_num_threads(before)
     assert calls == [8, 4, 2]
@@ -47,11 +47,11 @@ def test_count_is_measured_once_for_a_resumed_loop_and_leaves_no_gradient(tmp_pa
 
     objective = replace(language_modelling, means=means)
     try:
-        first = training_threads(tmp_path / "threads", model, objective, number_batches, config)
+        first = tune_training_threads(tmp_path / "threads", model, objective, number_batches, config)
         measured = len(passes)
         assert set(passes) == {16}
         assert all(parameter.grad is None for parameter in model.parameters())
-        assert training_threads(tmp_path / "threads", model, objective, number_batches, config) == first
+        assert tune_training_threads(tmp_path / "threads", model, objective, number_batches, config) == first
         assert len(passes) == measured
     finally:
         torch.set_num_threads(before)

@@ -19,7 +19,7 @@ from qwenops.contracts.preference import Preference
 from qwenops.contracts.tokens import END_OF_TEXT, IM_END, encode_texts
 from qwenops.generation.chat import control_ids, decode, encode_prompts
 from qwenops.training.batching import Example, pad_batch
-from qwenops.training.parallel import own_rows
+from qwenops.training.parallel import local_rows
 from qwenops.training.terms import Batch
 
 # A row may be padded to this many times its length and a few tokens: beyond it another forward pass is cheaper.
@@ -62,15 +62,15 @@ def encode_conversation(
     """
     places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
     tokens: list[int] = []
-    learn: list[bool] = []
+    loss_mask: list[bool] = []
     for place, before in zip(places, encode_prompts(tokenizer, [messages[:p] for p in places]), strict=True):
         last = place == len(messages) - 1
         spoken = _spoken(tokenizer, messages[place]["content"], *((token_ids, finish) if last else (None, None)))
         if not (last and finish == "length"):
             spoken[-1] = _id_of(tokenizer, IM_END)  # however the sampled answer ended, a turn ends so
-        learn += [False] * (len(before) - len(tokens)) + [True] * len(spoken)
+        loss_mask += [False] * (len(before) - len(tokens)) + [True] * len(spoken)
         tokens = before + spoken
-    return Example(tokens, learn)
+    return Example(tokens, loss_mask)
 
 
 def encode_row(tokenizer: PreTrainedTokenizerBase, row: Conversation) -> Example:
@@ -103,7 +103,7 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, row: Preference) -> Pair:
     )
 
 
-def encode_closed_pair(tokenizer: PreTrainedTokenizerBase, row: Preference) -> Pair:
+def encode_finished_pair(tokenizer: PreTrainedTokenizerBase, row: Preference) -> Pair:
     """Tokenize the texts of a preference, both closed, for a reward model: it reads at the end and learns no text."""
     chosen, rejected = (encode_response(tokenizer, row.prompt, text) for text in (row.chosen, row.rejected))
     return Pair(chosen, rejected)
@@ -181,7 +181,7 @@ def pair_stream(
         else:
             first = step * pairs_per_step
             chosen = [_of_epoch(index, len(pairs), seed) for index in range(first, first + pairs_per_step)]
-        yield micro_batches([pairs[index] for index in own_rows(chosen)], pad_id, most_tokens)
+        yield micro_batches([pairs[index] for index in local_rows(chosen)], pad_id, most_tokens)
 
 
 def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -189,7 +189,7 @@ def pad_id_of(tokenizer: PreTrainedTokenizerBase) -> int:
     return _id_of(tokenizer, END_OF_TEXT)
 
 
-def split_sides(values: Tensor) -> tuple[Tensor, Tensor]:
+def split_chosen_rejected(values: Tensor) -> tuple[Tensor, Tensor]:
     """Chosen and rejected halves of a pair batch's per-row values [2 x pairs]."""
     chosen, rejected = values.chunk(2)
     return chosen, rejected

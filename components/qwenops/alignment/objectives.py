@@ -6,7 +6,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from qwenops.alignment.examples import split_sides
+from qwenops.alignment.examples import split_chosen_rejected
 from qwenops.training.batching import Example, pad_batch
 from qwenops.training.loss import (
     cross_entropy_by_token,
@@ -17,7 +17,7 @@ from qwenops.training.loss import (
     token_log_probs,
 )
 from qwenops.training.precision import Precision, autocast
-from qwenops.training.terms import IGNORED, Batch, Counts, Figures, Objective
+from qwenops.training.terms import IGNORE_INDEX, Batch, Counts, MetricSums, Objective
 
 _ROWS = 128
 PairBatches = Callable[[int], Iterator[list[Batch]]]
@@ -29,11 +29,13 @@ def dpo_objective(beta: float, nll_weight: float) -> Objective:
     Two terms: DPO's is a mean over pairs, the likelihood's one over the tokens of the chosen responses.
     """
 
-    def means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+    def means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], MetricSums]:
         sums, counts = response_log_probs(model, batch)
-        chosen, rejected = split_sides(sums)
-        losses, chosen_reward, rejected_reward = dpo_loss(chosen, rejected, *split_sides(batch["reference"]), beta)
-        tokens = split_sides(counts)[0].sum()
+        chosen, rejected = split_chosen_rejected(sums)
+        losses, chosen_reward, rejected_reward = dpo_loss(
+            chosen, rejected, *split_chosen_rejected(batch["reference"]), beta
+        )
+        tokens = split_chosen_rejected(counts)[0].sum()
         nll = -chosen.sum() / tokens
         margin = chosen_reward - rejected_reward
         by_pair = {
@@ -60,9 +62,9 @@ def replay_objective(weight: float, z_loss: float = 0.0) -> Objective:
         yield "replay", batch["replay"]
 
     def counts(batch: Batch) -> Counts:
-        return {name: float((batch["labels"][rows] != IGNORED).sum()) for name, rows in split(batch)}
+        return {name: float((batch["labels"][rows] != IGNORE_INDEX).sum()) for name, rows in split(batch)}
 
-    def means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+    def means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], MetricSums]:
         hidden = hidden_states(model, batch["input_ids"], None, batch["position_ids"])
         found, figures = {}, {}
         for name, rows in split(batch):
@@ -77,7 +79,7 @@ def replay_objective(weight: float, z_loss: float = 0.0) -> Objective:
     return Objective(counts, means)
 
 
-def _chosen_means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+def _chosen_means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], MetricSums]:
     """Likelihood of the chosen responses of a pair batch alone."""
     rows = len(batch["input_ids"]) // 2
     upper = {key: batch[key][:rows] for key in ("input_ids", "labels", "attention_mask")}
@@ -85,9 +87,9 @@ def _chosen_means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor],
     return {"chosen": -sums.sum() / counts.sum()}, {}
 
 
-def _reward_means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+def _reward_means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], MetricSums]:
     """Pair loss of a `RewardModel` on a pair batch."""
-    chosen, rejected = split_sides(model(batch["input_ids"], batch["attention_mask"]))
+    chosen, rejected = split_chosen_rejected(model(batch["input_ids"], batch["attention_mask"]))
     right = float((chosen > rejected).sum())
     return {"pairs": reward_pair_loss(chosen, rejected).mean()}, {"accuracy": (right, float(len(chosen)))}
 
@@ -97,7 +99,7 @@ def _pairs(batch: Batch) -> float:
 
 
 def _chosen_tokens(batch: Batch) -> float:
-    return float((split_sides(batch["labels"])[0] != IGNORED).sum())
+    return float((split_chosen_rejected(batch["labels"])[0] != IGNORE_INDEX).sum())
 
 
 def _count_chosen(batch: Batch) -> Counts:
@@ -117,11 +119,11 @@ def response_log_probs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Summed log-probability and number of target tokens of each row, both [rows]."""
     hidden = hidden_states(model, batch["input_ids"], batch.get("attention_mask"))
     sums = token_log_probs(hidden, output_weight(model), batch["labels"]).sum(-1)
-    return sums, (batch["labels"] != IGNORED).sum(-1)
+    return sums, (batch["labels"] != IGNORE_INDEX).sum(-1)
 
 
 @torch.inference_mode()
-def log_probs_of(model: nn.Module, examples: Sequence[Example], pad_id: int, precision: Precision) -> list[Tensor]:
+def target_log_probs(model: nn.Module, examples: Sequence[Example], pad_id: int, precision: Precision) -> list[Tensor]:
     """Log-probability of every target token of each example: float [targets] on the CPU, in the order given.
 
     Args:
@@ -141,13 +143,13 @@ def log_probs_of(model: nn.Module, examples: Sequence[Example], pad_id: int, pre
         with autocast(model, precision):
             hidden = hidden_states(model, batch["input_ids"].to(device), batch["attention_mask"].to(device))
             values = token_log_probs(hidden, output_weight(model), labels).cpu()
-        for index, row, mask in zip(chosen, values, batch["labels"] != IGNORED, strict=True):
+        for index, row, mask in zip(chosen, values, batch["labels"] != IGNORE_INDEX, strict=True):
             found[index] = row[mask]
     return [found[index] for index in range(len(examples))]
 
 
 @torch.inference_mode()
-def with_reference(model: nn.Module, batches: PairBatches, steps: int, precision: Precision) -> PairBatches:
+def add_reference_log_probs(model: nn.Module, batches: PairBatches, steps: int, precision: Precision) -> PairBatches:
     """`batches` of pairs, their rows' log-probabilities under `model` as it is now beside them.
 
     They are taken in the very passes that training makes, so that a policy of the same weights has a margin of exactly

@@ -44,7 +44,7 @@ class PassRate:
     examples: tuple[tuple[str, str, bool], ...] = field(repr=False, default=())
 
 
-def choose_questions(
+def sample_questions(
     rows: Sequence[Conversation], config: MeasureConfig, seed: int, split: Split = "heldout"
 ) -> list[Conversation]:
     """Draw `config.prompts` verifiable questions of one split.
@@ -85,9 +85,9 @@ def measure_pass_rate(
     """Ask `questions` greedily and once by sampling, and verify the answers."""
     engine = InProcessEngine(model, tokenizer, batch_tokens=config.batch_tokens)
     sampled = Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=seed)
-    answers = likeliest_answers(model, tokenizer, questions, config)
-    right = grade(questions, answers)
-    drawn = grade(
+    answers = greedy_answers(model, tokenizer, questions, config)
+    right = verify_answers(questions, answers)
+    drawn = verify_answers(
         questions, [samples[0].text for samples in engine.generate([row.prompt for row in questions], sampled)]
     )
     by_kind: dict[str, list[bool]] = defaultdict(list)
@@ -114,7 +114,7 @@ def _top_up(chosen: dict[str, Conversation], kinds: Sequence[str], wanted: int, 
             chosen.update({row.instruction: row for row in rows})
 
 
-def likeliest_answers(
+def greedy_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Conversation], config: MeasureConfig
 ) -> list[str]:
     """Each question's greedy answer."""
@@ -123,7 +123,7 @@ def likeliest_answers(
     return [samples[0].text for samples in answers]
 
 
-def grade(questions: Sequence[Conversation], answers: Sequence[str]) -> list[bool]:
+def verify_answers(questions: Sequence[Conversation], answers: Sequence[str]) -> list[bool]:
     """Whether each answer is the right one."""
     return [verify(row.verifier or {}, answer) for row, answer in zip(questions, answers, strict=True)]
 

@@ -99,12 +99,12 @@ def score(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = pad_batch([examples[index] for index in chosen], pad_id_of(tokenizer))
-        for index, reward in zip(chosen, raw_rewards(model, batch).tolist(), strict=True):
+        for index, reward in zip(chosen, unscaled_rewards(model, batch).tolist(), strict=True):
             rewards[index] = (reward - model.scale.mean) / model.scale.deviation
     return rewards
 
 
-def raw_rewards(model: nn.Module, batch: Batch) -> Tensor:
+def unscaled_rewards(model: nn.Module, batch: Batch) -> Tensor:
     """Raw rewards [rows] of a padded batch."""
     device = next(model.parameters()).device
     return model(batch["input_ids"].to(device), batch["attention_mask"].to(device))

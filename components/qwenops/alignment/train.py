@@ -10,13 +10,15 @@ from torch import nn
 from qwenops.platform.ray.train import launch
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batches, FitHooks, FitResult, StepReport, fit
-from qwenops.training.parallel import place
+from qwenops.training.fit import Batches, FitCallbacks, FitResult, StepReport, fit
+from qwenops.training.parallel import worker_rank
 from qwenops.training.terms import Objective
-from qwenops.training.threads import training_threads
+from qwenops.training.threads import tune_training_threads
 
 
-def on_workers(stage: Stage, work: Callable[..., None], *, most_workers: int | None = None, **arguments: Any) -> None:
+def run_on_workers(
+    stage: Stage, work: Callable[..., None], *, most_workers: int | None = None, **arguments: Any
+) -> None:
     """Run `work(stage=stage, **arguments)` on every worker of the stage's context and take over what it recorded.
 
     Rank 0 writes into `stage.out`; what the others write goes to a folder of their own that is thrown away, so that
@@ -60,7 +62,7 @@ def train(
         optimizer: As for `fit`.
         curve_every_steps: Steps between the points of the curves.
     """
-    training_threads(stage.scratch / "threads", model, objective, batches, config)
+    tune_training_threads(stage.scratch / "threads", model, objective, batches, config)
     with stage.progress(config.steps, "steps") as progress:
 
         def on_step(report: StepReport) -> None:
@@ -68,7 +70,7 @@ def train(
             if report.step % curve_every_steps == 0 or report.step == config.steps - 1:
                 _record(stage, name, report)
 
-        hooks = FitHooks(on_step=on_step, on_resume=lambda step, _: progress.resume_at(step), on_event=stage.warn)
+        hooks = FitCallbacks(on_step=on_step, on_resume=lambda step, _: progress.resume_at(step), on_event=stage.warn)
         result = fit(
             model,
             objective,
@@ -85,7 +87,7 @@ def train(
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
     stage: Stage = job["stage"]
-    rank = place().rank
+    rank = worker_rank().rank
     if rank:
         stage = replace(stage, out=stage.scratch / f"worker-{rank}")
         stage.out.mkdir(parents=True, exist_ok=True)
@@ -97,5 +99,5 @@ def _record(stage: Stage, name: str, report: StepReport) -> None:
     stage.curve(f"loss.{name}", report.step, report.loss)
     stage.curve(f"learning_rate.{name}", report.step, report.learning_rate)
     stage.curve(f"gradient_norm.{name}", report.step, report.gradient_norm)
-    for fact, value in report.facts.items():
+    for fact, value in report.metrics.items():
         stage.curve(f"{fact}.{name}", report.step, value)

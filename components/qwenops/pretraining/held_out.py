@@ -17,8 +17,8 @@ from qwenops.platform.stage.handle import Stage
 from qwenops.pretraining.rows import filler_tokens
 from qwenops.tasks.needles import NeedleRows, needle_rows
 from qwenops.training.batching import text_batch
-from qwenops.training.objective import OnTokens, mean_loss
-from qwenops.training.parallel import place
+from qwenops.training.objective import TokenCallback, mean_loss
+from qwenops.training.parallel import worker_rank
 from qwenops.training.terms import Batch
 
 # Held-out rows never depend on the run's seed: two runs are compared on the same text.
@@ -35,12 +35,12 @@ class LanguageRows:
 
 
 @contextmanager
-def shown(stage: Stage, note: str, *measured: Sequence[Batch] | NeedleRows | None) -> Iterator[OnTokens]:
+def shown(stage: Stage, note: str, *measured: Sequence[Batch] | NeedleRows | None) -> Iterator[TokenCallback]:
     """What to hand on as `on_tokens` to whatever reads `measured`; rank 0 shows how far that is.
 
     The unit is one of its own, since the rate of `tokens` is that of training.
     """
-    if place().rank:
+    if worker_rank().rank:
         yield lambda tokens: None
         return
     with stage.progress(sum(map(_num_tokens, measured)), "held-out tokens") as progress:
@@ -73,7 +73,7 @@ def language_rows(shards: TokenShards, length: int, tokens_per_language: int) ->
 
 
 def bits_per_byte(
-    model: nn.Module, languages: Mapping[str, LanguageRows], on_tokens: OnTokens | None = None
+    model: nn.Module, languages: Mapping[str, LanguageRows], on_tokens: TokenCallback | None = None
 ) -> dict[str, float]:
     """Metric `bits_per_byte.<language>` of every language; lower is better and tokenizers can be compared."""
     return {

@@ -20,7 +20,7 @@ from torch import nn
 
 from qwenops.errors import ContractError
 from qwenops.training.loss import hidden_states, output_weight
-from qwenops.training.objective import OnTokens
+from qwenops.training.objective import TokenCallback
 
 ANSWER_DIGITS = 5
 SENTENCE = "\nThe secret number of {word} is "
@@ -134,7 +134,7 @@ def evaluate_needles(
     model: nn.Module,
     rows: NeedleRows,
     max_batch_tokens: int = _MAX_BATCH_TOKENS,
-    on_tokens: OnTokens | None = None,
+    on_tokens: TokenCallback | None = None,
 ) -> NeedleScore:
     """Score `model` on `rows` by teacher-forced argmax, a few rows at a time.
 

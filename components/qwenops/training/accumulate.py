@@ -8,7 +8,7 @@ from torch import Tensor
 from qwenops.errors import RecipeError
 
 
-def split_rows(batch: dict[str, Any], most_tokens: int) -> Sequence[dict[str, Any]]:
+def split_by_tokens(batch: dict[str, Any], most_tokens: int) -> Sequence[dict[str, Any]]:
     """Cut a batch of rows with labels into batches of at most `most_tokens` tokens each, at least one row.
 
     `num_tokens` stays with the first piece, since only its sum is used.

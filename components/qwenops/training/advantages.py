@@ -35,7 +35,7 @@ def last_position(mask: Tensor) -> Tensor:
 
 
 def generalized_advantages(
-    rewards: Tensor, values: Tensor, mask: Tensor, *, discount: float, trace: float
+    rewards: Tensor, values: Tensor, mask: Tensor, *, discount: float, gae_lambda: float
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016).
 
@@ -44,7 +44,7 @@ def generalized_advantages(
         values: [B, T] value before each token.
         mask: [B, T] 1 at response tokens.
         discount: gamma.
-        trace: lambda.
+        gae_lambda: lambda.
 
     Returns:
         Advantages and returns (advantage + value), both [B, T] and zero outside the response.
@@ -54,7 +54,7 @@ def generalized_advantages(
     for place in reversed(range(values.shape[1])):
         following = values[:, place + 1] * mask[:, place + 1] if place + 1 < values.shape[1] else 0.0
         error = rewards[:, place] + discount * following - values[:, place]
-        running = (error + discount * trace * running) * mask[:, place]
+        running = (error + discount * gae_lambda * running) * mask[:, place]
         advantages[:, place] = running
     return advantages, (advantages + values) * mask
 
@@ -75,7 +75,7 @@ class RunningMean:
         """The mean, 0 before the first reward."""
         return self.total / self.count if self.count else 0.0
 
-    def centre(self, rewards: Tensor) -> Tensor:
+    def subtract_from(self, rewards: Tensor) -> Tensor:
         """Take `rewards` [B] into the mean and return them less the mean."""
         self.total += float(rewards.sum())
         self.count += rewards.numel()

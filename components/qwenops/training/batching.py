@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwenops.training.parallel import own_rows
-from qwenops.training.terms import IGNORED, Batch
+from qwenops.training.parallel import local_rows
+from qwenops.training.terms import IGNORE_INDEX, Batch
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Example:
 
     Attributes:
         tokens: Token ids.
-        learn: For each token whether it is a target (an assistant's word, or every token of plain text).
+        loss_mask: For each token whether it is a target (an assistant's word, or every token of plain text).
     """
 
     tokens: Sequence[int]
-    learn: Sequence[bool]
+    loss_mask: Sequence[bool]
 
 
 def shift_labels(labels: Tensor) -> Tensor:
     """Turn labels aligned with inputs (transformers' convention) into "what comes next" labels, same shape."""
-    return torch.cat([labels[..., 1:], torch.full_like(labels[..., :1], IGNORED)], dim=-1)
+    return torch.cat([labels[..., 1:], torch.full_like(labels[..., :1], IGNORE_INDEX)], dim=-1)
 
 
 def text_batch(rows: np.ndarray, weights: np.ndarray | None = None, documents: Sequence[str] | None = None) -> Batch:
@@ -58,12 +58,12 @@ def pad_batch(examples: Sequence[Example], pad_id: int) -> Batch:
     """One example per row, padded on the right.
 
     Returns:
-        input_ids, labels (shifted, `IGNORED` on padding and prompt) and attention_mask, int64 [rows, longest];
+        input_ids, labels (shifted, `IGNORE_INDEX` on padding and prompt) and attention_mask, int64 [rows, longest];
         `num_tokens` counts real tokens.
     """
     longest = max(len(example.tokens) for example in examples)
     input_ids = torch.full((len(examples), longest), pad_id, dtype=torch.int64)
-    aligned = torch.full_like(input_ids, IGNORED)
+    aligned = torch.full_like(input_ids, IGNORE_INDEX)
     mask = torch.zeros_like(input_ids)
     for row, example in enumerate(examples):
         _place(example, input_ids[row], aligned[row], 0)
@@ -89,7 +89,7 @@ def pack_batch(rows: Sequence[Sequence[Example]], length: int, pad_id: int) -> B
         tokens. No attention mask: the restarts carry the borders.
     """
     input_ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)
-    aligned = torch.full_like(input_ids, IGNORED)
+    aligned = torch.full_like(input_ids, IGNORE_INDEX)
     positions = torch.zeros_like(input_ids)
     real = 0
     for row, examples in enumerate(rows):
@@ -97,7 +97,7 @@ def pack_batch(rows: Sequence[Sequence[Example]], length: int, pad_id: int) -> B
         for example in examples:
             size = _place(example, input_ids[row], aligned[row], start)
             # The first token of an example must not be the target of the one before it.
-            aligned[row, start] = IGNORED
+            aligned[row, start] = IGNORE_INDEX
             positions[row, start : start + size] = torch.arange(size)
             start += size
         positions[row, start:] = torch.arange(length - start)
@@ -141,7 +141,7 @@ def packed_epochs(
     for step in range(start_step, 2**62):
         first = step * rows_per_batch
         chosen = [_row_of_stream(index, len(rows), seed) for index in range(first, first + rows_per_batch)]
-        yield pack_batch([rows[index] for index in own_rows(chosen)], length, pad_id)
+        yield pack_batch([rows[index] for index in local_rows(chosen)], length, pad_id)
 
 
 def _row_of_stream(index: int, count: int, seed: int) -> int:
@@ -153,5 +153,5 @@ def _place(example: Example, ids: Tensor, aligned: Tensor, start: int) -> int:
     size = len(example.tokens)
     tokens = torch.tensor(example.tokens, dtype=torch.int64)
     ids[start : start + size] = tokens
-    aligned[start : start + size] = torch.where(torch.tensor(example.learn, dtype=torch.bool), tokens, IGNORED)
+    aligned[start : start + size] = torch.where(torch.tensor(example.loss_mask, dtype=torch.bool), tokens, IGNORE_INDEX)
     return size

@@ -23,16 +23,16 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from qwenops.training.checkpoint_files import (
-    find_damage,
-    part_folder,
+    find_corruption,
+    list_checkpoints,
+    partial_folder,
     prune,
     publish,
-    published,
-    read_facts,
-    set_aside,
+    quarantine,
+    read_state,
 )
 from qwenops.training.optimizer import plain_optimizers
-from qwenops.training.parallel import is_distributed, is_sharded, place
+from qwenops.training.parallel import is_distributed, is_sharded, worker_rank
 from qwenops.training.random_state import random_state, restore_random_state
 
 # A single process is what is meant where no group is given.
@@ -50,7 +50,7 @@ class LoopState:
         norms: Gradient norms of the last steps that were not skipped, for the guard.
         skipped: Steps that were skipped.
         rollbacks: Times the weights went back to a checkpoint.
-        went_back_at: Step before which they last did.
+        rolled_back_at: Step before which they last did.
     """
 
     step: int = 0
@@ -59,7 +59,7 @@ class LoopState:
     norms: list[float] = field(default_factory=list[float])
     skipped: list[int] = field(default_factory=list[int])
     rollbacks: int = 0
-    went_back_at: int = 0
+    rolled_back_at: int = 0
 
 
 class Checkpoints:
@@ -68,11 +68,11 @@ class Checkpoints:
     Args:
         folder: Made when missing.
         keep: Checkpoints that stay; older ones are removed.
-        tell: Called on rank 0 with a sentence when a checkpoint is damaged.
+        on_event: Called on rank 0 with a sentence when a checkpoint is damaged.
     """
 
-    def __init__(self, folder: Path, keep: int, tell: Callable[[str], None]) -> None:
-        self._folder, self._keep, self._tell = folder, keep, tell
+    def __init__(self, folder: Path, keep: int, on_event: Callable[[str], None]) -> None:
+        self._folder, self._keep, self._on_event = folder, keep, on_event
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -83,23 +83,23 @@ class Checkpoints:
             OSError: this or the previous checkpoint could not be written.
         """
         self.wait()
-        part = part_folder(self._folder, state.step)
-        if place().rank == 0:
+        part = partial_folder(self._folder, state.step)
+        if worker_rank().rank == 0:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
         _barrier()
         own = {"random": random_state()}
-        torch.save(own, part / f"rank-{place().rank}.pt")
-        facts = {"world_size": place().world_size, "state": asdict(state)}
+        torch.save(own, part / f"rank-{worker_rank().rank}.pt")
+        facts = {"world_size": worker_rank().world_size, "state": asdict(state)}
         content = _content(model, optimizer)
         if is_sharded(model):
             save(content, checkpoint_id=part)
-            if place().rank == 0:
+            if worker_rank().rank == 0:
                 self._publish(part, facts)
             _barrier()
             return
         _barrier()
-        if place().rank == 0:
+        if worker_rank().rank == 0:
             self._pending = self._writer.submit(self._write, part, _snapshot(content), copy.deepcopy(facts))
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, random: bool = True) -> LoopState | None:
@@ -112,13 +112,13 @@ class Checkpoints:
         """
         self.wait()
         _barrier()
-        for folder in published(self._folder):
-            damage = _agree(find_damage(folder, place().rank, place().world_size))
+        for folder in list_checkpoints(self._folder):
+            damage = _agree(find_corruption(folder, worker_rank().rank, worker_rank().world_size))
             if not damage:
                 return _load(folder, model, optimizer, random)
-            if place().rank == 0:
-                set_aside(folder)
-                self._tell(f"checkpoint {folder.name} is damaged ({damage}); falling back to the one before it")
+            if worker_rank().rank == 0:
+                quarantine(folder)
+                self._on_event(f"checkpoint {folder.name} is damaged ({damage}); falling back to the one before it")
             _barrier()
         return None
 
@@ -159,8 +159,8 @@ def _snapshot(content: Any) -> Any:
 
 
 def _load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, random: bool) -> LoopState:
-    facts, here = read_facts(folder), place()
-    assert facts is not None, "find_damage has read it"
+    facts, here = read_state(folder), worker_rank()
+    assert facts is not None, "find_corruption has read it"
     content = _content(model, optimizer)
     load(content, checkpoint_id=folder, no_dist=not is_sharded(model))
     set_state_dict(

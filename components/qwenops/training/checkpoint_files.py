@@ -13,24 +13,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FACTS = "checkpoint.json"
+STATE_FILE = "checkpoint.json"
 _PREFIX, _PART, _DAMAGED = "step-", ".part", ".damaged"
 
 
-def part_folder(root: Path, step: int) -> Path:
+def partial_folder(root: Path, step: int) -> Path:
     """Where the checkpoint of `step` is written before it is published."""
     return root / f"{_PREFIX}{step:09d}{_PART}"
 
 
-def published(root: Path) -> list[Path]:
+def list_checkpoints(root: Path) -> list[Path]:
     """Published checkpoints, newest first."""
     return sorted((p for p in root.glob(f"{_PREFIX}*") if p.name.removeprefix(_PREFIX).isdigit()), reverse=True)
 
 
 def publish(part: Path, facts: Mapping[str, Any]) -> Path:
     """Write `facts` and the digests of all files into `part`, flush it to the disk and give it its final name."""
-    digests = {path.name: digest(path) for path in sorted(part.iterdir()) if path.name != FACTS}
-    (part / FACTS).write_text(json.dumps({**facts, "digests": digests}), encoding="utf-8")
+    digests = {path.name: digest(path) for path in sorted(part.iterdir()) if path.name != STATE_FILE}
+    (part / STATE_FILE).write_text(json.dumps({**facts, "digests": digests}), encoding="utf-8")
     for path in part.iterdir():
         _flush(path)
     final = part.with_name(part.name.removesuffix(_PART))
@@ -41,15 +41,15 @@ def publish(part: Path, facts: Mapping[str, Any]) -> Path:
     return final
 
 
-def read_facts(folder: Path) -> dict[str, Any] | None:
+def read_state(folder: Path) -> dict[str, Any] | None:
     """The facts of a published checkpoint; None when they cannot be read."""
     try:
-        return json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def find_damage(folder: Path, part: int = 0, parts: int = 1) -> str:
+def find_corruption(folder: Path, part: int = 0, parts: int = 1) -> str:
     """What is wrong with a checkpoint, or "" when its files are those that were written.
 
     Args:
@@ -57,9 +57,9 @@ def find_damage(folder: Path, part: int = 0, parts: int = 1) -> str:
         part: Which share of the files this worker reads.
         parts: Into how many shares the files are divided.
     """
-    facts = read_facts(folder)
+    facts = read_state(folder)
     if facts is None or "digests" not in facts:
-        return f"{FACTS} cannot be read"
+        return f"{STATE_FILE} cannot be read"
     for name, expected in sorted(facts["digests"].items())[part::parts]:
         path = folder / name
         if not path.exists():
@@ -69,7 +69,7 @@ def find_damage(folder: Path, part: int = 0, parts: int = 1) -> str:
     return ""
 
 
-def set_aside(folder: Path) -> None:
+def quarantine(folder: Path) -> None:
     """Rename a damaged checkpoint, so that it is never tried again; an older one of the same step is dropped."""
     aside = folder.with_name(folder.name + _DAMAGED)
     shutil.rmtree(aside, ignore_errors=True)
@@ -78,7 +78,7 @@ def set_aside(folder: Path) -> None:
 
 def prune(root: Path, keep: int) -> None:
     """Remove all but the `keep` newest checkpoints, and what kills left half-written."""
-    for old in [*published(root)[keep:], *root.glob(f"{_PREFIX}*{_PART}")]:
+    for old in [*list_checkpoints(root)[keep:], *root.glob(f"{_PREFIX}*{_PART}")]:
         shutil.rmtree(old)
 
 

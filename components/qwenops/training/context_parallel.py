@@ -22,7 +22,7 @@ from qwenops.errors import RecipeError
 _NAME = "context_parallel"
 
 
-def divide_context(model: Any, mesh: DeviceMesh) -> None:
+def apply_context_parallel(model: Any, mesh: DeviceMesh) -> None:
     """Make the attention of `model` gather keys and values over the one-dimensional `mesh`, in place."""
     group, rank = mesh.get_group(), mesh.get_local_rank()
 
@@ -44,7 +44,7 @@ def divide_context(model: Any, mesh: DeviceMesh) -> None:
     model.set_attn_implementation(_NAME)
 
 
-def own_stretch(batch: dict[str, Any], rank: int, parts: int) -> dict[str, Any]:
+def local_sequence(batch: dict[str, Any], rank: int, parts: int) -> dict[str, Any]:
     """This worker's stretch of every row of a batch.
 
     Raises:

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 
-def divide_experts(experts: Any, mesh: DeviceMesh) -> None:
+def apply_expert_parallel(experts: Any, mesh: DeviceMesh) -> None:
     """Divide the stacked weights of a `*Experts` module over the one-dimensional `mesh`, in place."""
     for name, weight in list(experts.named_parameters(recurse=False)):
         setattr(experts, name, nn.Parameter(distribute_tensor(weight.detach(), mesh, [Shard(0)])))

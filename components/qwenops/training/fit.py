@@ -18,25 +18,32 @@ from transformers import PreTrainedModel
 from qwenops.errors import StageError
 from qwenops.model import documents, sdpa
 from qwenops.training import preemption
-from qwenops.training.accumulate import split_rows
+from qwenops.training.accumulate import split_by_tokens
 from qwenops.training.checkpoint import Checkpoints, LoopState
 from qwenops.training.config import TrainingConfig, check_attention
-from qwenops.training.guard import WINDOW, find_divergence, find_fault, mean, num_skipped_in_a_row, stop_broken
+from qwenops.training.guard import (
+    WINDOW,
+    find_divergence,
+    find_fault,
+    finite_mean,
+    nonfinite_error,
+    num_skipped_in_a_row,
+)
 from qwenops.training.optimizer import build_optimizer
 from qwenops.training.parallel import (
+    all_gather_metrics,
+    all_reduce_gradients,
+    all_reduce_sums,
+    barrier_seconds,
     clip_gradients,
-    context_workers,
-    gathered_figures,
-    global_sums,
-    longest_wait,
-    own_part,
-    place,
-    sum_gradients,
+    context_parallel_size,
+    local_part,
+    worker_rank,
 )
 from qwenops.training.precision import autocast
 from qwenops.training.recompute import decoder_layers, recompute_layers
 from qwenops.training.schedule import learning_rate
-from qwenops.training.terms import Batch, Counts, Figures, Objective, add_figures
+from qwenops.training.terms import Batch, Counts, MetricSums, Objective, add_metric_sums
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,7 +60,7 @@ class StepReport:
         loss: The objective's loss of the whole step; nats per target for text.
         learning_rate: Rate of this step.
         gradient_norm: Global norm before clipping.
-        facts: What the objective reported, over the whole step.
+        metrics: What the objective reported, over the whole step.
         seconds: Wall time, its batch and the checkpoint before it included.
         waited_seconds: Longest time that a worker, its batch at hand, waited for the slowest to begin the step.
         fault: Why the step was skipped; empty for a step that changed the weights.
@@ -64,14 +71,14 @@ class StepReport:
     loss: float
     learning_rate: float
     gradient_norm: float
-    facts: dict[str, float]
+    metrics: dict[str, float]
     seconds: float
     waited_seconds: float
     fault: str = ""
 
 
 @dataclass(frozen=True)
-class FitHooks:
+class FitCallbacks:
     """Calls out of the loop.
 
     Attributes:
@@ -120,7 +127,7 @@ def fit(
     config: TrainingConfig,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    hooks: FitHooks = FitHooks(),
+    hooks: FitCallbacks = FitCallbacks(),
     state_dir: Path | None = None,
     seed: int = 0,
 ) -> FitResult:
@@ -165,7 +172,7 @@ def _run(
     batches: Batches,
     config: TrainingConfig,
     optimizer: torch.optim.Optimizer,
-    hooks: FitHooks,
+    hooks: FitCallbacks,
     checkpoints: Checkpoints | None,
 ) -> FitResult:
     state = (checkpoints.restore(model, optimizer) if checkpoints else None) or LoopState()
@@ -184,30 +191,30 @@ def _run(
                 found=state.step,
                 action="give the loop an iterator that repeats its data",
             )
-        micro = pieces_of(batch, config)
+        micro = split_micro_batches(batch, config)
         report, local_loss = _train_step(model, objective, micro, config, optimizer, state, last)
         last = time.perf_counter()
         _account(state, report, hooks)
         _go_back_if_broken(model, optimizer, config, state, hooks, checkpoints, report, (local_loss, micro))
         due = state.step % config.checkpoint_every_steps == 0 and state.step < config.steps
-        notices = preemption.pending()
+        notices = preemption.pending_notices()
         # In a series of bad steps the weights may be what is bad.
         if checkpoints and (due or notices) and not report.fault:
             checkpoints.save(model, optimizer, state)
         for notice in notices:
             if checkpoints:
                 checkpoints.wait()
-            notice.heeded()
+            notice.acknowledge()
     seconds = time.perf_counter() - began
-    learned = [loss for loss in state.losses if math.isfinite(loss)]
-    window = min(WINDOW, max(len(learned) // 2, 1))
+    finite_losses = [loss for loss in state.losses if math.isfinite(loss)]
+    window = min(WINDOW, max(len(finite_losses) // 2, 1))
     return FitResult(
         steps=state.step,
         tokens=state.tokens,
         seconds=seconds,
         tokens_per_second=(state.tokens - tokens_before) / max(seconds, 1e-9),
-        first_loss=mean(learned[:window]),
-        final_loss=mean(learned[-window:]),
+        first_loss=finite_mean(finite_losses[:window]),
+        final_loss=finite_mean(finite_losses[-window:]),
         curve=tuple(state.losses),
         skipped=tuple(state.skipped),
         rollbacks=state.rollbacks,
@@ -216,7 +223,7 @@ def _run(
 
 def _set_attention(model: nn.Module, attention: str) -> None:
     """Let every language model inside attend as `attention` says, and SDPA in the type that is quick under autocast."""
-    check_attention(attention, context_workers())
+    check_attention(attention, context_parallel_size())
     for module in model.modules():
         if not isinstance(module, PreTrainedModel):
             continue
@@ -236,12 +243,12 @@ def compile_layers(model: nn.Module) -> None:
         layer.compile()
 
 
-def pieces_of(batch: Batch | Sequence[Batch], config: TrainingConfig) -> Sequence[Batch]:
+def split_micro_batches(batch: Batch | Sequence[Batch], config: TrainingConfig) -> Sequence[Batch]:
     """A step's forward passes; a stream that gives several batches a step has cut it itself, as pairs must be."""
     if not isinstance(batch, dict):
-        return [own_part(part) for part in batch]
-    whole = own_part(batch)
-    return split_rows(whole, config.micro_batch_tokens) if config.micro_batch_tokens else [whole]
+        return [local_part(part) for part in batch]
+    whole = local_part(batch)
+    return split_by_tokens(whole, config.micro_batch_tokens) if config.micro_batch_tokens else [whole]
 
 
 def _train_step(
@@ -254,12 +261,12 @@ def _train_step(
     began: float,
 ) -> tuple[StepReport, float]:
     """One step, and this worker's own part of its loss; a step with a fault changes nothing."""
-    waited = longest_wait()
+    waited = barrier_seconds()
     rate = learning_rate(config, state.step)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
     optimizer.zero_grad(set_to_none=True)
-    local_loss, figures = 0.0, list[Figures]()
+    local_loss, figures = 0.0, list[MetricSums]()
     device = next(model.parameters()).device
     for batch, shares in zip(micro, _shares(objective, micro), strict=True):
         with autocast(model, config.precision):
@@ -267,9 +274,9 @@ def _train_step(
         loss.backward()
         local_loss += float(loss.detach())
         figures.append(found)
-    sum_gradients(model)
-    loss_sum, tokens = global_sums([local_loss, sum(int(batch["num_tokens"]) for batch in micro)])
-    sums = gathered_figures(add_figures(figures))
+    all_reduce_gradients(model)
+    loss_sum, tokens = all_reduce_sums([local_loss, sum(int(batch["num_tokens"]) for batch in micro)])
+    sums = all_gather_metrics(add_metric_sums(figures))
     facts = {name: total / count for name, (total, count) in sums.items() if count}
     norm = clip_gradients(model, config.clip_norm)
     fault = find_fault(config, state, loss_sum, norm)
@@ -283,17 +290,17 @@ def _shares(objective: Objective, micro: Sequence[Batch]) -> list[Counts]:
     """What part of each term of the step, over all workers, every micro-batch of this worker holds."""
     counts = [objective.counts(batch) for batch in micro]
     names = list(counts[0])
-    totals = dict(zip(names, global_sums([sum(own[name] for own in counts) for name in names]), strict=True))
+    totals = dict(zip(names, all_reduce_sums([sum(own[name] for own in counts) for name in names]), strict=True))
     return [{name: own[name] / totals[name] if own[name] else 0.0 for name in names} for own in counts]
 
 
-def _account(state: LoopState, report: StepReport, hooks: FitHooks) -> None:
+def _account(state: LoopState, report: StepReport, hooks: FitCallbacks) -> None:
     """Move the counters past this step and report it."""
     state.step += 1
     if report.fault:
         state.losses.append(float("nan"))
         state.skipped.append(report.step)
-        if place().rank == 0:
+        if worker_rank().rank == 0:
             hooks.on_event(f"step {report.step} was skipped: {report.fault}")
         return
     state.losses.append(report.loss)
@@ -307,7 +314,7 @@ def _go_back_if_broken(
     optimizer: torch.optim.Optimizer,
     config: TrainingConfig,
     state: LoopState,
-    hooks: FitHooks,
+    hooks: FitCallbacks,
     checkpoints: Checkpoints | None,
     report: StepReport,
     own: tuple[float, Sequence[Batch]],
@@ -324,11 +331,11 @@ def _go_back_if_broken(
     if checkpoints and state.rollbacks < config.max_rollbacks:
         before = checkpoints.restore(model, optimizer, random=False)
     if before is None:
-        raise _diverged(report.step, divergence) if divergence else stop_broken(report.step, report.fault, *own)
-    state.rollbacks, state.went_back_at = state.rollbacks + 1, state.step
+        raise _diverged(report.step, divergence) if divergence else nonfinite_error(report.step, report.fault, *own)
+    state.rollbacks, state.rolled_back_at = state.rollbacks + 1, state.step
     # The losses since then belong to weights that are gone; the steps still happened.
     state.losses[before.step :] = [float("nan")] * (state.step - before.step)
-    if place().rank == 0:
+    if worker_rank().rank == 0:
         reason = divergence or f"{in_a_row} steps in a row were skipped"
         hooks.on_event(f"weights of step {before.step} restored before step {state.step}: {reason}")
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from qwenops.errors import StageError
 from qwenops.training.checkpoint import LoopState
 from qwenops.training.config import TrainingConfig
-from qwenops.training.parallel import is_distributed, place
+from qwenops.training.parallel import is_distributed, worker_rank
 
 WINDOW = 8
 _NORMS, _FEWEST_NORMS = 32, 16
@@ -39,7 +39,7 @@ def find_fault(config: TrainingConfig, state: LoopState, loss: float, norm: floa
 
 def num_skipped_in_a_row(state: LoopState) -> int:
     """Length of the run of skipped steps that ends at the last finished step, since the last rollback."""
-    recent = [step for step in state.skipped if step >= state.went_back_at]
+    recent = [step for step in state.skipped if step >= state.rolled_back_at]
     count = 0
     while count < len(recent) and recent[-1 - count] == state.step - 1 - count:
         count += 1
@@ -51,16 +51,16 @@ def find_divergence(config: TrainingConfig, state: LoopState) -> str:
     # Called at every step: only both ends are looked at, however long the loop is.
     if len(list(islice(filter(math.isfinite, state.losses), 2 * WINDOW))) < 2 * WINDOW:
         return ""
-    first = mean(list(islice(filter(math.isfinite, state.losses), WINDOW)))
-    recent = mean(list(islice(filter(math.isfinite, reversed(state.losses)), WINDOW)))
+    first = finite_mean(list(islice(filter(math.isfinite, state.losses), WINDOW)))
+    recent = finite_mean(list(islice(filter(math.isfinite, reversed(state.losses)), WINDOW)))
     if first > 0 and recent > config.spike_ratio * first:
         return f"{recent:.3f} over the last {WINDOW} steps, more than {config.spike_ratio} times its start {first:.3f}"
     return ""
 
 
-def stop_broken(step: int, fault: str, local_loss: float, batch: Sequence[Any]) -> StageError:
+def nonfinite_error(step: int, fault: str, local_loss: float, batch: Sequence[Any]) -> StageError:
     """The error that ends a loop; names the step, the workers whose own loss was not finite, and their documents."""
-    own = (place().rank, math.isfinite(local_loss), _documents(batch))
+    own = (worker_rank().rank, math.isfinite(local_loss), _documents(batch))
     every: list[Any] = [own]
     if is_distributed():
         every = [None] * dist.get_world_size()
@@ -75,7 +75,7 @@ def stop_broken(step: int, fault: str, local_loss: float, batch: Sequence[Any]) 
     )
 
 
-def mean(values: Sequence[float]) -> float:
+def finite_mean(values: Sequence[float]) -> float:
     """Mean of the finite values; not a number when there is none."""
     finite = [value for value in values if math.isfinite(value)]
     return sum(finite) / len(finite) if finite else math.nan

@@ -1,7 +1,7 @@
 """Losses from hidden states in chunks, so that [tokens x vocabulary] logits never exist as a whole.
 
 Labels are ALREADY SHIFTED everywhere in `training/`: `labels[b, t]` is what position t has to predict, and
-`IGNORED` (-100) marks positions without a loss. `batching.shift_labels` turns transformers' convention into it.
+`IGNORE_INDEX` (-100) marks positions without a loss. `batching.shift_labels` turns transformers' convention into it.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from qwenops.model.documents import borders
-from qwenops.training.parallel import whole
-from qwenops.training.terms import IGNORED
+from qwenops.training.parallel import full_tensor
+from qwenops.training.terms import IGNORE_INDEX
 
 _CHUNK_TOKENS = 1024
 
@@ -31,7 +31,7 @@ def chunked_cross_entropy(
     Args:
         hidden: [..., hidden] output of the decoder body after its final norm.
         lm_head_weight: [vocabulary, hidden].
-        labels: int64 [...], already shifted; `IGNORED` positions cost nothing, in time either.
+        labels: int64 [...], already shifted; `IGNORE_INDEX` positions cost nothing, in time either.
         weights: float [...] weight of each position; None weighs all the same.
         chunk: Tokens whose logits exist at once.
         z_loss: Weight of the squared log-partition that is added to each token's loss (PaLM uses 1e-4).
@@ -57,8 +57,8 @@ def cross_entropy_by_token(
 
 
 def token_log_probs(hidden: Tensor, lm_head_weight: Tensor, labels: Tensor, chunk: int = _CHUNK_TOKENS) -> Tensor:
-    """Log-probability of every label, fp32 [...]; 0 where the label is `IGNORED`. Logits are recomputed in backward."""
-    keep = labels != IGNORED
+    """Log-probability of every label, fp32 [...]; 0 where it is `IGNORE_INDEX`. Logits are recomputed in backward."""
+    keep = labels != IGNORE_INDEX
     flat, targets = hidden[keep], labels[keep]
     pieces = [
         checkpoint(_log_probs_of_chunk, part, lm_head_weight, target, use_reentrant=False)
@@ -83,7 +83,7 @@ def hidden_states(
 
 def output_weight(model: Any) -> Tensor:
     """The [vocabulary, hidden] weight that turns hidden states into logits (the tied embedding, for small sizes)."""
-    return whole(model.get_output_embeddings().weight)
+    return full_tensor(model.get_output_embeddings().weight)
 
 
 def dpo_loss(
@@ -184,7 +184,7 @@ def _matmul_dtype(hidden: Tensor) -> torch.dtype:
 def _select(hidden: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     flat, targets = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
     scale = torch.ones_like(targets, dtype=torch.float32) if weights is None else weights.reshape(-1).float()
-    keep = targets != IGNORED
+    keep = targets != IGNORE_INDEX
     if bool(keep.all()):
         return flat, targets, scale
     return flat[keep], targets[keep], scale[keep]

@@ -22,7 +22,7 @@ def check_mesh(parallel: ParallelConfig, model: PretrainedConfig, num_workers: i
 
 
 @dataclass(frozen=True)
-class Layout:
+class DeviceLayout:
     """A built mesh.
 
     Attributes:
@@ -41,7 +41,7 @@ class Layout:
         return self.mesh["replicate", "shard"] if self.parallel.replicate > 1 else self.mesh["shard"]
 
 
-def build_layout(parallel: ParallelConfig) -> Layout:
+def build_layout(parallel: ParallelConfig) -> DeviceLayout:
     """Make the meshes; every worker must call it, with a `ParallelConfig` that is resolved."""
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     divided = parallel.shard * parallel.context
@@ -53,4 +53,4 @@ def build_layout(parallel: ParallelConfig) -> Layout:
         (parallel.replicate * parallel.shard, parallel.context, parallel.tensor),
         mesh_dim_names=("rows", "context", "tensor"),
     )
-    return Layout(parallel, mesh, rows)
+    return DeviceLayout(parallel, mesh, rows)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from qwenops.training.config import TrainingConfig
 from qwenops.training.loss import chunked_cross_entropy, cross_entropy_by_token, hidden_states, output_weight
-from qwenops.training.terms import IGNORED, Batch, Counts, Figures, Objective, count_targets
+from qwenops.training.terms import IGNORE_INDEX, Batch, Counts, MetricSums, Objective, count_targets
 
-OnTokens = Callable[[int], None]
+TokenCallback = Callable[[int], None]
 
 
 def text_objective(config: TrainingConfig) -> Objective:
@@ -22,7 +22,7 @@ def _targets(batch: Batch) -> Counts:
     return {"text": count_targets(batch)}
 
 
-def _text_means(model: nn.Module, batch: Batch, z_loss: float = 0.0) -> tuple[Mapping[str, Tensor], Figures]:
+def _text_means(model: nn.Module, batch: Batch, z_loss: float = 0.0) -> tuple[Mapping[str, Tensor], MetricSums]:
     """Weighted next-token loss of a batch with input_ids, labels and, where it has them, weights, masks, positions.
 
     A batch may say where its rows come from: `domains`, int64 [rows], numbers into `domain_names`. The figures then
@@ -39,7 +39,7 @@ language_modelling = Objective(_targets, _text_means)
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, batches: Iterable[Batch], on_tokens: OnTokens | None = None) -> float:
+def mean_loss(model: nn.Module, batches: Iterable[Batch], on_tokens: TokenCallback | None = None) -> float:
     """Mean unweighted loss (nats per target token) over `batches`, in the model's own precision.
 
     `on_tokens` hears of the tokens of every batch that is done.
@@ -59,7 +59,7 @@ def mean_loss(model: nn.Module, batches: Iterable[Batch], on_tokens: OnTokens | 
 
 
 @torch.no_grad()
-def loss_by_position(model: nn.Module, batches: Iterable[Batch], on_tokens: OnTokens | None = None) -> Tensor:
+def loss_by_position(model: nn.Module, batches: Iterable[Batch], on_tokens: TokenCallback | None = None) -> Tensor:
     """Mean loss (nats per token) at every place of a row, float64 [length]; their mean is `mean_loss`.
 
     Args:
@@ -80,8 +80,8 @@ def loss_by_position(model: nn.Module, batches: Iterable[Batch], on_tokens: OnTo
     return torch.stack(sums).sum(0) / rows
 
 
-def _by_domain(batch: Batch, by_token: Tensor) -> Figures:
-    targets = batch["labels"] != IGNORED
+def _by_domain(batch: Batch, by_token: Tensor) -> MetricSums:
+    targets = batch["labels"] != IGNORE_INDEX
     domain = batch["domains"][:, None].expand_as(targets)[targets]
     sums = torch.bincount(domain, by_token, minlength=len(batch["domain_names"])).tolist()
     counts = torch.bincount(domain, minlength=len(batch["domain_names"])).tolist()

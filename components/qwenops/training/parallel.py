@@ -1,8 +1,9 @@
 """Training on several workers, applied from outside the model.
 
-Every worker reads its own rows (`row_place`). Each term of its loss counts by its share of the step (`terms.py`), so
-that the update equals the one a single process would make of the whole batch. Weights are either whole on every worker
-(the gradients are then summed here) or sharded with FSDP2 (`shard`), which sums and scatters them itself.
+Every worker reads its own rows (`data_parallel_rank`). Each term of its loss counts by its share of the step
+(`terms.py`), so that the update equals the one a single process would make of the whole batch. Weights are either whole
+on every worker (the gradients are then summed here) or sharded with FSDP2 (`apply_parallelism`), which sums and
+scatters them itself.
 """
 
 import time
@@ -21,10 +22,10 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from qwenops.errors import RecipeError
 from qwenops.recipe.mesh import ParallelConfig
-from qwenops.training.context_parallel import divide_context, own_stretch
-from qwenops.training.expert_parallel import divide_experts
-from qwenops.training.mesh import Layout, build_layout, check_mesh
-from qwenops.training.terms import Figures, add_figures
+from qwenops.training.context_parallel import apply_context_parallel, local_sequence
+from qwenops.training.expert_parallel import apply_expert_parallel
+from qwenops.training.mesh import DeviceLayout, build_layout, check_mesh
+from qwenops.training.terms import MetricSums, add_metric_sums
 
 # How each projection of a layer is divided over the tensor dimension: by heads, by feed-forward columns. A layer has
 # the names of a dense or of a mixture's feed-forward part.
@@ -41,13 +42,13 @@ _TENSOR_PLAN = {
     "mlp.shared_expert.down_proj": RowwiseParallel,
 }
 # The mesh of this process, as there is one default process group; None while every worker has rows of its own.
-_layout: Layout | None = None
+_layout: DeviceLayout | None = None
 _ALL_SHARDED = ParallelConfig()
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerRank:
     """Where this process trains: its rank, the number of workers, "cpu" or "cuda:0"."""
 
     rank: int
@@ -55,12 +56,12 @@ class Place:
     kind: str
 
 
-def place() -> Place:
+def worker_rank() -> WorkerRank:
     """This process's place in the worker group; alone when torch.distributed is not set up."""
     kind = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     if not is_distributed():
-        return Place(0, 1, kind)
-    return Place(dist.get_rank(), dist.get_world_size(), kind)
+        return WorkerRank(0, 1, kind)
+    return WorkerRank(dist.get_rank(), dist.get_world_size(), kind)
 
 
 def is_distributed() -> bool:
@@ -68,22 +69,22 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def row_place() -> Place:
+def data_parallel_rank() -> WorkerRank:
     """Which rows this worker reads: workers that share a row along its length or its heads have the same place."""
-    here = place()
+    here = worker_rank()
     if _layout is None:
         return here
     rows = _layout.rows["rows"]
-    return Place(rows.get_local_rank(), rows.size(), here.kind)
+    return WorkerRank(rows.get_local_rank(), rows.size(), here.kind)
 
 
-def own_rows(rows: Sequence[Item]) -> list[Item]:
+def local_rows(rows: Sequence[Item]) -> list[Item]:
     """This worker's rows (or pairs) of a step whose rows all workers know: every n-th, of n workers.
 
     Raises:
         RecipeError: a worker would have none.
     """
-    here = row_place()
+    here = data_parallel_rank()
     if len(rows) < here.world_size:
         raise RecipeError(
             "a step has fewer rows than there are workers",
@@ -94,10 +95,10 @@ def own_rows(rows: Sequence[Item]) -> list[Item]:
     return list(rows[here.rank :: here.world_size])
 
 
-def shard(model: Any, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) -> None:
+def apply_parallelism(model: Any, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) -> None:
     """Divide a `*ForCausalLM` over all workers, in place; nothing when this process is alone.
 
-    Layers are gathered one by one as the decoder body runs. The output weight is gathered by `whole`.
+    Layers are gathered one by one as the decoder body runs. The output weight is gathered by `full_tensor`.
 
     Args:
         model: Whole weights, equal on every worker.
@@ -125,64 +126,64 @@ def shard(model: Any, parallel: ParallelConfig = _ALL_SHARDED, length: int = 0) 
     else:
         fully_shard(head, mesh=weights)
     if resolved.context > 1:
-        divide_context(model, _layout.rows["context"])
+        apply_context_parallel(model, _layout.rows["context"])
 
 
-def context_workers() -> int:
+def context_parallel_size() -> int:
     """Workers that share each row along its length."""
     return _layout.parallel.context if _layout else 1
 
 
-def own_part(batch: dict[str, Any]) -> dict[str, Any]:
+def local_part(batch: dict[str, Any]) -> dict[str, Any]:
     """This worker's part of a batch that it shares with others along the rows' length; else the batch itself."""
-    if _layout is None or context_workers() == 1:
+    if _layout is None or context_parallel_size() == 1:
         return batch
     context = _layout.rows["context"]
-    return own_stretch(batch, context.get_local_rank(), context.size())
+    return local_sequence(batch, context.get_local_rank(), context.size())
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` has divided this model's weights."""
+    """Whether `apply_parallelism` has divided this model's weights."""
     return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
-def whole(weight: Tensor) -> Tensor:
+def full_tensor(weight: Tensor) -> Tensor:
     """`weight`, gathered from all workers where it is sharded; gradients through it are averaged as FSDP2 does."""
     if not isinstance(weight, DTensor):
         return weight
     return weight.full_tensor(grad_placements=[Partial("avg")] * weight.device_mesh.ndim)
 
 
-def whole_state(model: nn.Module) -> dict[str, Any]:
+def full_state_dict(model: nn.Module) -> dict[str, Any]:
     """The unsharded state dict, on the CPU; complete on rank 0. Every worker must call it."""
     if not is_sharded(model):
         return model.state_dict()
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
-def global_sums(values: Sequence[float]) -> list[float]:
+def all_reduce_sums(values: Sequence[float]) -> list[float]:
     """Sums of as many numbers over all workers, those that compute the same part of a row counted once."""
     if not is_distributed():
         return list(values)
-    totals = torch.tensor(values, dtype=torch.float64, device=place().kind)
+    totals = torch.tensor(values, dtype=torch.float64, device=worker_rank().kind)
     dist.all_reduce(totals)
     return [total / _num_equal() for total in totals.tolist()]
 
 
-def gathered_figures(own: Figures) -> dict[str, tuple[float, float]]:
+def all_gather_metrics(own: MetricSums) -> dict[str, tuple[float, float]]:
     """Figures (sum, count) added up over all workers, of which each may have names of its own."""
     every: list[Any] = [own]
     if is_distributed():
         every = [None] * dist.get_world_size()
         dist.all_gather_object(every, own)
-    return add_figures(every)
+    return add_metric_sums(every)
 
 
-def longest_wait() -> float:
+def barrier_seconds() -> float:
     """Seconds that some worker waited here for the slowest one; 0 for a process alone. Every worker must call it."""
     if not is_distributed():
         return 0.0
-    kind = place().kind
+    kind = worker_rank().kind
     if kind != "cpu":
         # Else a worker's own queue would count as waiting for the others.
         torch.cuda.synchronize()
@@ -196,7 +197,7 @@ def longest_wait() -> float:
 
 
 @torch.no_grad()
-def sum_gradients(model: nn.Module) -> None:
+def all_reduce_gradients(model: nn.Module) -> None:
     """Make every gradient the sum over the workers.
 
     FSDP2 has already averaged what it shards, so those are scaled back; whole weights are summed here.
@@ -239,7 +240,7 @@ def _divide_tensors(layer: nn.Module, mesh: DeviceMesh) -> None:
     named = dict(layer.named_modules())
     parallelize_module(layer, mesh, {name: style() for name, style in _TENSOR_PLAN.items() if name in named})
     if "mlp.experts" in named:
-        divide_experts(named["mlp.experts"], mesh)
+        apply_expert_parallel(named["mlp.experts"], mesh)
 
 
 def _num_equal() -> int:

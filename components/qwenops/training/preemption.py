@@ -1,8 +1,8 @@
-"""Notices that this process will soon be taken away, and how a training loop heeds them.
+"""Notices that this process will soon be taken away, and how a training loop answers them.
 
-Whoever starts a loop knows how its place gives notice (a signal, Ray's drain of a node) and says so with `heeding`. The
-loop asks after every step, saves once beside its regular checkpoints and hands the notice back, which decides whether
-training goes on.
+Whoever starts a loop knows how its place gives notice (a signal, Ray's drain of a node) and says so with
+`watching_notice`. The loop asks after every step, saves once beside its regular checkpoints and hands the notice back,
+which decides whether training goes on.
 """
 
 from collections.abc import Iterator
@@ -10,25 +10,25 @@ from contextlib import contextmanager
 from typing import Protocol
 
 
-class Notice(Protocol):
+class PreemptionNotice(Protocol):
     """One way in which a place gives notice."""
 
     def pending(self) -> bool:
-        """Whether a notice waits to be heeded; asked once per step, and answered alike on every worker."""
+        """Whether a notice waits to be acknowledged; asked once per step, and answered alike on every worker."""
         ...
 
-    def heeded(self) -> None:
+    def acknowledge(self) -> None:
         """Called when the checkpoint is on disk; raises to end the loop."""
         ...
 
 
-_given: list[Notice] = []
+_given: list[PreemptionNotice] = []
 _loops = 0
 
 
 @contextmanager
-def heeding(notice: Notice) -> Iterator[None]:
-    """Loops that start within heed `notice`."""
+def watching_notice(notice: PreemptionNotice) -> Iterator[None]:
+    """Loops that start within watch for `notice`."""
     _given.append(notice)
     try:
         yield
@@ -52,6 +52,6 @@ def is_loop_running() -> bool:
     return _loops > 0
 
 
-def pending() -> list[Notice]:
-    """The notices that wait to be heeded."""
+def pending_notices() -> list[PreemptionNotice]:
+    """The notices that wait to be acknowledged."""
     return [notice for notice in _given if notice.pending()]

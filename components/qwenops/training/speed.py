@@ -11,10 +11,10 @@ import torch
 from qwenops.model.sizes import Size
 from qwenops.training.fit import FitResult, StepReport
 from qwenops.training.footprint import PEAKS, flops_per_token
-from qwenops.training.parallel import place
+from qwenops.training.parallel import worker_rank
 
 
-class Speedometer:
+class ThroughputMeter:
     """Turns the reports of a loop's steps into curves and, at its end, metrics.
 
     Args:
@@ -29,7 +29,7 @@ class Speedometer:
 
     def step(self, report: StepReport, length: int) -> dict[str, float]:
         """Figures of one step, whose rows have `length` tokens, over all workers."""
-        workers = place().world_size
+        workers = worker_rank().world_size
         rate = report.tokens / report.seconds
         figures = {"tokens_per_second": rate}
         if self._peak:

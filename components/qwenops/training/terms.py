@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 Batch = dict[str, Any]
 Counts = Mapping[str, float]
-Figures = Mapping[str, tuple[float, float]]
-IGNORED = -100
+MetricSums = Mapping[str, tuple[float, float]]
+IGNORE_INDEX = -100
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Objective:
     """
 
     counts: Callable[[Batch], Counts]
-    means: Callable[[nn.Module, Batch], tuple[Mapping[str, Tensor], Figures]]
+    means: Callable[[nn.Module, Batch], tuple[Mapping[str, Tensor], MetricSums]]
 
-    def __call__(self, model: nn.Module, batch: Batch, shares: Counts | None = None) -> tuple[Tensor, Figures]:
+    def __call__(self, model: nn.Module, batch: Batch, shares: Counts | None = None) -> tuple[Tensor, MetricSums]:
         """What `batch` adds to the loss of its step.
 
         Args:
@@ -45,7 +45,7 @@ class Objective:
         return sum(parts[1:], parts[0]), figures
 
 
-def add_figures(every: Iterable[Figures]) -> dict[str, tuple[float, float]]:
+def add_metric_sums(every: Iterable[MetricSums]) -> dict[str, tuple[float, float]]:
     """Sums and counts added up by name."""
     found: dict[str, tuple[float, float]] = {}
     for figures in every:
@@ -57,5 +57,5 @@ def add_figures(every: Iterable[Figures]) -> dict[str, tuple[float, float]]:
 
 def count_targets(batch: Batch) -> float:
     """Targets of a batch, by their `weights` where it has them."""
-    targets = batch["labels"] != IGNORED
+    targets = batch["labels"] != IGNORE_INDEX
     return float(batch["weights"][targets].sum() if "weights" in batch else targets.sum())

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batches, pieces_of
+from qwenops.training.fit import Batches, split_micro_batches
 from qwenops.training.precision import autocast
 from qwenops.training.recompute import recompute_layers
 from qwenops.training.terms import Objective
@@ -26,7 +26,7 @@ _REPEATS, _ENOUGH_SECONDS = 3, 2.0
 _TRIED_TOKENS = 2048
 
 
-def choose_threads(work: Callable[[], object], candidates: Sequence[int] | None = None) -> int:
+def tune_threads(work: Callable[[], object], candidates: Sequence[int] | None = None) -> int:
     """Set torch to the thread count with which `work` runs fastest, and return it.
 
     Args:
@@ -47,10 +47,10 @@ def choose_threads(work: Callable[[], object], candidates: Sequence[int] | None 
     return best
 
 
-def training_threads(
+def tune_training_threads(
     file: Path, model: nn.Module, objective: Objective, batches: Batches, config: TrainingConfig
 ) -> int:
-    """`choose_threads` by a small forward and backward pass as `fit` makes it; the gradients are dropped.
+    """`tune_threads` by a small forward and backward pass as `fit` makes it; the gradients are dropped.
 
     Args:
         file: Remembers the count: a later call with the same file sets it again and measures nothing.
@@ -77,11 +77,11 @@ def training_threads(
         if config.recompute != "none":
             recompute_layers(model, config.recompute)
         with autocast(model, config.precision):
-            loss, _ = objective(model, pieces_of(next(batches(0)), tried)[0])
+            loss, _ = objective(model, split_micro_batches(next(batches(0)), tried)[0])
         loss.backward()
         model.zero_grad(set_to_none=True)
 
-    count = choose_threads(work)
+    count = tune_threads(work)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(str(count), encoding="ascii")
     return count

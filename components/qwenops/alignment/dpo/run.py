@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from qwenops.alignment.dpo.config import DpoConfig
 from qwenops.alignment.examples import Pair, encode_pairs, pad_id_of, pair_stream
-from qwenops.alignment.objectives import PairBatches, chosen_objective, dpo_objective, with_reference
-from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate
-from qwenops.alignment.train import on_workers, train
+from qwenops.alignment.objectives import PairBatches, add_reference_log_probs, chosen_objective, dpo_objective
+from qwenops.alignment.pass_rate import PassRate, measure_pass_rate, sample_questions
+from qwenops.alignment.train import run_on_workers, train
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.conversation import Conversation, read_conversations
 from qwenops.contracts.preference import Preference, read_preferences
@@ -21,7 +21,7 @@ from qwenops.model.checkpoints import load_model, load_tokenizer, moved, save_ch
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitResult
-from qwenops.training.parallel import place
+from qwenops.training.parallel import worker_rank
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
         demonstrations: Source of the held-out questions.
         stage: Where to report and write.
     """
-    on_workers(
+    run_on_workers(
         stage,
         learn_preferences,
         config=config,
@@ -63,14 +63,14 @@ def learn_preferences(
             found=f"{too_long} too long",
             action="look at the pairs that rank and synthesize wrote, or raise max_length_tokens",
         )
-    questions = choose_questions(read_conversations(demonstrations), config.measure, stage.seed)
+    questions = sample_questions(read_conversations(demonstrations), config.measure, stage.seed)
     loop = _loop(config, len(pairs))
 
-    model = moved(load_model(checkpoint), place().kind)
+    model = moved(load_model(checkpoint), worker_rank().kind)
     before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     objective = dpo_objective(config.beta, config.nll_weight)
     batches = _batches(pairs, tokenizer, loop, config, stage.seed)
-    referenced = with_reference(model, batches, loop.steps, loop.precision)
+    referenced = add_reference_log_probs(model, batches, loop.steps, loop.precision)
     result = train(stage, "dpo", model, objective, referenced, loop)
     after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     facts = read_facts(checkpoint)
@@ -118,7 +118,7 @@ def _control(
     questions: Sequence[Conversation],
 ) -> PassRate:
     """The same start, steps, order and optimiser, learning the chosen responses alone."""
-    model = moved(load_model(checkpoint), place().kind)
+    model = moved(load_model(checkpoint), worker_rank().kind)
     train(stage, "control", model, chosen_objective, batches, loop)
     return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
 

@@ -16,7 +16,7 @@ from qwenops.alignment.online.config import GuardConfig
 
 
 @dataclass(frozen=True)
-class Facts:
+class PolicyMetrics:
     """One policy's figures.
 
     Attributes:
@@ -35,7 +35,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Marks:
+class AnswerScores:
     """What one policy's likeliest answers to the guard's questions are worth, in the questions' order.
 
     Attributes:
@@ -48,7 +48,7 @@ class Marks:
 
 
 @dataclass
-class Guard:
+class RollbackGuard:
     """Judges policies one after the other and keeps the best.
 
     Attributes:
@@ -56,20 +56,20 @@ class Guard:
         best: Figures of the best policy so far.
         weights: Its weights.
         first: Figures of the start.
-        first_marks: Marks of the start.
-        best_marks: Marks of the best policy so far.
+        first_scores: Scores of the start.
+        best_scores: Scores of the best policy so far.
         rollbacks: How often a policy was refused.
     """
 
     config: GuardConfig
-    best: Facts | None = None
+    best: PolicyMetrics | None = None
     weights: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    first: Facts | None = None
-    first_marks: Marks = Marks((), ())
-    best_marks: Marks = Marks((), ())
+    first: PolicyMetrics | None = None
+    first_scores: AnswerScores = AnswerScores((), ())
+    best_scores: AnswerScores = AnswerScores((), ())
     rollbacks: int = 0
 
-    def judge(self, policy: nn.Module, facts: Facts, marks: Marks) -> str:
+    def accept_or_restore(self, policy: nn.Module, facts: PolicyMetrics, marks: AnswerScores) -> str:
         """Accept `policy` ("") or refuse it: restore the best weights into it and return why.
 
         An accepted policy is the new best when its mean mark is at least the best one's and it beats the start on the
@@ -86,20 +86,20 @@ class Guard:
             policy.load_state_dict(self.weights)
             return reason
         if self.first is None or self.best is None:
-            self.first, self.first_marks = facts, marks
+            self.first, self.first_scores = facts, marks
             self._keep(policy, facts, marks)
         elif self._is_better(marks):
             self._keep(policy, facts, marks)
         return ""
 
-    def _keep(self, policy: nn.Module, facts: Facts, marks: Marks) -> None:
-        self.best, self.best_marks, self.weights = facts, marks, copy.deepcopy(policy.state_dict())
+    def _keep(self, policy: nn.Module, facts: PolicyMetrics, marks: AnswerScores) -> None:
+        self.best, self.best_scores, self.weights = facts, marks, copy.deepcopy(policy.state_dict())
 
-    def _is_better(self, marks: Marks) -> bool:
-        start, best, own = (getattr(item, self.config.proof) for item in (self.first_marks, self.best_marks, marks))
+    def _is_better(self, marks: AnswerScores) -> bool:
+        start, best, own = (getattr(item, self.config.proof) for item in (self.first_scores, self.best_scores, marks))
         return sum(own) >= sum(best) and sign_test(start, own) <= self.config.significance
 
-    def _complaint(self, facts: Facts) -> str:
+    def _complaint(self, facts: PolicyMetrics) -> str:
         if self.first is None or self.best is None:
             return ""
         if facts.kl > self.config.max_kl:

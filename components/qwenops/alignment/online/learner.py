@@ -20,17 +20,17 @@ class Learner(Protocol):
     """Improves `policy` from rollouts."""
 
     policy: PreTrainedModel
-    rate_scale: float
+    learning_rate_scale: float
 
-    def learn(self, rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
+    def update(self, rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
         """Update the policy in place; returns figures of the episode, `tokens` among them."""
         ...
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything to continue from, the policy's weights included."""
         ...
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
         ...
 
@@ -52,10 +52,10 @@ class DpoLearner:
         self, policy: PreTrainedModel, config: OnlineConfig, optimizer: torch.optim.Optimizer, pad_id: int
     ) -> None:
         self.policy, self._config, self._optimizer, self._pad_id = policy, config, optimizer, pad_id
-        self.rate_scale, self._steps = 1.0, 0
+        self.learning_rate_scale, self._steps = 1.0, 0
 
-    def learn(self, rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
-        """See `Learner.learn`; no pair, no step."""
+    def update(self, rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
+        """See `Learner.update`; no pair, no step."""
         chosen = best_and_worst(rollouts, self._config.samples, self._config.min_margin)
         if not chosen:
             return {"pairs": 0.0, "tokens": 0.0}
@@ -63,7 +63,7 @@ class DpoLearner:
         per_step = min(self._config.pairs_per_step, len(pairs))
         steps = len(pairs) // per_step
         warm = min(1.0, (self._steps + 1) / max(self._config.training.warmup_steps, 1))
-        loop = _at_rate(self._config, steps, self.rate_scale * warm)
+        loop = _at_rate(self._config, steps, self.learning_rate_scale * warm)
         objective = dpo_objective(self._config.beta, self._config.nll_weight)
         result = fit(
             self.policy,
@@ -78,20 +78,20 @@ class DpoLearner:
         figures = {"pairs": float(len(pairs)), "left_over": float(len(pairs) - steps * per_step)}
         return figures | {"loss": result.final_loss, "tokens": float(result.tokens)}
 
-    def state(self) -> dict[str, Any]:
-        """See `Learner.state`."""
+    def state_dict(self) -> dict[str, Any]:
+        """See `Learner.state_dict`."""
         return {
             "policy": self.policy.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "rate": self.rate_scale,
+            "rate": self.learning_rate_scale,
             "steps": self._steps,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """See `Learner.restore`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Learner.load_state_dict`."""
         self.policy.load_state_dict(state["policy"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.rate_scale, self._steps = state["rate"], state["steps"]
+        self.learning_rate_scale, self._steps = state["rate"], state["steps"]
 
 
 def merging_optimizer(
@@ -122,7 +122,7 @@ def merging_optimizer(
     )
 
 
-def plain_optimizer(policy: nn.Module, config: OnlineConfig) -> torch.optim.Optimizer:
+def adamw_optimizer(policy: nn.Module, config: OnlineConfig) -> torch.optim.Optimizer:
     """AdamW with the same settings."""
     return build_optimizer(policy, config.training.model_copy(update={"optimizer": "adamw"}))
 

@@ -13,17 +13,17 @@ from transformers import PreTrainedModel
 
 from qwenops.alignment.examples import pad_id_of
 from qwenops.alignment.online.config import OnlineConfig
-from qwenops.alignment.online.guard import Facts, Guard, Marks
+from qwenops.alignment.online.guard import AnswerScores, PolicyMetrics, RollbackGuard
 from qwenops.alignment.online.learner import Learner
 from qwenops.alignment.online.rollouts import (
     Rollout,
     Sampler,
-    cut_share,
-    divergence,
     mean_characters,
+    mean_kl,
     mean_reward,
-    measured_from,
     num_tied,
+    replace_reference,
+    truncated_share,
 )
 from qwenops.contracts.conversation import Conversation
 
@@ -31,37 +31,37 @@ _SAMPLES_KEPT = 4
 
 
 @dataclass
-class Outcome:
+class OnlineResult:
     """What an online run did.
 
     Attributes:
-        history: Figures of every judged policy, in order.
-        learned: Figures of every learning episode.
-        verdicts: Episode to why its policy was refused.
-        idle: Episode to why nothing was learnt from it.
+        policy_metrics: Figures of every judged policy, in order.
+        episode_metrics: Figures of every learning episode.
+        rejections: Episode to why its policy was refused.
+        skipped_updates: Episode to why nothing was learnt from it.
         samples: A few rollouts of each episode, as plain data, with the version of the weights.
         best: Figures of the policy that was kept.
         tokens: Tokens trained.
-        cut: Share of each judged policy's rollouts that were cut at the token limit, in order.
+        truncated_shares: Share of each judged policy's rollouts that were cut at the token limit, in order.
     """
 
-    history: list[Facts] = field(default_factory=list[Facts])
-    learned: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
-    verdicts: dict[int, str] = field(default_factory=dict[int, str])
-    idle: dict[int, str] = field(default_factory=dict[int, str])
+    policy_metrics: list[PolicyMetrics] = field(default_factory=list[PolicyMetrics])
+    episode_metrics: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    rejections: dict[int, str] = field(default_factory=dict[int, str])
+    skipped_updates: dict[int, str] = field(default_factory=dict[int, str])
     samples: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    best: Facts | None = None
+    best: PolicyMetrics | None = None
     tokens: int = 0
-    cut: list[float] = field(default_factory=list[float])
+    truncated_shares: list[float] = field(default_factory=list[float])
 
     @property
     def rollbacks(self) -> int:
         """Times a policy was refused."""
-        return len(self.verdicts)
+        return len(self.rejections)
 
 
 @dataclass(frozen=True)
-class Loop:
+class OnlineLoop:
     """What one online run needs beside its learner.
 
     Attributes:
@@ -76,11 +76,11 @@ class Loop:
     config: OnlineConfig
     sampler: Sampler
     prompts: Sequence[Conversation]
-    measure: Callable[[PreTrainedModel], Marks]
+    measure: Callable[[PreTrainedModel], AnswerScores]
     seed: int
-    on_episode: Callable[[Facts], None] = lambda _: None
+    on_episode: Callable[[PolicyMetrics], None] = lambda _: None
 
-    def run(self, learner: Learner, state_file: Path | None = None) -> Outcome:
+    def run(self, learner: Learner, state_file: Path | None = None) -> OnlineResult:
         """Improve `learner.policy` in place; it ends as the best policy the guard accepted.
 
         Args:
@@ -90,15 +90,15 @@ class Loop:
         start = copy.deepcopy(learner.policy).eval().requires_grad_(requires_grad=False)
         # The guard measures from the start, wherever the reference of the loss goes.
         reference = copy.deepcopy(start) if self.config.reference == "refreshed" else start
-        guard, outcome, began = Guard(self.config.guard), Outcome(), 0
+        guard, outcome, began = RollbackGuard(self.config.guard), OnlineResult(), 0
         if state_file and state_file.exists():
             guard, outcome, began = _resume(state_file, learner, self.config, reference)
         for episode in range(began, self.config.episodes + 1):
             rollouts = self._sample(learner.policy, reference, episode)
             reason = self._judge(guard, learner, rollouts, episode, outcome, start)
             if reason:
-                outcome.verdicts[episode] = reason
-                learner.rate_scale *= self.config.guard.rate_factor
+                outcome.rejections[episode] = reason
+                learner.learning_rate_scale *= self.config.guard.rate_factor
                 if guard.rollbacks >= self.config.guard.max_rollbacks:
                     break
             elif episode < self.config.episodes:
@@ -117,40 +117,40 @@ class Loop:
         rows = [self.prompts[index] for index in chosen]
         return self.sampler.sample(policy, reference, rows, episode, self.config.training.precision)
 
-    def _learn(self, learner: Learner, rollouts: Sequence[Rollout], episode: int, outcome: Outcome) -> None:
+    def _learn(self, learner: Learner, rollouts: Sequence[Rollout], episode: int, outcome: OnlineResult) -> None:
         """Learn from the rollouts, unless their rewards are all the same and so say nothing."""
         tied = num_tied(rollouts, self.config.samples)
         rewards = {item.reward for item in rollouts}
-        figures = learner.learn(rollouts, self.seed + episode) if len(rewards) > 1 else {"tokens": 0.0}
-        outcome.learned.append({"episode": float(episode), "tied": float(tied)} | figures)
+        figures = learner.update(rollouts, self.seed + episode) if len(rewards) > 1 else {"tokens": 0.0}
+        outcome.episode_metrics.append({"episode": float(episode), "tied": float(tied)} | figures)
         outcome.tokens += int(figures["tokens"])
         if not figures["tokens"]:
             prompts = len(rollouts) // self.config.samples
-            outcome.idle[episode] = f"the responses to {tied} of {prompts} prompts have one reward"
+            outcome.skipped_updates[episode] = f"the responses to {tied} of {prompts} prompts have one reward"
 
     def _judge(
         self,
-        guard: Guard,
+        guard: RollbackGuard,
         learner: Learner,
         rollouts: Sequence[Rollout],
         episode: int,
-        outcome: Outcome,
+        outcome: OnlineResult,
         start: PreTrainedModel,
     ) -> str:
         measured = rollouts
         if self.config.reference == "refreshed":
             pad_id = pad_id_of(self.sampler.tokenizer)
-            measured = measured_from(start, rollouts, pad_id, self.config.training.precision)
-        marks = self.measure(learner.policy)
-        facts = Facts(
+            measured = replace_reference(start, rollouts, pad_id, self.config.training.precision)
+        scores = self.measure(learner.policy)
+        facts = PolicyMetrics(
             episode=episode,
             reward=mean_reward(rollouts),
-            kl=divergence(measured),
-            pass_rate=sum(marks.verifier) / len(marks.verifier),
+            kl=mean_kl(measured),
+            pass_rate=sum(scores.verifier) / len(scores.verifier),
             characters=mean_characters(rollouts),
         )
-        outcome.history.append(facts)
-        outcome.cut.append(cut_share(rollouts))
+        outcome.policy_metrics.append(facts)
+        outcome.truncated_shares.append(truncated_share(rollouts))
         outcome.samples += [
             {
                 "episode": episode,
@@ -158,27 +158,27 @@ class Loop:
                 "prompt": item.row.instruction,
                 "response": item.response,
                 "reward": round(item.reward, 4),
-                "finish": "stop" if item.is_whole else "length",
+                "finish": "stop" if item.is_finished else "length",
             }
             for item in rollouts[:_SAMPLES_KEPT]
         ]
         self.on_episode(facts)
-        return guard.judge(learner.policy, facts, marks)
+        return guard.accept_or_restore(learner.policy, facts, scores)
 
 
 def _save(
-    file: Path, learner: Learner, guard: Guard, outcome: Outcome, reference: PreTrainedModel, episode: int
+    file: Path, learner: Learner, guard: RollbackGuard, outcome: OnlineResult, reference: PreTrainedModel, episode: int
 ) -> None:
     judged = {
         "best": asdict(guard.best) if guard.best else None,
         "first": asdict(guard.first) if guard.first else None,
-        "first_marks": asdict(guard.first_marks),
-        "best_marks": asdict(guard.best_marks),
+        "first_scores": asdict(guard.first_scores),
+        "best_scores": asdict(guard.best_scores),
         "rollbacks": guard.rollbacks,
     }
     saved = {
         "plain": json.dumps(asdict(outcome) | {"guard": judged, "episode": episode}),
-        "learner": learner.state(),
+        "learner": learner.state_dict(),
         "best": guard.weights,
         "reference": reference.state_dict(),
     }
@@ -189,22 +189,24 @@ def _save(
 
 def _resume(
     file: Path, learner: Learner, config: OnlineConfig, reference: PreTrainedModel
-) -> tuple[Guard, Outcome, int]:
+) -> tuple[RollbackGuard, OnlineResult, int]:
     saved = torch.load(file, map_location="cpu", weights_only=True)
     plain = json.loads(saved["plain"])
-    learner.restore(saved["learner"])
+    learner.load_state_dict(saved["learner"])
     reference.load_state_dict(saved["reference"])
     kept = plain["guard"]
-    best, first = Facts(**kept["best"]), Facts(**kept["first"])
-    marks = {name: Marks(**kept[name]) for name in ("first_marks", "best_marks")}
-    guard = Guard(config.guard, best=best, weights=saved["best"], first=first, rollbacks=kept["rollbacks"], **marks)
-    outcome = Outcome(
-        history=[Facts(**facts) for facts in plain["history"]],
-        learned=plain["learned"],
-        verdicts={int(episode): reason for episode, reason in plain["verdicts"].items()},
-        idle={int(episode): reason for episode, reason in plain["idle"].items()},
+    best, first = PolicyMetrics(**kept["best"]), PolicyMetrics(**kept["first"])
+    scores = {name: AnswerScores(**kept[name]) for name in ("first_scores", "best_scores")}
+    guard = RollbackGuard(
+        config.guard, best=best, weights=saved["best"], first=first, rollbacks=kept["rollbacks"], **scores
+    )
+    outcome = OnlineResult(
+        policy_metrics=[PolicyMetrics(**facts) for facts in plain["policy_metrics"]],
+        episode_metrics=plain["episode_metrics"],
+        rejections={int(episode): reason for episode, reason in plain["rejections"].items()},
+        skipped_updates={int(episode): reason for episode, reason in plain["skipped_updates"].items()},
         samples=plain["samples"],
         tokens=plain["tokens"],
-        cut=plain["cut"],
+        truncated_shares=plain["truncated_shares"],
     )
     return guard, outcome, int(plain["episode"])

@@ -16,7 +16,7 @@ from qwenops.alignment.online.config import OnlineConfig, PpoConfig
 from qwenops.alignment.online.rollouts import Rollout
 from qwenops.alignment.reward_model import RewardModel
 from qwenops.contracts.conversation import Conversation
-from qwenops.training.accumulate import split_rows
+from qwenops.training.accumulate import split_by_tokens
 from qwenops.training.advantages import RunningMean, generalized_advantages, masked_mean, token_rewards
 from qwenops.training.batching import Example, pad_batch
 from qwenops.training.config import TrainingConfig
@@ -30,7 +30,7 @@ from qwenops.training.loss import (
     token_log_probs,
 )
 from qwenops.training.precision import autocast
-from qwenops.training.terms import IGNORED, Batch, Counts, Figures, Objective, count_targets
+from qwenops.training.terms import IGNORE_INDEX, Batch, Counts, MetricSums, Objective, count_targets
 
 _NEVER = 1e30
 
@@ -67,7 +67,7 @@ class PpoLearner:
         demonstrations: Sequence[Example],
         pad_id: int,
     ) -> None:
-        self.policy, self.rate_scale = policy, 1.0
+        self.policy, self.learning_rate_scale = policy, 1.0
         self._models = ActorCritic(policy, value)
         self._config, self._ppo, self._pad_id = config, config.ppo, pad_id
         self._demonstrations = demonstrations
@@ -91,8 +91,8 @@ class PpoLearner:
         state = self._optimizer.state.get(self._head)
         return int(state["step"]) if state else 0
 
-    def learn(self, rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
-        """See `Learner.learn`."""
+    def update(self, rollouts: Sequence[Rollout], seed: int) -> dict[str, float]:
+        """See `Learner.update`."""
         batches = self._batches(rollouts) * self._ppo.passes
         loop = self._loop(len(batches))
         result = fit(
@@ -106,24 +106,24 @@ class PpoLearner:
         self._models.eval()
         return {"loss": result.final_loss, "tokens": float(result.tokens), "reward_mean": self._mean.value}
 
-    def state(self) -> dict[str, Any]:
-        """See `Learner.state`."""
+    def state_dict(self) -> dict[str, Any]:
+        """See `Learner.state_dict`."""
         return {
             "models": self._models.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "rate": self.rate_scale,
+            "rate": self.learning_rate_scale,
             "mean": (self._mean.total, self._mean.count),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """See `Learner.restore`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Learner.load_state_dict`."""
         self._models.load_state_dict(state["models"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.rate_scale = state["rate"]
+        self.learning_rate_scale = state["rate"]
         self._mean = RunningMean(*state["mean"])
 
     def _loop(self, steps: int) -> TrainingConfig:
-        rate = self._ppo.policy_learning_rate * self.rate_scale
+        rate = self._ppo.policy_learning_rate * self.learning_rate_scale
         return self._config.training.model_copy(
             update={
                 "steps": steps,
@@ -139,7 +139,7 @@ class PpoLearner:
     def _batches(self, rollouts: Sequence[Rollout]) -> list[Batch]:
         """The episode's rollouts as padded batches with old figures, advantages and returns."""
         self._models.eval()
-        rewards = self._mean.centre(torch.tensor([item.reward for item in rollouts]))
+        rewards = self._mean.subtract_from(torch.tensor([item.reward for item in rollouts]))
         size = 2 * self._config.pairs_per_step
         return [
             self._batch(rollouts[start : start + size], rewards[start : start + size])
@@ -148,7 +148,7 @@ class PpoLearner:
 
     def _batch(self, rollouts: Sequence[Rollout], rewards: Tensor) -> Batch:
         batch = pad_batch([item.example for item in rollouts], self._pad_id)
-        mask = batch["labels"] != IGNORED
+        mask = batch["labels"] != IGNORE_INDEX
         old, reference = (
             torch.zeros(mask.shape).masked_scatter(mask, torch.cat(parts))
             for parts in ([item.log_probs for item in rollouts], [item.reference for item in rollouts])
@@ -159,7 +159,7 @@ class PpoLearner:
         values = values.cpu() * mask
         per_token = token_rewards(rewards, old, reference, mask.float(), self._ppo.kl_coefficient)
         advantages, returns = generalized_advantages(
-            per_token, values, mask, discount=self._ppo.discount, trace=self._ppo.trace
+            per_token, values, mask, discount=self._ppo.discount, gae_lambda=self._ppo.trace
         )
         return batch | {"old": old, "old_values": values, "advantages": advantages, "returns": returns}
 
@@ -174,7 +174,7 @@ class PpoLearner:
         text = _rows(self._demonstrations, self._ppo.pretraining_rows, seed, self._pad_id) if has_text else None
         for batch in batches:
             parts = [batch] if text is None or self._warms_up else [batch, next(text)]
-            yield [piece for part in parts for piece in (split_rows(part, most) if most else [part])]
+            yield [piece for part in parts for piece in (split_by_tokens(part, most) if most else [part])]
 
 
 def ppo_objective(config: PpoConfig, warms_up: Callable[[], bool]) -> Objective:
@@ -188,13 +188,13 @@ def ppo_objective(config: PpoConfig, warms_up: Callable[[], bool]) -> Objective:
         warms_up: Whether the value model learns alone, as it is before a step.
     """
 
-    def means(models: Any, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+    def means(models: Any, batch: Batch) -> tuple[Mapping[str, Tensor], MetricSums]:
         policy = models.policy
         if "advantages" not in batch:
             hidden = hidden_states(policy, batch["input_ids"], batch["attention_mask"])
             likelihood = chunked_cross_entropy(hidden, output_weight(policy), batch["labels"])
             return {"text": config.pretraining_coefficient * likelihood}, {}
-        mask = (batch["labels"] != IGNORED).float()
+        mask = (batch["labels"] != IGNORE_INDEX).float()
         losses = ppo_value_loss(models.values(batch), batch["old_values"], batch["returns"], config.value_clip)
         found = {"value": masked_mean(losses, mask)}
         if not warms_up():

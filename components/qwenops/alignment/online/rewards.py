@@ -12,10 +12,10 @@ from qwenops.contracts.conversation import Conversation
 from qwenops.tasks.verifiable import verify
 
 
-class RewardSource(Protocol):
+class RewardFunction(Protocol):
     """Anything that rates responses."""
 
-    def rate(self, rows: Sequence[Conversation], responses: Sequence[str]) -> list[float]:
+    def score(self, rows: Sequence[Conversation], responses: Sequence[str]) -> list[float]:
         """One reward per (row, response)."""
         ...
 
@@ -28,8 +28,8 @@ class ModelReward:
     tokenizer: PreTrainedTokenizerBase
     weight: float = 1.0
 
-    def rate(self, rows: Sequence[Conversation], responses: Sequence[str]) -> list[float]:
-        """See `RewardSource.rate`."""
+    def score(self, rows: Sequence[Conversation], responses: Sequence[str]) -> list[float]:
+        """See `RewardFunction.score`."""
         scores = score(self.model, self.tokenizer, [row.prompt for row in rows], responses)
         return [self.weight * value for value in scores]
 
@@ -40,8 +40,8 @@ class VerifierReward:
 
     weight: float = 1.0
 
-    def rate(self, rows: Sequence[Conversation], responses: Sequence[str]) -> list[float]:
-        """See `RewardSource.rate`."""
+    def score(self, rows: Sequence[Conversation], responses: Sequence[str]) -> list[float]:
+        """See `RewardFunction.score`."""
         return [
             self.weight * bool(row.verifier and verify(row.verifier, text))
             for row, text in zip(rows, responses, strict=True)
@@ -52,18 +52,20 @@ class VerifierReward:
 class SumReward:
     """The sum of several sources."""
 
-    sources: tuple[RewardSource, ...]
+    sources: tuple[RewardFunction, ...]
 
-    def rate(self, rows: Sequence[Conversation], responses: Sequence[str]) -> list[float]:
-        """See `RewardSource.rate`."""
-        return [sum(values) for values in zip(*(source.rate(rows, responses) for source in self.sources), strict=True)]
+    def score(self, rows: Sequence[Conversation], responses: Sequence[str]) -> list[float]:
+        """See `RewardFunction.score`."""
+        return [sum(values) for values in zip(*(source.score(rows, responses) for source in self.sources), strict=True)]
 
 
-def build_reward(config: RewardSourceConfig, model: RewardModel, tokenizer: PreTrainedTokenizerBase) -> RewardSource:
+def build_reward_function(
+    config: RewardSourceConfig, model: RewardModel, tokenizer: PreTrainedTokenizerBase
+) -> RewardFunction:
     """The configured source."""
     from_model = ModelReward(model, tokenizer, config.model_weight)
     from_verifier = VerifierReward(config.verifier_weight)
-    sources: dict[str, RewardSource] = {
+    sources: dict[str, RewardFunction] = {
         "model": from_model,
         "verifier": from_verifier,
         "sum": SumReward((from_model, from_verifier)),

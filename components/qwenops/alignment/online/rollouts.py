@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.alignment.examples import Pair, encode_sampled, pad_id_of
-from qwenops.alignment.objectives import log_probs_of
-from qwenops.alignment.online.rewards import RewardSource
+from qwenops.alignment.objectives import target_log_probs
+from qwenops.alignment.online.rewards import RewardFunction
 from qwenops.contracts.conversation import Conversation
 from qwenops.errors import StageError
 from qwenops.generation.engine import Sampling
@@ -31,7 +31,7 @@ class Rollout:
         log_probs: Float [response tokens] under the policy that sampled it.
         reference: Same under the reference policy.
         version: Number of updates the sampling weights had seen.
-        is_whole: Whether it ended by itself and was not cut at the token limit.
+        is_finished: Whether it ended by itself and was not cut at the token limit.
     """
 
     row: Conversation
@@ -41,7 +41,7 @@ class Rollout:
     log_probs: Tensor
     reference: Tensor
     version: int
-    is_whole: bool = True
+    is_finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class Sampler:
         reward: Rates the responses.
         sampling: How to draw, with n responses per prompt.
         batch_tokens: Cached tokens per generation batch.
-        cut_penalty: Taken from the reward of a response that was cut at the token limit.
+        truncation_penalty: Taken from the reward of a response that was cut at the token limit.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    reward: RewardSource
+    reward: RewardFunction
     sampling: Sampling
     batch_tokens: int
-    cut_penalty: float = 1.0
+    truncation_penalty: float = 1.0
 
     def sample(
         self,
@@ -77,7 +77,7 @@ class Sampler:
             reference: What the loss compares with.
             rows: Prompts.
             version: Number of updates that the policy has seen.
-            precision: Of the training that follows, see `log_probs_of`.
+            precision: Of the training that follows, see `target_log_probs`.
 
         Raises:
             StageError: a reward is not a finite number.
@@ -87,15 +87,15 @@ class Sampler:
         drawn = [sample for group in engine.generate([row.prompt for row in rows], sampling) for sample in group]
         repeated = [row for row in rows for _ in range(sampling.n)]
         texts, whole = [sample.text for sample in drawn], [sample.is_whole for sample in drawn]
-        rated = self.reward.rate(repeated, texts)
+        rated = self.reward.score(repeated, texts)
         _refuse_broken(rated, texts)
-        rewards = [reward - self.cut_penalty * (not ended) for reward, ended in zip(rated, whole, strict=True)]
+        rewards = [reward - self.truncation_penalty * (not ended) for reward, ended in zip(rated, whole, strict=True)]
         examples = [
             encode_sampled(self.tokenizer, row.prompt, sample.token_ids or ())
             for row, sample in zip(repeated, drawn, strict=True)
         ]
         pad_id = pad_id_of(self.tokenizer)
-        own, fixed = (log_probs_of(model, examples, pad_id, precision) for model in (policy, reference))
+        own, fixed = (target_log_probs(model, examples, pad_id, precision) for model in (policy, reference))
         columns = zip(repeated, texts, rewards, examples, own, fixed, whole, strict=True)
         return [
             Rollout(row, text, value, example, drawn_as, compared_with, version, ended)
@@ -103,11 +103,11 @@ class Sampler:
         ]
 
 
-def measured_from(
+def replace_reference(
     start: PreTrainedModel, rollouts: Sequence[Rollout], pad_id: int, precision: Precision
 ) -> list[Rollout]:
     """The rollouts with `start` for their reference."""
-    found = log_probs_of(start, [item.example for item in rollouts], pad_id, precision)
+    found = target_log_probs(start, [item.example for item in rollouts], pad_id, precision)
     return [replace(item, reference=values) for item, values in zip(rollouts, found, strict=True)]
 
 
@@ -133,7 +133,7 @@ def to_pair(best: Rollout, worst: Rollout) -> Pair:
     return Pair(best.example, worst.example, (float(best.reference.sum()), float(worst.reference.sum())))
 
 
-def divergence(rollouts: Sequence[Rollout]) -> float:
+def mean_kl(rollouts: Sequence[Rollout]) -> float:
     """KL(policy || reference) in nats per response token, by the estimator `q/p - 1 - log(q/p)`.
 
     It is never negative and has little variance (Schulman, "Approximating KL divergence").
@@ -160,9 +160,9 @@ def mean_reward(rollouts: Sequence[Rollout]) -> float:
     return sum(item.reward for item in rollouts) / len(rollouts)
 
 
-def cut_share(rollouts: Sequence[Rollout]) -> float:
+def truncated_share(rollouts: Sequence[Rollout]) -> float:
     """Share of rollouts that were cut at the token limit."""
-    return sum(not item.is_whole for item in rollouts) / len(rollouts)
+    return sum(not item.is_finished for item in rollouts) / len(rollouts)
 
 
 def mean_characters(rollouts: Sequence[Rollout]) -> float:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.alignment.measure_config import MeasureConfig
 from qwenops.alignment.online.config import OnlineConfig
-from qwenops.alignment.pass_rate import choose_questions, grade
+from qwenops.alignment.pass_rate import sample_questions, verify_answers
 from qwenops.contracts.conversation import Conversation
 from qwenops.errors import ContractError, StageError
 from qwenops.generation.engine import Sampling
@@ -19,7 +19,7 @@ from qwenops.generation.in_process import InProcessEngine
 _OTHER_DRAWS = 1_000_003
 
 
-def guards_questions(
+def split_guard_prompts(
     prompts: Sequence[Conversation], measure: MeasureConfig, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
     """The questions that the guard asks, and the prompts that are left to train on.
@@ -35,7 +35,7 @@ def guards_questions(
         ContractError: no prompt would be left.
     """
     for taken in (prompts, prompts[: len(prompts) // 2]):
-        questions = choose_questions(taken, measure, seed, "train")
+        questions = sample_questions(taken, measure, seed, "train")
         asked = {row.instruction for row in questions}
         if others := [row for row in prompts if row.instruction not in asked]:
             return questions, others
@@ -47,7 +47,7 @@ def guards_questions(
     )
 
 
-def solved_sometimes(
+def filter_by_solve_rate(
     start: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Conversation],
@@ -77,7 +77,7 @@ def solved_sometimes(
     answers = engine.generate([row.prompt for row in asked], other) if asked else []
     low, high = config.solved_share
     shares = [
-        sum(grade([row] * len(group), [sample.text for sample in group])) / len(group)
+        sum(verify_answers([row] * len(group), [sample.text for sample in group])) / len(group)
         for row, group in zip(asked, answers, strict=True)
     ]
     kept = [row for row, share in zip(asked, shares, strict=True) if low <= share <= high]

@@ -18,7 +18,7 @@ def read_pairs(folders: Sequence[Path], split: Split) -> list[Preference]:
     return list({row.id: row for folder in folders for row in read_preferences(folder, split)}.values())
 
 
-def tags_of_prompts(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+def prompt_tags(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     """Tags by last user message, from the demonstrations that lie beside the preferences."""
     tags: dict[str, tuple[str, ...]] = {}
     for folder in folders:
@@ -26,7 +26,7 @@ def tags_of_prompts(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     return tags
 
 
-def tags_of(row: Preference, by_prompt: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+def pair_tags(row: Preference, by_prompt: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """A pair's tags: those of its prompt, else its task kind, else its source."""
     found = by_prompt.get(row.prompt[-1]["content"])
     return found or ((str(row.verifier["kind"]),) if row.verifier else (row.source or row.strategy,))

@@ -11,24 +11,24 @@ from transformers import PreTrainedTokenizerBase
 
 from qwenops.alignment.examples import (
     Pair,
-    encode_closed_pair,
+    encode_finished_pair,
     encode_pairs,
     micro_batches,
     pad_id_of,
     pair_stream,
-    split_sides,
+    split_chosen_rejected,
 )
 from qwenops.alignment.objectives import reward_objective
 from qwenops.alignment.reward.config import RewardConfig
-from qwenops.alignment.reward.data import balanced_shares, read_pairs, share_by_tag, tags_of, tags_of_prompts
-from qwenops.alignment.reward_model import RewardModel, RewardScale, raw_rewards, save_reward_head
-from qwenops.alignment.train import on_workers, train
+from qwenops.alignment.reward.data import balanced_shares, pair_tags, prompt_tags, read_pairs, share_by_tag
+from qwenops.alignment.reward_model import RewardModel, RewardScale, save_reward_head, unscaled_rewards
+from qwenops.alignment.train import run_on_workers, train
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.preference import Preference
 from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.platform.stage.handle import Stage
-from qwenops.training.parallel import place
+from qwenops.training.parallel import worker_rank
 
 
 def run(config: RewardConfig, *, checkpoint: Path, ranked: Path, synthesized: Path, stage: Stage) -> None:
@@ -41,25 +41,25 @@ def run(config: RewardConfig, *, checkpoint: Path, ranked: Path, synthesized: Pa
         synthesized: Preferences from the automated strategies.
         stage: Where to report and write.
     """
-    on_workers(stage, learn_preferences, config=config, checkpoint=checkpoint, folders=(ranked, synthesized))
+    run_on_workers(stage, learn_preferences, config=config, checkpoint=checkpoint, folders=(ranked, synthesized))
 
 
 def learn_preferences(config: RewardConfig, checkpoint: Path, folders: Sequence[Path], stage: Stage) -> None:
     """What every worker runs: train in one or two phases, measure after each."""
     tokenizer = load_tokenizer(checkpoint)
     train_rows, heldout_rows = read_pairs(folders, "train"), read_pairs(folders, "heldout")
-    pairs, rows = encode_pairs(tokenizer, train_rows, config.max_length_tokens, encode_closed_pair)
+    pairs, rows = encode_pairs(tokenizer, train_rows, config.max_length_tokens, encode_finished_pair)
     measured = _sample(heldout_rows, config.heldout_pairs, stage.seed)
-    held, held_rows = encode_pairs(tokenizer, measured, config.max_length_tokens, encode_closed_pair)
+    held, held_rows = encode_pairs(tokenizer, measured, config.max_length_tokens, encode_finished_pair)
     _refuse_none(pairs, "train")
     _refuse_none(held, "heldout")
     too_long = len(train_rows) - len(rows)
     stage.count(read=len(train_rows), kept=len(rows), dropped={"too_long": too_long} if too_long else {})
 
     torch.manual_seed(stage.seed)
-    model = RewardModel(load_model(checkpoint)).to(place().kind)
-    by_prompt = tags_of_prompts(folders)
-    tags = [tags_of(row, by_prompt) for row in rows]
+    model = RewardModel(load_model(checkpoint)).to(worker_rank().kind)
+    by_prompt = prompt_tags(folders)
+    tags = [pair_tags(row, by_prompt) for row in rows]
     tokens = 0
     for name, chosen, wanted in _phases(config, rows):
         phase = [pairs[i] for i in chosen], [tags[i] for i in chosen]
@@ -140,7 +140,7 @@ def _margins(
     model.eval()
     order = sorted(range(len(pairs)), key=lambda index: pairs[index].size)
     batches = micro_batches([pairs[index] for index in order], pad_id_of(tokenizer), most_tokens)
-    sides = [split_sides(raw_rewards(model, batch)) for batch in batches]
+    sides = [split_chosen_rejected(unscaled_rewards(model, batch)) for batch in batches]
     chosen, rejected = (torch.cat([side[half] for side in sides]).cpu().numpy() for half in (0, 1))
     margins = np.empty(len(pairs))
     margins[order] = chosen - rejected

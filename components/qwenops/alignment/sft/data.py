@@ -18,7 +18,7 @@ from qwenops.errors import ContractError
 from qwenops.training.batching import Example, packed_epochs, plan_packing
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import Batches
-from qwenops.training.parallel import own_rows
+from qwenops.training.parallel import local_rows
 from qwenops.training.terms import Batch
 
 
@@ -94,7 +94,7 @@ def rows_per_batch(config: SftConfig) -> tuple[int, int]:
     return rows - replayed, replayed
 
 
-def batches_of(
+def sft_batches(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     config: SftConfig,
@@ -130,13 +130,13 @@ def batches_of(
     def with_text(start: int) -> Iterator[Batch]:
         rows = text.packed("train", config.max_length_tokens + 1, text_seed, start * replayed)
         for batch in conversations(start):
-            drawn = own_rows([row.ids for row in islice(rows, replayed)])
-            yield with_replay(batch, np.stack(drawn))
+            drawn = local_rows([row.ids for row in islice(rows, replayed)])
+            yield append_replay(batch, np.stack(drawn))
 
     return with_text
 
 
-def with_replay(batch: Batch, rows: np.ndarray) -> Batch:
+def append_replay(batch: Batch, rows: np.ndarray) -> Batch:
     """A packed batch with rows of text below its own, bool [rows] `replay` telling them apart.
 
     Args:
@@ -152,7 +152,7 @@ def with_replay(batch: Batch, rows: np.ndarray) -> Batch:
 
 
 def _targets(examples: Sequence[Example]) -> int:
-    return sum(sum(example.learn) for example in examples)
+    return sum(sum(example.loss_mask) for example in examples)
 
 
 def _repeats(verifiable: int, others: int, share: float) -> int:

@@ -14,10 +14,16 @@ from zlib import crc32
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.alignment.objectives import replay_objective
-from qwenops.alignment.pass_rate import PassRate, choose_questions, measure_pass_rate
+from qwenops.alignment.pass_rate import PassRate, measure_pass_rate, sample_questions
 from qwenops.alignment.sft.config import SftConfig
-from qwenops.alignment.sft.data import TrainingSet, batches_of, build_training_set, read_demonstrations, training_config
-from qwenops.alignment.train import on_workers, train
+from qwenops.alignment.sft.data import (
+    TrainingSet,
+    build_training_set,
+    read_demonstrations,
+    sft_batches,
+    training_config,
+)
+from qwenops.alignment.train import run_on_workers, train
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.conversation import Conversation
 from qwenops.contracts.gate import conversation_tables, gate
@@ -28,7 +34,7 @@ from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitResult
 from qwenops.training.objective import text_objective
-from qwenops.training.parallel import place
+from qwenops.training.parallel import worker_rank
 
 
 def run(
@@ -66,7 +72,7 @@ def run(
             action="give the stage `tokens`, or set replay_share to 0",
         )
     texts = tokens if config.replay_share else None
-    on_workers(stage, fine_tune, config=config, checkpoint=checkpoint, seed_rows=seed_rows, rows=rows, tokens=texts)
+    run_on_workers(stage, fine_tune, config=config, checkpoint=checkpoint, seed_rows=seed_rows, rows=rows, tokens=texts)
 
 
 def fine_tune(
@@ -79,11 +85,11 @@ def fine_tune(
 ) -> None:
     """What every worker runs: train on `rows`, measure, train the control on `seed_rows`."""
     tokenizer, text = load_tokenizer(checkpoint), TokenShards(tokens) if tokens else None
-    questions = choose_questions(seed_rows, config.measure, stage.seed)
+    questions = sample_questions(seed_rows, config.measure, stage.seed)
     data = build_training_set(tokenizer, rows, config)
     stage.count(read=data.read, kept=data.read - sum(data.dropped.values()), dropped=data.dropped)
 
-    model = moved(load_model(checkpoint), place().kind)
+    model = moved(load_model(checkpoint), worker_rank().kind)
     loop = training_config(config, data.examples)
     before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
     result = _train(stage, "sft", model, tokenizer, data, loop, config, text)
@@ -115,7 +121,7 @@ def _control(
     text: TokenShards | None,
 ) -> PassRate:
     """The same start, steps and optimiser on the seed demonstrations alone."""
-    model = moved(load_model(checkpoint), place().kind)
+    model = moved(load_model(checkpoint), worker_rank().kind)
     data = build_training_set(tokenizer, seed_rows, config)
     _train(stage, "control", model, tokenizer, data, loop, config, text)
     return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
@@ -131,7 +137,7 @@ def _train(
     config: SftConfig,
     text: TokenShards | None,
 ) -> FitResult:
-    batches = batches_of(tokenizer, data.examples, config, stage.seed, text, _text_seed(stage))
+    batches = sft_batches(tokenizer, data.examples, config, stage.seed, text, _text_seed(stage))
     objective = replay_objective(config.replay_weight, loop.z_loss) if text else text_objective(loop)
     return train(stage, name, model, objective, batches, loop)
 

@@ -25,7 +25,7 @@ _ORDER_SEED = 20_240_715
 
 
 @dataclass(frozen=True)
-class Cell:
+class NeedleCell:
     """Accuracy of one mode at one length and depth, and the needles behind it."""
 
     mode: str
@@ -60,7 +60,7 @@ def heldout_text(shards: TokenShards, most: int) -> np.ndarray:
     return np.concatenate(kept)
 
 
-def rows_by_depth(
+def needle_rows_by_depth(
     tokenizer: object, text: np.ndarray, length: int, depths: Sequence[float], count: int, seed: int
 ) -> dict[float, NeedleRows]:
     """`count` rows of `length` tokens for each depth."""
@@ -72,7 +72,7 @@ def rows_by_depth(
     }
 
 
-def text_rows(text: np.ndarray, trained: int, longest: int, num_tokens: int) -> np.ndarray:
+def text_windows(text: np.ndarray, trained: int, longest: int, num_tokens: int) -> np.ndarray:
     """Windows of text, int64 [n, longest + 1], whose last `trained` targets are scored, `num_tokens` together.
 
     Raises:
@@ -90,11 +90,13 @@ def text_rows(text: np.ndarray, trained: int, longest: int, num_tokens: int) -> 
     return np.stack([text[start : start + longest + 1] for start in starts])
 
 
-def score_needles(model: PreTrainedModel, rows: Mapping[float, NeedleRows], mode: str, multiple: int) -> Iterator[Cell]:
+def score_needles(
+    model: PreTrainedModel, rows: Mapping[float, NeedleRows], mode: str, multiple: int
+) -> Iterator[NeedleCell]:
     """One cell per depth; the model is in `mode` already."""
     for depth, made in rows.items():
         score = evaluate_needles(model, made)
-        yield Cell(mode, multiple, depth, score.accuracy, score.count)
+        yield NeedleCell(mode, multiple, depth, score.accuracy, score.count)
 
 
 @torch.inference_mode()

@@ -11,20 +11,20 @@ from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.tokens import TokenShards
 from qwenops.evaluation.long_context.config import LongContextConfig
 from qwenops.evaluation.long_context.grid import (
-    Cell,
+    NeedleCell,
     TextLoss,
     heldout_text,
-    rows_by_depth,
+    needle_rows_by_depth,
     score_needles,
     score_text,
-    text_rows,
+    text_windows,
 )
 from qwenops.model.checkpoints import load_model, load_tokenizer, moved
 from qwenops.model.dual_chunk import DualChunk
 from qwenops.model.modes import long_context_mode
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.precision import compute_dtype
-from qwenops.training.threads import choose_threads
+from qwenops.training.threads import tune_threads
 
 # Longer rows scale with the threads as these do, and may take minutes.
 _PROBED_TOKENS = 4096
@@ -37,7 +37,7 @@ def run(config: LongContextConfig, *, checkpoint: Path, tokens: Path, stage: Sta
     model = moved(load_model(checkpoint, compute_dtype(device, config.precision)), device)
     if device.type == "cpu":
         row = torch.zeros((1, min(max(config.multiples) * trained, _PROBED_TOKENS)), dtype=torch.long)
-        choose_threads(lambda: _probe(model, row))
+        tune_threads(lambda: _probe(model, row))
     cells, losses = _evaluate(config, model, load_tokenizer(checkpoint), TokenShards(tokens), trained, stage)
     stage.records = sum(cell.needles for cell in cells)
     stage.metric("niah.context_length_tokens", trained)
@@ -66,19 +66,19 @@ def _evaluate(
     shards: TokenShards,
     trained: int,
     stage: Stage,
-) -> tuple[list[Cell], list[TextLoss]]:
+) -> tuple[list[NeedleCell], list[TextLoss]]:
     longest = max(config.multiples) * trained
     # Enough for windows that do not overlap, where there is that much: neighbours in one document are one sample.
     text = heldout_text(shards, (config.text_tokens // trained + 2) * longest)
-    prose = text_rows(text, trained, longest, config.text_tokens)
+    prose = text_windows(text, trained, longest, config.text_tokens)
     scheme = DualChunk(trained, max(1, round(config.local_share * trained)))
     rows_read = len(config.depths) * config.needles_per_depth + len(prose)
     total = sum(config.multiples) * trained * len(config.modes) * rows_read
-    cells, losses = list[Cell](), list[TextLoss]()
+    cells, losses = list[NeedleCell](), list[TextLoss]()
     with stage.progress(total, "tokens") as progress:
         for multiple in config.multiples:
             length = multiple * trained
-            rows = rows_by_depth(tokenizer, text, length, config.depths, config.needles_per_depth, stage.seed)
+            rows = needle_rows_by_depth(tokenizer, text, length, config.depths, config.needles_per_depth, stage.seed)
             for mode in config.modes:
                 with long_context_mode(model, mode, length, trained_length=trained, scheme=scheme):
                     for cell in score_needles(model, rows, mode, multiple):
@@ -89,7 +89,9 @@ def _evaluate(
     return cells, losses
 
 
-def _write(config: LongContextConfig, cells: list[Cell], losses: list[TextLoss], trained: int, stage: Stage) -> None:
+def _write(
+    config: LongContextConfig, cells: list[NeedleCell], losses: list[TextLoss], trained: int, stage: Stage
+) -> None:
     grid = {
         "context_length_tokens": trained,
         "modes": config.modes,

@@ -34,7 +34,7 @@ class SignalNotice:
         """Whether the signal came."""
         return self._given
 
-    def heeded(self) -> None:
+    def acknowledge(self) -> None:
         """End the loop.
 
         Raises:
@@ -66,5 +66,5 @@ class DrainNotice:
         self._given = True
         return True
 
-    def heeded(self) -> None:
+    def acknowledge(self) -> None:
         """Go on."""

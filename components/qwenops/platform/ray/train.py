@@ -20,7 +20,7 @@ from qwenops.platform.observe.observed import worker_observed
 from qwenops.platform.ray.documents import connect
 from qwenops.platform.ray.failures import MOST_REPLACED, EndOnOwnFault, own_fault, platform_fault
 from qwenops.platform.ray.preemption import DrainNotice, SignalNotice
-from qwenops.training.preemption import heeding
+from qwenops.training.preemption import watching_notice
 
 
 def launch(
@@ -64,7 +64,7 @@ def launch(
     )
     notice = SignalNotice()
     try:
-        with notice.installed(), heeding(notice):
+        with notice.installed(), watching_notice(notice):
             result = trainer.fit()
     except ray.train.WorkerGroupError as error:
         failures = error.worker_failures
@@ -87,5 +87,5 @@ def _watched(
     """`loop` in a worker: one worker of each machine but the first records that machine's system metrics."""
     here = ray.train.get_context()
     machine = f"node-{here.get_node_rank()}" if here.get_node_rank() and not here.get_local_rank() else ""
-    with worker_observed(context, name, machine), heeding(DrainNotice()):
+    with worker_observed(context, name, machine), watching_notice(DrainNotice()):
         return loop(config)

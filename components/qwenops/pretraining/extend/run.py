@@ -22,7 +22,7 @@ from qwenops.pretraining.summary import write_summary
 from qwenops.pretraining.train import settle_threads, train, unsharded
 from qwenops.tasks.needles import NeedleRows, evaluate_needles
 from qwenops.training.objective import loss_by_position, mean_loss
-from qwenops.training.parallel import place, row_place, shard
+from qwenops.training.parallel import apply_parallelism, data_parallel_rank, worker_rank
 
 _STRETCHES = 32
 
@@ -46,7 +46,7 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
     """What every Ray Train worker runs: load, change the base, train, evaluate; rank 0 saves."""
     config, stage = job["config"], job["stage"]
     shards, tokenizer = TokenShards(job["tokens"]), load_tokenizer(job["tokenizer"])
-    facts, model, device = read_facts(job["checkpoint"]), load_model(job["checkpoint"]), place()
+    facts, model, device = read_facts(job["checkpoint"]), load_model(job["checkpoint"]), worker_rank()
     model.to(device.kind)  # type: ignore[arg-type]
     length = config.phases[-1].length
     extends = length > facts.context_length_tokens
@@ -69,8 +69,8 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         )
     text, short_text = (text_rows(shards, tokens, config.evaluation_tokens) for tokens in (length, short))
     needles = _needles(config, shards, tokenizer, (length, short))
-    shard(model, stage.context.parallel, row_divisor(config.phases))
-    rows_of = row_place()
+    apply_parallelism(model, stage.context.parallel, row_divisor(config.phases))
+    rows_of = data_parallel_rank()
     source = RowSource(
         shards,
         tokenizer,

@@ -24,7 +24,7 @@ from qwenops.pretraining.summary import write_summary
 from qwenops.pretraining.train import settle_threads, train, unsharded
 from qwenops.tasks.needles import evaluate_needles
 from qwenops.training.objective import mean_loss
-from qwenops.training.parallel import place, row_place, shard
+from qwenops.training.parallel import apply_parallelism, data_parallel_rank, worker_rank
 
 
 def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, stage: Stage) -> None:
@@ -51,10 +51,10 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
     source = locate(config.init_from, stage.context.cache_folder("weights"))
     if source:
         check_vocabulary(source, tokenizer)
-    model, device = initial_model(config, source, len(tokenizer), stage.seed), place()
+    model, device = initial_model(config, source, len(tokenizer), stage.seed), worker_rank()
     model.to(device.kind)  # type: ignore[arg-type]
-    shard(model, stage.context.parallel, row_divisor(config.phases))
-    length, rows_of = config.phases[-1].length, row_place()
+    apply_parallelism(model, stage.context.parallel, row_divisor(config.phases))
+    length, rows_of = config.phases[-1].length, data_parallel_rank()
     text = text_rows(shards, length, config.evaluation_tokens)
     languages = language_rows(shards, length, config.evaluation_tokens)
     needles = None

@@ -14,11 +14,11 @@ from qwenops.platform.observe.progress import Progress
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.batching import text_batch
 from qwenops.training.config import TrainingConfig
-from qwenops.training.fit import Batches, FitHooks, FitResult, StepReport, fit
+from qwenops.training.fit import Batches, FitCallbacks, FitResult, StepReport, fit
 from qwenops.training.objective import mean_loss
-from qwenops.training.parallel import Place
-from qwenops.training.speed import Speedometer
-from qwenops.training.terms import Batch, Counts, Figures, Objective
+from qwenops.training.parallel import WorkerRank
+from qwenops.training.speed import ThroughputMeter
+from qwenops.training.terms import Batch, Counts, MetricSums, Objective
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def balanced_language_modelling(log: RouterLog, coefficient: float, text: Object
     def counts(batch: Batch) -> Counts:
         return {**text.counts(batch), "balance": float(batch["input_ids"].numel())}
 
-    def means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], Figures]:
+    def means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], MetricSums]:
         found, _ = text.means(model, batch)
         balance, held = log.balance_loss(), counts(batch)
         plain = {**found, "balance": balance}
@@ -52,7 +52,7 @@ def balanced_language_modelling(log: RouterLog, coefficient: float, text: Object
     return Objective(counts, means)
 
 
-def spread_batches(shards: TokenShards, length: int, config: TrainingConfig, seed: int, place: Place) -> Batches:
+def spread_batches(shards: TokenShards, length: int, config: TrainingConfig, seed: int, place: WorkerRank) -> Batches:
     """Batches of packed text whose rows lie far apart in the stream.
 
     Neighbouring rows are often one document, and a small batch of them makes a noisy step. So row r of step s is row
@@ -80,14 +80,14 @@ def continue_training(
     *,
     name: str,
     stage: Stage,
-    place: Place,
+    place: WorkerRank,
     progress: Progress,
 ) -> Outcome:
     """Score `model` on `text`, train it on rows of `length` and score it again; rank 0 reports under `name`."""
-    speed = Speedometer(size_of(model.config))
+    speed = ThroughputMeter(size_of(model.config))
 
     def on_step(report: StepReport) -> None:
-        loss = report.facts.get("text", report.loss)
+        loss = report.metrics.get("text", report.loss)
         stage.curve(f"loss.{name}", report.step, loss)
         for figure, value in speed.step(report, length).items():
             stage.curve(f"{figure}.{name}", report.step, value)
@@ -98,7 +98,7 @@ def continue_training(
             progress.advance(tokens, f"{name} held-out text")
 
     before = mean_loss(model, text, on_heldout)
-    hooks = FitHooks(on_step=on_step, on_event=stage.warn) if place.rank == 0 else FitHooks()
+    hooks = FitCallbacks(on_step=on_step, on_event=stage.warn) if place.rank == 0 else FitCallbacks()
     result = fit(
         model,
         objective,

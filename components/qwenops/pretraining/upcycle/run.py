@@ -25,8 +25,8 @@ from qwenops.pretraining.upcycle.continued import (
     spread_batches,
 )
 from qwenops.training.objective import language_modelling, mean_loss, text_objective
-from qwenops.training.parallel import place, row_place, shard
-from qwenops.training.threads import training_threads
+from qwenops.training.parallel import apply_parallelism, data_parallel_rank, worker_rank
+from qwenops.training.threads import tune_training_threads
 
 
 def run(config: UpcycleConfig, *, tokens: Path, tokenizer: Path, checkpoint: Path, stage: Stage) -> None:
@@ -50,7 +50,7 @@ def run(config: UpcycleConfig, *, tokens: Path, tokenizer: Path, checkpoint: Pat
 
 def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
     """What every Ray Train worker runs: upcycle, train the mixture and the control, measure; rank 0 saves."""
-    config, stage, device = job["config"], job["stage"], place()
+    config, stage, device = job["config"], job["stage"], worker_rank()
     shards, tokenizer = TokenShards(job["tokens"]), load_tokenizer(job["tokenizer"])
     facts, dense = read_facts(job["checkpoint"]), load_model(job["checkpoint"])
     if shards.vocabulary > dense.config.vocab_size:
@@ -64,9 +64,9 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
     moe = moved(upcycle(dense, how), device.kind)
     text = text_rows(shards, config.length, config.heldout_tokens)
     first = spread_batches(shards, config.length, config.training, stage.seed, device)
-    threads = training_threads(stage.scratch / "threads", moe, language_modelling, first, config.training)
-    shard(moe, stage.context.parallel, config.length)
-    batches = spread_batches(shards, config.length, config.training, stage.seed, row_place())
+    threads = tune_training_threads(stage.scratch / "threads", moe, language_modelling, first, config.training)
+    apply_parallelism(moe, stage.context.parallel, config.length)
+    batches = spread_batches(shards, config.length, config.training, stage.seed, data_parallel_rank())
     common = {"stage": stage, "place": device}
     control = None
     models = 1 if config.control == "none" else 2
@@ -82,7 +82,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             mean_loss(moe, text)
         if config.control == "dense":
             moved(dense, device.kind)
-            shard(dense, stage.context.parallel, config.length)
+            apply_parallelism(dense, stage.context.parallel, config.length)
             control = continue_training(
                 dense,
                 text_objective(config.training),
