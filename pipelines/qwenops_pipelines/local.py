@@ -89,14 +89,15 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         # Before anything is looked up: what a hub id stands for is asked as the stages will.
         os.environ.update(ENVIRONMENT)
         stock = Stock(recipe, context, nodes)
-        todo = [node.name for node in nodes if node.name not in stock.found]
-        check_models(recipe, todo, Path(context.cache))
+        todo = [node for node in nodes if node.name not in stock.found]
+        libraries = [stock.causes[node.name] for node in todo]
+        check_models(recipe, [node.name for node in todo], Path(context.cache))
         print(
             f"{recipe.name}: {len(nodes)} stages, {len(nodes) - len(todo)} reused, {len(todo)} to run; output in {out}"
         )
         print(*(f"  {line}\n" for line in stock.lines()), sep="", end="", flush=True)
         with (
-            services(context, recipe, out, needed=bool(todo)) as ready,
+            services(context, recipe, out, todo, libraries) as ready,
             _console(ready, nodes) as watch,
             started_ahead(recipe, nodes, stock.found, ready.lanes) if todo else contextlib.nullcontext(),
         ):

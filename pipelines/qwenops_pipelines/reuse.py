@@ -1,6 +1,6 @@
 """Before a run on this machine: which nodes' artifacts can stay, and in words why the others are made again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qwenops.contracts.manifest import MANIFEST, Manifest, read_manifest
@@ -23,16 +23,19 @@ class Stock:
         found: Nodes whose published artifact, and whose inputs', are intact: node name to folder.
         again: Nodes of which there is an earlier artifact that cannot stay: node name to why, in a few words; empty
             where only what it reads is made again.
+        causes: Node name to what its output follows from (`platform.identity.sources`).
     """
 
     def __init__(self, recipe: Recipe, context: RunContext, nodes: Sequence[Node]) -> None:
         self.found: dict[str, Path] = {}
         self.again: dict[str, str] = {}
+        self.causes: dict[str, Mapping[str, str]] = {}
         slices, sources = resolve(canonical(recipe)), Sources(Path(context.cache))
         for node in nodes:
             envelope = decode(Slice, slices[node.name])
             known = {name: self.found[source] for name, source in node.inputs.items() if source in self.found}
-            task = Task(node.stage, envelope, known, causes_of(node.stage, envelope, sources))
+            self.causes[node.name] = causes_of(node.stage, envelope, sources)
+            task = Task(node.stage, envelope, known, self.causes[node.name])
             whole = len(known) == len(node.inputs)
             if whole and (published := find_published(task, context)):
                 self.found[node.name] = published.path

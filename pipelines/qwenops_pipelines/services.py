@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
 from qwenops.recipe.codec import fingerprint
 from qwenops.recipe.schema import Recipe
+from qwenops_pipelines.dags.edges import Node
 
 _OBJECT_STORE_BYTES = 300 * 2**20
 _RAY_STARTS = 3
@@ -30,6 +31,20 @@ _RAY_STARTS = 3
 _SOCKET_BYTES = 107
 _DEEPEST = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 _SHORT = ("/tmp", "/var/tmp", "/dev/shm")
+# What takes long to import, in the order in which the DAG's stages first need it, to the libraries whose use by a stage
+# says that it needs it.
+_PRELOAD = {
+    "pyarrow.parquet": {"pyarrow"},
+    "pandas": {"pandas"},
+    "great_expectations": {"great_expectations"},
+    "ray.data": {"ray", "pyarrow"},
+    "sklearn.linear_model": {"sklearn"},
+    "torch": {"torch"},
+    "transformers": {"transformers"},
+    "transformers.models.qwen2.modeling_qwen2": {"transformers"},
+    "transformers.models.qwen2_moe.modeling_qwen2_moe": {"transformers"},
+    "ray.train.torch": {"ray", "torch"},
+}
 # A training step frees and takes the same large blocks again; returning their pages to the system in between cost a
 # sixth of a step (0.44 s of processor time against 0.37 s, forward and backward of the tiny model, one core).
 ALLOCATOR = {
@@ -57,20 +72,35 @@ ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def services(context: RunContext, recipe: Recipe, out: Path, *, needed: bool) -> Iterator[RunContext]:
-    """Start Ray, the stage server and the MLflow parent run when something is left to compute; stop them at the end."""
+def services(
+    context: RunContext, recipe: Recipe, out: Path, todo: Sequence[Node], libraries: Sequence[Collection[str]]
+) -> Iterator[RunContext]:
+    """Start Ray, the stage server and the MLflow parent run as far as something needs them; stop them at the end.
+
+    Args:
+        context: Where the run goes on.
+        recipe: What runs.
+        out: Folder of the run.
+        todo: Nodes that are left to compute; without any, nothing starts.
+        libraries: For each of them, the names of the libraries that its stage imports, among others.
+
+    Yields:
+        The context that the stages get.
+    """
     temporary = _socket_folder()
     with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(prefix="qwenops-", dir=temporary) as scratch:
         os.environ["HOME"] = str(_home() or scratch)
         # Of the shell's Ray, which may be gone; every process of this run is told the address of the run's own.
         os.environ.pop("RAY_ADDRESS", None)
-        if needed:
+        if todo:
             context = replace(context, stage_server=str(Path(scratch) / "stages.sock"))
             parent = _open_tracking(context, recipe, out)
-            address = _start_ray(stack, temporary)
+            # The other stages work in their own process; one that asks for Ray all the same starts its own.
+            on_ray = context.num_workers or any(node.area == "data" for node in todo)
+            address = _start_ray(stack, temporary) if on_ray else ""
             context = replace(context, ray_address=address, parent_run_id=parent)
             os.environ.update(context.to_environment())
-            _start_stage_server(context, stack)
+            _start_stage_server(context, stack, [*_preloaded(libraries), "mlflow"])
         os.environ.update(context.to_environment())
         yield context
 
@@ -179,8 +209,13 @@ def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
     return parent
 
 
-def _start_stage_server(context: RunContext, stack: contextlib.ExitStack) -> None:
-    server = subprocess.Popen([sys.executable, "-m", "qwenops.platform.launch.serve_stages", context.stage_server])
+def _preloaded(libraries: Sequence[Collection[str]]) -> list[str]:
+    return [module for module, needs in _PRELOAD.items() if any(needs <= set(names) for names in libraries)]
+
+
+def _start_stage_server(context: RunContext, stack: contextlib.ExitStack, modules: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "qwenops.platform.launch.serve_stages", context.stage_server, *modules]
+    server = subprocess.Popen(command)
     stack.callback(server.wait)
     stack.callback(server.terminate)
     while not Path(context.stage_server).exists():

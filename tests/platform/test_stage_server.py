@@ -17,7 +17,6 @@ from qwenops.platform.stage.events import Events
 
 
 def _serve(address):
-    stage_server.PRELOAD = ()
     # Ray, started by an earlier test of this process, has left a handler that shuts Ray down, for ever in a fork.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     stage_server.serve(address, _answer, lanes=2)

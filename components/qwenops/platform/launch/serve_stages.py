@@ -1,4 +1,4 @@
-"""Command line of the stage server: `python -m qwenops.platform.launch.serve_stages SOCKET`."""
+"""Command line of the stage server: `python -m qwenops.platform.launch.serve_stages SOCKET [MODULE ...]`."""
 
 import argparse
 from dataclasses import replace
@@ -36,10 +36,12 @@ def main() -> None:
     """Serve stages on the given Unix socket until the parent process ends."""
     parser = argparse.ArgumentParser(description="Run stages in forks of one warm process.")
     parser.add_argument("socket", help="path of the Unix socket to listen on")
+    parser.add_argument("modules", nargs="*", help="modules to import before they are needed")
     die_with_parent()
     context = RunContext.from_environment()
     loaded = Sources(Path(context.cache))
-    serve(parser.parse_args().socket, partial(answer, loaded=loaded), context.lanes)
+    options = parser.parse_args()
+    serve(options.socket, partial(answer, loaded=loaded), context.lanes, options.modules)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A server that runs stages in forks of one warm process.
 
 Importing torch, transformers, Ray, MLflow and Great Expectations takes about ten seconds on two cores; a run has
-29 nodes, and KFP's local runner starts a fresh interpreter for each. This process imports those modules once,
-while it has nothing else to do, and forks for every stage, so a stage starts with everything loaded and
+29 nodes, and KFP's local runner starts a fresh interpreter for each. This process imports what the stages of its run
+need once, while it has nothing else to do, and forks for every stage, so a stage starts with everything loaded and
 still has a process of its own. Without a server (on a cluster, in a test) `execute` runs the stage in its own
 process; the results are the same.
 
@@ -20,7 +20,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -28,20 +28,6 @@ from qwenops.errors import StageError
 from qwenops.platform.stage.events import Failure
 from qwenops.platform.stage.task import TaskSpec
 
-# In the order in which the DAG's stages first need them.
-PRELOAD: tuple[str, ...] = (
-    "pyarrow.parquet",
-    "pandas",
-    "great_expectations",
-    "ray.data",
-    "sklearn.linear_model",
-    "torch",
-    "transformers",
-    "transformers.models.qwen2.modeling_qwen2",
-    "transformers.models.qwen2_moe.modeling_qwen2_moe",
-    "ray.train.torch",
-    "mlflow",
-)
 _PR_SET_PDEATHSIG = 1
 _IDLE_SECONDS = 0.2
 
@@ -95,17 +81,18 @@ def is_up(address: str) -> bool:
         return connection.connect_ex(address) == 0
 
 
-def serve(address: str, handle: Handle, lanes: int = 1) -> None:
-    """Accept requests forever, forking for each; import `PRELOAD` while nothing is asked.
+def serve(address: str, handle: Handle, lanes: int = 1, modules: Sequence[str] = ()) -> None:
+    """Accept requests forever, forking for each; import `modules` while nothing is asked.
 
     Args:
         address: Path of the Unix socket to listen on.
         handle: Called in the forked process with the request; its result is the answer.
         lanes: Stages that run at once.
+        modules: Names of modules, the one that is needed first at the front; a stage imports what is missing itself.
     """
     # Ctrl-C reaches every process of a terminal; this one ends when the run that started it says so, without a word.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pending = list(PRELOAD)
+    pending = list(modules)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
