@@ -52,8 +52,8 @@ bench-model: $(STAMP) ## dual chunk attention against causal SDPA, the chunked l
 bench-data: $(STAMP) ## the data engine beside its yardsticks; BENCH="rules memory --texts FILE" chooses
 	$(BIN)/python tests/bench/bench_data.py $(BENCH)
 
-ui: $(STAMP) ## open the MLflow UI of runs/tiny on http://127.0.0.1:5000
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/runs/tiny/mlflow.db
+ui: $(STAMP) ## open the MLflow UI of your runs on http://127.0.0.1:5000
+	$(BIN)/qwenops ui
 
 compile: $(STAMP) ## rewrite pipelines/compiled: every recipe, cluster placement and pipeline
 	$(BIN)/python -m qwenops_pipelines.compile

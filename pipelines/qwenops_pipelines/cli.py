@@ -120,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("model", type=place, help="folder of a run, or of an exported model")
     chat.add_argument("--long-context", choices=("plain", "yarn", "dca"), default="plain", help="long-context mode")
 
+    ui = commands.add_parser("ui", help="MLflow's pages of all runs on this machine, to compare them")
+    ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default 5000)")
+
     review = commands.add_parser("review", help="sampled documents of each source to judge; a saved page to weights")
     review.add_argument("target", type=place, help="folder of a run, or the decisions.json that the page saved")
     review.add_argument("--documents", type=int, default=20, help="sampled documents of each source (default 20)")

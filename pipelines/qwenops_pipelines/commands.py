@@ -2,26 +2,25 @@
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from qwenops.errors import PlatformError, RecipeError
+from qwenops.errors import RecipeError
 from qwenops.model.sizes import Experts
+from qwenops.platform.secrets import redact
 from qwenops.recipe.codec import canonical, decode
+from qwenops_pipelines import machine
 from qwenops_pipelines.dags.edges import NODES, Node
 from qwenops_pipelines.dags.pipelines import find_pipeline
-from qwenops_pipelines.extras import EXTRAS, RUN, absent, require
+from qwenops_pipelines.extras import RUN, require
 from qwenops_pipelines.limits import check_form
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import load_recipe
 from qwenops_pipelines.records import compare, read_record, show
 from qwenops_pipelines.rehearsal import describe_changes, rehearsal
-
-_NEEDED_BYTES = 5 * 10**9
-_REGISTRY = "models can be registered at"
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -138,6 +137,31 @@ def _chat(options: argparse.Namespace) -> int:
     return 0
 
 
+def _ui(options: argparse.Namespace) -> int:
+    require(("mlflow",))
+    from qwenops_pipelines.user_folders import artifact_root, tracking_address
+
+    here = Path.cwd()
+    address = tracking_address(here)
+    if urlsplit(address).scheme in ("http", "https"):
+        print(f"this machine's runs are recorded on a server with pages of its own: {address}")
+        return 0
+    from qwenops.platform.mlflow import server
+
+    server.reach(address)
+    print(f"runs recorded in {redact(address)}; Ctrl-C ends the pages", flush=True)
+    program = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(options.port)]
+    program += [
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        address,
+        "--default-artifact-root",
+        str(artifact_root(address, here)),
+    ]
+    os.execv(program[0], program)
+
+
 def _exported(run: Path) -> Path:
     path = read_record(run).model.path
     if not path:
@@ -201,30 +225,7 @@ def _doctor(options: argparse.Namespace) -> int:
         from qwenops_pipelines import doctor as cluster
 
         return cluster.report(cluster.look(by_name(options.placement), options.namespace))
-    lines = [(name, not absent([name]), f"pip install -c constraints.txt -e '.[{EXTRAS[name]}]'") for name in RUN]
-    free = shutil.disk_usage(Path.cwd()).free
-    lines.append(("5 GB of free disk", free >= _NEEDED_BYTES, f"free some space ({free / 1e9:.1f} GB here)"))
-    lines.append(("two CPU cores", (os.cpu_count() or 1) >= 2, "a run on one core takes twice as long"))
-    lines.append(("dpkg-deb", shutil.which("dpkg-deb") is not None, "Debian sources will be skipped without dpkg"))
-    lines += _registry()
-    for name, good, command in lines:
-        print(f"{'ok     ' if good else 'missing'}  {name}" + ("" if good else f"  ->  {command}"))
-    needed = [*lines[: len(RUN)], *(line for line in lines if line[0].startswith(_REGISTRY))]
-    return 0 if all(good for _, good, _ in needed) else 5
-
-
-def _registry() -> list[tuple[str, bool, str]]:
-    """Whether the MLflow server that the environment names takes models; a run without one makes its own database."""
-    address = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not address or absent(["mlflow"]):
-        return []
-    try:
-        from qwenops.platform.mlflow import registry
-
-        registry.check(address)
-    except PlatformError as error:
-        return [(f"{_REGISTRY} {address}", False, f"{error.message}: {error.found}; {error.action}")]
-    return [(f"{_REGISTRY} {address}", True, "")]
+    return machine.report()
 
 
 def _check_stage(name: str, nodes: tuple[Node, ...] = NODES) -> None:
@@ -248,6 +249,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "show": _show,
     "compare": _compare,
     "chat": _chat,
+    "ui": _ui,
     "review": _review,
     "upcycle": _upcycle,
     "doctor": _doctor,

@@ -43,7 +43,8 @@ from qwenops_pipelines.record import (
     read_events,
 )
 from qwenops_pipelines.reuse import Stock
-from qwenops_pipelines.services import ENVIRONMENT, cache_folder, services, sqlite_address
+from qwenops_pipelines.services import ENVIRONMENT, services
+from qwenops_pipelines.user_folders import cache_folder, tracking_address
 
 _WATCH_SECONDS = 0.5
 
@@ -154,7 +155,7 @@ def _context(out: Path, placement: Placement, nodes: tuple[Node, ...]) -> RunCon
         events=str(folder / "events"),
         cache=str(cache_folder(folder)),
         run_name=folder.name,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(folder / "mlflow.db"),
+        tracking_uri=tracking_address(folder, placement),
         num_workers=placement.num_workers,
         mesh=mesh_text(placement.mesh),
         logs=str(folder / "logs"),
@@ -275,7 +276,7 @@ def _explain(record: dict[str, Any], failure: BaseException) -> QwenOpsError:
 
 def _say_goodbye(record: dict[str, Any], out: Path) -> None:
     print(f"succeeded in {record['seconds']:.0f} s ({record['overhead_seconds']:.0f} s of it between stages)")
-    print(f"report: {out / 'report.html'}\nrecord: {out / 'run.json'}")
+    print(f"report: {out / 'report.html'}\nrecord: {out / 'run.json'}\nruns:   qwenops ui")
     if record["model"]["path"]:
         gate = record["model"]["gate"]
         verdict = "\n        ".join(("passed" if gate["passed"] else "did not pass", *gate["reasons"]))

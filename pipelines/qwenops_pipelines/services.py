@@ -6,7 +6,6 @@ of a Ray that is gone. A run brings its own, and takes from the shell what it ca
 
 import contextlib
 import os
-import pwd
 import subprocess
 import sys
 import tempfile
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from sqlalchemy.engine import URL
 
 from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
 from qwenops.recipe.codec import fingerprint
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.edges import Node
+from qwenops_pipelines.user_folders import artifact_root, home
 
 _OBJECT_STORE_BYTES = 300 * 2**20
 _RAY_STARTS = 3
@@ -89,7 +88,7 @@ def services(
     """
     temporary = _socket_folder()
     with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(prefix="qwenops-", dir=temporary) as scratch:
-        os.environ["HOME"] = str(_home() or scratch)
+        os.environ["HOME"] = str(home() or scratch)
         # Of the shell's Ray, which may be gone; every process of this run is told the address of the run's own.
         os.environ.pop("RAY_ADDRESS", None)
         if todo:
@@ -103,28 +102,6 @@ def services(
             _start_stage_server(context, stack, [*_preloaded(libraries), "mlflow"])
         os.environ.update(context.to_environment())
         yield context
-
-
-def cache_folder(out: Path) -> Path:
-    """Where downloads are kept: `QWENOPS_CACHE`, else in the user's home, else (there is none) in the run's folder."""
-    if chosen := os.environ.get("QWENOPS_CACHE"):
-        return Path(chosen)
-    home = _home()
-    return home / ".cache" / "qwenops" if home else out / "cache"
-
-
-def sqlite_address(database: Path) -> str:
-    """The address of an SQLite file as SQLAlchemy, which reads it, writes it: `?`, `#` and `%` stay in the path."""
-    # With its driver named, because MLflow makes the folder of a plain sqlite: address without decoding it.
-    return URL.create("sqlite+pysqlite", database=str(database)).render_as_string()
-
-
-def _home() -> Path | None:
-    """The first home that can be written: the shell's, the account's."""
-    named = [os.environ.get("HOME", "")]
-    with contextlib.suppress(KeyError):  # a container may run under a number that no account has
-        named.append(pwd.getpwuid(os.getuid()).pw_dir)
-    return next((Path(name) for name in named if name and os.access(name, os.W_OK | os.X_OK)), None)
 
 
 def _socket_folder() -> Path:
@@ -195,7 +172,7 @@ def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
 
     parent = tracking.open_run(
         tracking_uri=context.tracking_uri,
-        artifact_root=str(out.resolve() / "mlartifacts"),
+        artifact_root=str(artifact_root(context.tracking_uri, out.resolve())),
         run_name=context.run_name,
         recipe_name=recipe.name,
         fingerprint=fingerprint(recipe),

@@ -30,4 +30,8 @@ def test_doctor_tries_the_registry_that_a_run_would_use(dead_server, tmp_path, m
     assert result.returncode == 5
     assert f"missing  models can be registered at {dead_server}" in result.stdout
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert "registered" not in qwenops("doctor").stdout
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert f"ok       runs can be recorded in {tmp_path / 'data' / 'qwenops'}" in qwenops("doctor").stdout
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    assert f"missing  runs can be recorded in {tmp_path / 'file' / 'qwenops'}" in qwenops("doctor").stdout

@@ -2,15 +2,20 @@
 
 import json
 import os
+import pwd
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from tests.dags.conftest import qwenops
+from tests.platform.servers import free_port, wait_for
 
 from qwenops.recipe.codec import canonical
+from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import load_recipe
-from qwenops_pipelines.services import cache_folder, sqlite_address
+from qwenops_pipelines.user_folders import cache_folder, data_folder, sqlite_address, tracking_address
 
 # A run of few stages starts Ray, MLflow and the stage server: seconds, or minutes on a busy machine.
 SECONDS = 600
@@ -73,11 +78,12 @@ def test_run_of_many_sources_succeeds_in_a_shell_that_holds_anything(tmp_path, m
     "shell", [{"MLFLOW_RUN_ID": "gone"}, {"HOME": "/nonexistent", "TMPDIR": ""}, {"TMPDIR": "/no"}]
 )
 def test_run_succeeds_though_its_shell_names_what_is_gone(tmp_path, shell):
-    # MLflow's database lies in the run's folder here, whose name an address must not take apart.
     out = tmp_path / "runs" / ODD
+    shell |= {"XDG_DATA_HOME": str(tmp_path / "data" / ODD)}
     result = qwenops("run", "smoke", "--out", out, "--until", "collect", QWENOPS_CACHE=str(tmp_path / "cache"), **shell)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert (out / "mlflow.db").is_file()
+    assert (tmp_path / "data" / ODD / "qwenops" / "mlflow.db").is_file()
+    assert not [path.name for path in out.iterdir() if "ml" in path.name and path.name != "report.html"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [ODD]
 
 
@@ -97,3 +103,58 @@ def test_mlflow_finds_the_database_where_it_is_meant_to_lie(tmp_path, name):
     MlflowClient(sqlite_address(folder / "mlflow.db")).search_experiments()
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (folder / "mlflow.db").is_file()
+
+
+@pytest.mark.parametrize(
+    ("data", "home", "place"),
+    [
+        ("{tmp}/data", "{tmp}", "{tmp}/data/qwenops"),
+        ("", "{tmp}", "{tmp}/.local/share/qwenops"),
+        # The specification has a relative path ignored.
+        ("data", "{tmp}", "{tmp}/.local/share/qwenops"),
+    ],
+)
+def test_runs_of_a_user_have_one_store(monkeypatch, tmp_path, data, home, place):
+    monkeypatch.setenv("XDG_DATA_HOME", data.format(tmp=tmp_path))
+    monkeypatch.setenv("HOME", home.format(tmp=tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    expected = Path(place.format(tmp=tmp_path))
+    assert {data_folder(tmp_path / "a"), data_folder(tmp_path / "b")} == {expected}
+    assert tracking_address(tmp_path / "a") == sqlite_address(expected / "mlflow.db")
+
+
+def test_store_lies_in_the_runs_folder_where_there_is_no_home(monkeypatch, tmp_path):
+    def unknown(number):
+        raise KeyError(number)
+
+    for name in ("XDG_DATA_HOME", "HOME", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert data_folder(tmp_path) == tmp_path
+
+
+def test_address_of_the_shell_wins_over_the_placements_and_that_over_the_users(monkeypatch, tmp_path):
+    placement = by_name("laptop").model_copy(update={"tracking_uri": "http://mlflow:5000"})
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_address(tmp_path, placement) == "http://mlflow:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////mine.db")
+    assert tracking_address(tmp_path, placement) == "sqlite:////mine.db"
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(SECONDS)
+def test_pages_show_the_store_that_a_run_would_use(monkeypatch, tmp_path):
+    port, data = free_port(), tmp_path / "data"
+    shell = {**os.environ, "XDG_DATA_HOME": str(data), "MLFLOW_TRACKING_URI": ""}
+    command = [sys.executable, "-m", "qwenops_pipelines.cli", "ui", "--port", str(port)]
+    process = subprocess.Popen(command, env=shell, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", process)
+        client = MlflowClient(f"http://127.0.0.1:{port}")
+        experiment = client.create_experiment("seen")
+    finally:
+        process.terminate()
+        process.wait()
+    seen = MlflowClient(sqlite_address(data / "qwenops" / "mlflow.db")).get_experiment_by_name("seen")
+    assert seen.experiment_id == experiment
+    assert seen.artifact_location.startswith(str(data / "qwenops" / "mlartifacts"))

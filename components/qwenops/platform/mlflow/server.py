@@ -70,7 +70,7 @@ def reach(tracking_uri: str, attempts: int = _ATTEMPTS) -> None:
         f"{'the MLflow server' if database is None else 'the MLflow database'} {redact(tracking_uri)} does not answer",
         expected=f"an answer within {ANSWER_SECONDS} seconds",
         found=found,
-        action="start the server, correct MLFLOW_TRACKING_URI, or unset it to keep the record in this user's own store",
+        action="start it, correct MLFLOW_TRACKING_URI, or unset that for the store below XDG_DATA_HOME or your home",
     )
 
 
