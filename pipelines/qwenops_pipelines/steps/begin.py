@@ -13,12 +13,12 @@ from typing import Any
 
 from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import OPENED, RunContext
-from qwenops.platform.identity.sources import Sources, version_of
+from qwenops.platform.identity.sources import version_of
 from qwenops.platform.launch.kfp_artifacts import FORM
 from qwenops.platform.stage import slices
 from qwenops.platform.stage.events import Events
 from qwenops.platform.stage.slices import Slice
-from qwenops.platform.stage.task import causes_of
+from qwenops.platform.stage.task import causes_of, sources_of
 from qwenops.platform.storage import artifacts
 from qwenops.recipe.codec import canonical, decode, fingerprint
 from qwenops.recipe.schema import Recipe, resolve
@@ -54,7 +54,7 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
             Events(Path(context.events), name).write(status="skipped", finished=time.time(), artifact=place)
         store = f"{artifacts.store_id(context.store)} {FORM}"
         earlier["cache_key"] = store
-        sources = Sources(Path(context.cache))
+        sources = sources_of(context)
         for node in NODES:
             # A word that no other run has, where an artifact was published and is no longer there.
             lost = f" again in {context.run_id}" if artifacts.has_lost(f"{context.store}/{node.name}") else ""

@@ -13,11 +13,10 @@ from typing import Any
 from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import RecipeError
 from qwenops.platform.context import OPENED, RunContext
-from qwenops.platform.identity.sources import Sources
 from qwenops.platform.pictures.charts import duration, number
 from qwenops.platform.stage.events import Events
 from qwenops.platform.stage.slices import Slice
-from qwenops.platform.stage.task import causes_of, stage_fingerprint
+from qwenops.platform.stage.task import causes_of, sources_of, stage_fingerprint
 from qwenops.platform.storage import addresses, artifacts
 from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import Recipe, resolve
@@ -81,7 +80,7 @@ def _clock(context: RunContext) -> Clock:
 def _note_cached(pipeline: Pipeline, slices: dict[str, str], context: RunContext) -> dict[str, Path]:
     """Write an event for each node that ran in an earlier run and not in this one; returns all artifacts' folders."""
     seen = read_events(Path(context.events))
-    folders, sources = artifact_folders(seen, context), Sources(Path(context.cache))
+    folders, sources = artifact_folders(seen, context), sources_of(context)
     for node in pipeline.nodes:
         known = {name: folders[source] for name, source in node.inputs.items() if source in folders}
         if node.name in seen or len(known) < len(node.inputs):

@@ -1,10 +1,13 @@
 """What a recipe says about the gate: its own rules, the figures it does not gate, and the registered name."""
 
+from collections.abc import Iterator
+
 from pydantic import Field, model_validator
 
 from qwenops.delivery.gate_config import NotGated, Rule, fits
 from qwenops.delivery.register.policy import STRICT
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 
 
 class RegisterConfig(Config):
@@ -26,6 +29,11 @@ class RegisterConfig(Config):
         "judge them still. house choice: a rule is lifted by name or not at all; the report and the card show the "
         "sentence.",
     )
+
+    def outside(self) -> Iterator[Outside]:
+        """The registry besides: a version in one is none in another."""
+        yield from super().outside()
+        yield Outside("registry", "the MLflow registry")
 
     @model_validator(mode="after")
     def _exceptions_lift_something(self) -> "RegisterConfig":

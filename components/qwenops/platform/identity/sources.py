@@ -19,6 +19,7 @@ from qwenops.platform.identity.outside import digest_outside, library_version
 from qwenops.platform.identity.source_graph import SourceGraph
 from qwenops.recipe.codec import Plain, canonical, decode
 from qwenops.recipe.config import Config
+from qwenops.recipe.outside import Outside
 
 # What a stage is given: it counts, but not all that it calls, which checks and shows what the stage reports.
 _GIVEN = ("qwenops.platform.stage.handle:Stage",)
@@ -43,10 +44,11 @@ class Sources:
     Args:
         cache: Folder for what need not be computed twice.
         folders: Where the package lies; None: where it is imported from.
+        tracking_uri: Where this run registers models.
     """
 
-    def __init__(self, cache: Path, folders: Iterable[Path] | None = None) -> None:
-        self._cache = cache
+    def __init__(self, cache: Path, folders: Iterable[Path] | None = None, *, tracking_uri: str = "") -> None:
+        self._cache, self._tracking_uri = cache, tracking_uri
         places = [Path(place) for place in qwenops.__path__] if folders is None else folders
         self._versions: dict[str, str] = {}
         self._graph = SourceGraph("qwenops", places, cache / "identity" / "modules.json")
@@ -66,9 +68,13 @@ class Sources:
         reach = self._graph.reach(roots, _GIVEN, (*_WATCHING, *config.unreached()))
         names = {below for name in reach.libraries for below in (name, *_BELOW.get(name, ()))}
         versions = {name: version for name in sorted(names) if (version := self._version(name))}
-        outside = {thing.name: digest_outside(thing, self._cache) for thing in config.outside()}
+        outside = {thing.name: self._digest(thing) for thing in config.outside()}
         python = ".".join(map(str, sys.version_info[:2]))
         return {**reach.files, **versions, **outside, "python": python}
+
+    def _digest(self, thing: Outside) -> str:
+        # A model that is registered at one address is not at another.
+        return digest_of(self._tracking_uri) if thing.kind == "registry" else digest_outside(thing, self._cache)
 
     def _version(self, library: str) -> str:
         if library not in self._versions:

@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from qwenops.errors import QwenOpsError
 from qwenops.platform.context import RunContext
@@ -12,7 +11,7 @@ from qwenops.platform.launch.outcome import outcome
 from qwenops.platform.launch.stage_server import Answer, Request, die_with_parent, serve
 from qwenops.platform.stage.events import describe_error
 from qwenops.platform.stage.produce import produce
-from qwenops.platform.stage.task import causes_of, read_task
+from qwenops.platform.stage.task import causes_of, read_task, sources_of
 
 
 def answer(request: Request, loaded: Sources) -> Answer:
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", help="modules to import before they are needed")
     die_with_parent()
     context = RunContext.from_environment()
-    loaded = Sources(Path(context.cache))
+    loaded = sources_of(context)
     options = parser.parse_args()
     serve(options.socket, partial(answer, loaded=loaded), context.lanes, options.modules)
 

@@ -20,12 +20,12 @@ from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, wr
 from qwenops.errors import PlatformError, QwenOpsError, StageError
 from qwenops.platform import logs
 from qwenops.platform.context import RunContext
-from qwenops.platform.identity.sources import Sources, differences, read_config, version_of
+from qwenops.platform.identity.sources import differences, read_config, version_of
 from qwenops.platform.observe.live import LIVE
 from qwenops.platform.observe.observed import observed
 from qwenops.platform.stage.events import Events, Facts, describe_error
 from qwenops.platform.stage.handle import Stage
-from qwenops.platform.stage.task import Published, Task, causes_of, place, scratch_folder, unsure
+from qwenops.platform.stage.task import Published, Task, causes_of, place, scratch_folder, sources_of, unsure
 from qwenops.platform.storage import addresses, artifacts
 
 
@@ -85,7 +85,7 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
         run(config, **task.inputs, stage=handle)
     finally:
         events.write(run_finished=time.time())
-    now = causes_of(task.stage, task.slice, Sources(Path(context.cache)))
+    now = causes_of(task.stage, task.slice, sources_of(context))
     changed = differences(task.causes, now) or differences(task.loaded or task.causes, now)
     if changed:
         handle.warn(f"{changed[0]} while {node} was made; the next run makes it again")

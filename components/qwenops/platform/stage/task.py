@@ -68,8 +68,13 @@ def read_task(spec: TaskSpec, context: RunContext) -> Task:
     The `causes` are the spec's where it has them: who launched the task looks for the artifact they lead to.
     """
     stage, envelope = spec["stage"], slices.read(spec["slice"], context)
-    causes = spec.get("causes") or causes_of(stage, envelope, Sources(Path(context.cache)))
+    causes = spec.get("causes") or causes_of(stage, envelope, sources_of(context))
     return Task(stage, envelope, _localized(spec["inputs"], context), causes)
+
+
+def sources_of(context: RunContext) -> Sources:
+    """The code on disk now, and where this run keeps and registers what it makes."""
+    return Sources(Path(context.cache), tracking_uri=context.tracking_uri)
 
 
 def causes_of(stage: str, envelope: Slice, sources: Sources) -> dict[str, str]:
