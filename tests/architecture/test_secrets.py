@@ -1,6 +1,7 @@
 """No secret is in a tracked file or in a compiled pipeline: names of secrets are, values never."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from detect_secrets.core.scan import scan_file
@@ -50,12 +51,35 @@ def _found(path: str) -> list[str]:
     return [f"{path}:{secret.line_number} {secret.type}" for secret in scan_file(path)]
 
 
-def test_tracked_files_hold_no_secret(monkeypatch):
+def _found_in_lines_of(names: list[str], path: Path) -> list[str]:
+    """As `_found` of each, at the cost of their distinct lines, which go to `path`: no detector looks beyond a line."""
+    places: dict[str, str] = {}
+    for name in names:
+        for number, line in enumerate(Path(name).read_text(encoding="utf-8").splitlines(), start=1):
+            places.setdefault(line, f"{name}:{number}")
+    path.write_text("\n".join(places), encoding="utf-8")
+    known = list(places.values())
+    return [f"{known[secret.line_number - 1]} {secret.type}" for secret in scan_file(str(path))]
+
+
+def test_tracked_files_hold_no_secret(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     names = _tracked()
     assert len(names) > 100
+    # A thousand lines stand in compiled pipelines, fifty times each.
+    compiled = [name for name in names if Path(name).is_relative_to("pipelines/compiled") and name.endswith(".yaml")]
     with transient_settings(_SETTINGS):
-        assert [line for name in names for line in _found(name)] == []
+        assert _found_in_lines_of(compiled, tmp_path / "compiled.properties") == []
+        assert [line for name in names if name not in set(compiled) for line in _found(name)] == []
+
+
+def test_scan_of_distinct_lines_finds_a_planted_secret_where_it_stands_first(tmp_path):
+    names = [str(tmp_path / name) for name in ("a.yaml", "b.yaml")]
+    for name in names:
+        Path(name).write_text("recipe: |\n  a: 1\n  password: correct-horse-battery\n")  # pragma: allowlist secret
+    with transient_settings(_SETTINGS):
+        found = _found_in_lines_of(names, tmp_path / "lines.properties")
+    assert found == [f"{names[0]}:3 Secret Keyword"]
 
 
 @pytest.mark.parametrize(

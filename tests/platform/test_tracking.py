@@ -160,7 +160,7 @@ def test_commit_is_that_of_the_packages_own_repository(tmp_path, monkeypatch, tr
     (package / "__init__.py").write_text("")
     (tmp_path / "other.py").write_text("")
     repository = Repo.init(tmp_path)
-    repository.create_remote("origin", "https://somebody:word@example.org/x.git")
+    repository.create_remote("origin", "https://somebody:word@example.org/x.git")  # pragma: allowlist secret
     repository.index.add([str(package / "__init__.py" if tracked else tmp_path / "other.py")])
     commit = repository.index.commit("one")
     monkeypatch.setattr(facts.qwenops, "__file__", str(package / "__init__.py"))
