@@ -102,7 +102,12 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
             _console(ready, nodes) as watch,
             started_ahead(recipe, nodes, stock.found, ready.lanes) if todo else contextlib.nullcontext(),
         ):
-            failure = _run_dag(recipe, placement, ready, out, until)
+            if todo:
+                failure = _run_dag(recipe, placement, ready, out, until)
+            else:
+                # Each step would start a process to find what was found already.
+                stock.record_reuse(ready)
+                failure = None
         clock = Clock(began, time.time(), watch.peak_resident_bytes)
         artifacts = artifact_folders(read_events(Path(ready.events)), ready)
         record = build_record(recipe, ready.run_name, nodes, ready, clock, artifacts)

@@ -1,5 +1,6 @@
 """Before a run on this machine: which nodes' artifacts can stay, and in words why the others are made again."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,8 +8,10 @@ from qwenops.contracts.manifest import MANIFEST, Manifest, read_manifest
 from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
 from qwenops.platform.identity.sources import reasons
+from qwenops.platform.stage.events import Events
 from qwenops.platform.stage.slices import Slice
 from qwenops.platform.stage.task import Task, causes_of, find_published, sources_of
+from qwenops.platform.storage import addresses
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.edges import Node
@@ -41,6 +44,13 @@ class Stock:
                 self.found[node.name] = published.path
             elif earlier := _manifests(Path(context.store) / node.name):
                 self.again[node.name] = _why(earlier, task, whole=whole)
+
+    def record_reuse(self, context: RunContext) -> None:
+        """Record among the run's events that every node which was found is reused, as its step would."""
+        now = time.time()
+        for node, path in self.found.items():
+            address = addresses.address_of(path, context)
+            Events(Path(context.events), node).write(status="skipped", started=now, finished=now, artifact=address)
 
     def why(self, node: str) -> str:
         """For one node in a sentence, and for each it waits for that has a reason of its own."""
