@@ -3,8 +3,10 @@
 Statistics are computed by the stages' own passes; Great Expectations sees a summary table and a bounded sample,
 so a gate costs tenths of a second whatever the size of the artifact. The suites are data
 (`expectations/*.json`): two lists, `summary` and `sample`, of expectations with a severity and a note. A failed
-`critical` expectation raises; `warning` and `info` are reported. Importing Great Expectations takes seconds, so only
-the `run.py` that needs a gate imports this module.
+`critical` expectation raises; `warning` and `info` are reported.
+
+Importing Great Expectations takes four seconds of a processor, which a worker process that unpickles a function of a
+stage need not pay: it is imported where a table is validated.
 """
 
 import json
@@ -13,21 +15,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read while the package is imported
-
-import great_expectations as gx
 import pandas as pd
-from great_expectations.core.expectation_suite import ExpectationSuite
-from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
-from great_expectations.data_context.types.base import ProgressBarsConfig
-from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
-from great_expectations.render.view.view import DefaultJinjaPageView
 
 from qwenops.errors import ContractError
 
-_library: Any = gx  # typed in part only
+if TYPE_CHECKING:
+    from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
+
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read while the package is imported
 SAMPLE_ROWS = 2000
 _SUITES = Path(__file__).parent / "expectations"
 _TABLES = ("summary", "sample")
@@ -180,9 +177,13 @@ def _group(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return table.groupby(columns, sort=True).size().reset_index(name="rows")
 
 
-def _validate(name: str, expectations: list[dict[str, Any]], table: pd.DataFrame) -> ExpectationSuiteValidationResult:
+def _validate(name: str, expectations: list[dict[str, Any]], table: pd.DataFrame) -> "ExpectationSuiteValidationResult":
+    # Seconds, see above.
+    from great_expectations.core.expectation_suite import ExpectationSuite
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
     _check_columns(name, expectations, table)
-    context = _library.get_context(mode="ephemeral")
+    context = _library().get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("tables").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": table})
@@ -191,6 +192,14 @@ def _validate(name: str, expectations: list[dict[str, Any]], table: pd.DataFrame
         for entry in expectations
     ]
     return batch.validate(ExpectationSuite(name=name, expectations=configs))
+
+
+def _library() -> Any:
+    """Great Expectations, whose functions are typed in part only."""
+    # Seconds, see above.
+    import great_expectations
+
+    return great_expectations
 
 
 def _check_columns(name: str, expectations: list[dict[str, Any]], table: pd.DataFrame) -> None:
@@ -205,7 +214,7 @@ def _check_columns(name: str, expectations: list[dict[str, Any]], table: pd.Data
         )
 
 
-def _write(name: str, results: Mapping[str, ExpectationSuiteValidationResult], folder: Path) -> None:
+def _write(name: str, results: Mapping[str, "ExpectationSuiteValidationResult"], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     plain: dict[str, Any] = {table: result.to_json_dict() for table, result in results.items()}
     for result in plain.values():
@@ -214,13 +223,17 @@ def _write(name: str, results: Mapping[str, ExpectationSuiteValidationResult], f
     (folder / f"{name}.html").write_text(_page(name, results), encoding="utf-8")
 
 
-def _page(name: str, results: Mapping[str, ExpectationSuiteValidationResult]) -> str:
+def _page(name: str, results: Mapping[str, "ExpectationSuiteValidationResult"]) -> str:
     """One page with Great Expectations' own rendering of each table's results."""
+    # Seconds, see above.
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view.view import DefaultJinjaPageView
+
     bodies: list[str] = []
     renderer: Any = ValidationResultsPageRenderer()
     view: Any = DefaultJinjaPageView()
     for table, result in results.items():
-        result.meta = {"great_expectations_version": gx.__version__}
+        result.meta = {"great_expectations_version": _library().__version__}
         html = view.render(renderer.render(result))
         sections = _SECTIONS.search(_RANDOM.sub("", html))
         bodies.append(f"<h1>{name}: {table}</h1>\n{sections.group(0) if sections else ''}")

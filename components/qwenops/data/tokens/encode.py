@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from qwenops.contracts.tokens import END_OF_TEXT
 from qwenops.data.buckets import Sources
 from qwenops.errors import ContractError
+from qwenops.platform.ray.documents import PartResult
 
 ENCODED_SCHEMA = pa.schema(
     [
@@ -53,6 +54,12 @@ def load_encoder(folder: Path) -> Tokenizer:
         )
     encoder.encode_special_tokens = True
     return encoder
+
+
+def encode_part(table: pa.Table, tokenizer: Path, batch_documents: int, sources: Sources) -> PartResult:
+    """Encode one part with the tokenizer in a folder, see `encode_documents`; counts what was read and kept."""
+    encoded = encode_documents(table, load_encoder(tokenizer), batch_documents, sources)
+    return PartResult({"encoded": encoded}, {"read": table.num_rows, "kept": encoded.num_rows})
 
 
 def encode_documents(

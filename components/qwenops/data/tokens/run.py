@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 from transformers import AutoTokenizer
 
 from qwenops.contracts.document import part_paths
@@ -15,9 +14,9 @@ from qwenops.contracts.gate import gate
 from qwenops.contracts.tokens import CONTROL_TOKENS, END_OF_TEXT, TokenIndex, TokenShards, encode_texts
 from qwenops.data.buckets import Sources
 from qwenops.data.tokens.config import TokensConfig
-from qwenops.data.tokens.encode import encode_documents, load_encoder
+from qwenops.data.tokens.encode import encode_part
 from qwenops.data.tokens.shards import write_shards
-from qwenops.platform.ray.documents import PartResult, map_parts
+from qwenops.platform.ray.documents import map_parts
 from qwenops.platform.stage.handle import Stage
 
 _COLUMNS = ["id", "text", "source", "domain", "lang", "split"]
@@ -34,7 +33,7 @@ def run(config: TokensConfig, *, documents: Path, tokenizer: Path, mixture: Path
     chosen = json.loads((mixture / "mixture.json").read_text(encoding="utf-8"))
     sources = Sources(chosen.get("source_weights", {}), tuple(chosen.get("instruction_sources", ())))
     with stage.progress(len(parts), "parts") as progress:
-        function = partial(_encode_part, tokenizer=tokenizer, batch_documents=config.batch_documents, sources=sources)
+        function = partial(encode_part, tokenizer=tokenizer, batch_documents=config.batch_documents, sources=sources)
         counts = map_parts(
             stage.context, parts, function, stage.scratch / "encoded", progress=progress, columns=_COLUMNS
         )
@@ -47,11 +46,6 @@ def run(config: TokensConfig, *, documents: Path, tokenizer: Path, mixture: Path
     sample = _sample(config, TokenShards(stage.out), encoder)
     for sentence in gate("tokens.json", _summary(index), sample, stage.out).failures:
         stage.warn(sentence)
-
-
-def _encode_part(table: pa.Table, tokenizer: Path, batch_documents: int, sources: Sources) -> PartResult:
-    encoded = encode_documents(table, load_encoder(tokenizer), batch_documents, sources)
-    return PartResult({"encoded": encoded}, {"read": table.num_rows, "kept": encoded.num_rows})
 
 
 def _report(stage: Stage, index: TokenIndex) -> None:

@@ -139,6 +139,7 @@ def commit_at_hub(kind: str, name: str, revision: str) -> str:
     # The Hub's client and fsspec, which only a recipe with a hub id needs.
     from huggingface_hub import HfApi
 
+    # As above.
     from qwenops.platform.storage import remote_files
 
     with remote_files.as_os_errors():
