@@ -118,3 +118,23 @@ def test_rollouts_hold_the_sampled_ids_and_pay_for_being_cut(merging, drawn):
         reward - 0.5 * (not item.is_finished) for reward, item in zip(plain, rollouts, strict=True)
     ]
     assert [len(item.log_probs) for item in rollouts] == [len(sample.token_ids) for sample in drawn_again]
+
+
+class _Asked(CountsLetters):
+    """Remembers how many responses it was asked about."""
+
+    def __init__(self):
+        self.responses = 0
+
+    def score(self, rows, responses):
+        self.responses += len(responses)
+        return super().score(rows, responses)
+
+
+def test_a_response_drawn_several_times_to_one_prompt_is_scored_once(merging, drawn):
+    model, reward = drawn[0], _Asked()
+    sampling = Sampling(n=3, temperature=0.0, max_new_tokens=6)
+    sampler = Sampler(merging, reward, sampling, batch_tokens=65536)
+    rollouts = sampler.sample(model, model, [ROW, replace(ROW, id="b")], version=0, precision="fp32")
+    assert (len(rollouts), reward.responses) == (6, 2)
+    assert [item.row.id for item in rollouts] == [ROW.id] * 3 + ["b"] * 3

@@ -13,7 +13,7 @@ from qwenops.alignment.objectives import target_log_probs
 from qwenops.alignment.online.rewards import RewardFunction
 from qwenops.contracts.conversation import Conversation
 from qwenops.errors import StageError
-from qwenops.generation.engine import Sampling
+from qwenops.generation.engine import Sample, Sampling
 from qwenops.generation.in_process import InProcessEngine
 from qwenops.training.batching import Example
 from qwenops.training.precision import Precision
@@ -84,22 +84,48 @@ class Sampler:
         """
         engine = InProcessEngine(policy, self.tokenizer, batch_tokens=self.batch_tokens)
         sampling = self.sampling.model_copy(update={"seed": self.sampling.seed + version})
-        drawn = [sample for group in engine.generate([row.prompt for row in rows], sampling) for sample in group]
-        repeated = [row for row in rows for _ in range(sampling.n)]
-        texts, whole = [sample.text for sample in drawn], [sample.is_whole for sample in drawn]
-        rated = self.reward.score(repeated, texts)
-        _refuse_broken(rated, texts)
-        rewards = [reward - self.truncation_penalty * (not ended) for reward, ended in zip(rated, whole, strict=True)]
-        examples = [
-            encode_sampled(self.tokenizer, row.prompt, sample.token_ids or ())
-            for row, sample in zip(repeated, drawn, strict=True)
-        ]
+        groups = engine.generate([row.prompt for row in rows], sampling)
+        # A sure policy answers alike: what was drawn several times to one prompt is scored once.
+        first: dict[tuple[int, tuple[int, ...] | None], int] = {}
+        distinct: list[tuple[Conversation, Sample]] = []
+        places: list[int] = []
+        for number, (row, group) in enumerate(zip(rows, groups, strict=True)):
+            for sample in group:
+                place = first.setdefault((number, sample.token_ids), len(first))
+                places.append(place)
+                if place == len(distinct):
+                    distinct.append((row, sample))
+        found = self._score(policy, reference, distinct, version, precision)
+        return [found[place] for place in places]
+
+    def _score(
+        self,
+        policy: PreTrainedModel,
+        reference: PreTrainedModel,
+        drawn: Sequence[tuple[Conversation, Sample]],
+        version: int,
+        precision: Precision,
+    ) -> list[Rollout]:
+        rows, texts = [row for row, _ in drawn], [sample.text for _, sample in drawn]
+        scored = self.reward.score(rows, texts)
+        _refuse_broken(scored, texts)
+        examples = [encode_sampled(self.tokenizer, row.prompt, sample.token_ids or ()) for row, sample in drawn]
         pad_id = pad_id_of(self.tokenizer)
         own, fixed = (target_log_probs(model, examples, pad_id, precision) for model in (policy, reference))
-        columns = zip(repeated, texts, rewards, examples, own, fixed, whole, strict=True)
         return [
-            Rollout(row, text, value, example, drawn_as, compared_with, version, ended)
-            for row, text, value, example, drawn_as, compared_with, ended in columns
+            Rollout(
+                row=row,
+                response=sample.text,
+                reward=reward - self.truncation_penalty * (not sample.is_whole),
+                example=example,
+                log_probs=drawn_as,
+                reference=compared_with,
+                version=version,
+                is_finished=sample.is_whole,
+            )
+            for (row, sample), reward, example, drawn_as, compared_with in zip(
+                drawn, scored, examples, own, fixed, strict=True
+            )
         ]
 
 
