@@ -12,6 +12,7 @@ from tests.training.counting import peak_bytes
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from qwenops.model import sdpa
 from qwenops.model.architecture import model_config
 from qwenops.model.sizes import Experts, Size
 from qwenops.training.batching import text_batch
@@ -52,7 +53,7 @@ NEEDS_BF16 = pytest.mark.skipif(
 
 
 def _model(size):
-    return AutoModelForCausalLM.from_config(model_config(size), attn_implementation="sdpa", dtype=torch.float32)
+    return AutoModelForCausalLM.from_config(model_config(size), attn_implementation=sdpa.NAME, dtype=torch.float32)
 
 
 def _batch(size, rows, length):

@@ -18,7 +18,7 @@ from qwenops.contracts.conversation import Conversation, Message
 from qwenops.contracts.preference import Preference
 from qwenops.contracts.tokens import END_OF_TEXT, IM_END, encode_texts
 from qwenops.generation.chat import control_ids, decode, encode_prompts
-from qwenops.training.batching import Example, pad_batch
+from qwenops.training.batching import Example, pad_batch, place_in_epochs
 from qwenops.training.parallel import local_rows
 from qwenops.training.terms import Batch
 
@@ -180,7 +180,7 @@ def pair_stream(
             chosen = np.random.default_rng((seed, step)).choice(len(pairs), pairs_per_step, p=shares).tolist()
         else:
             first = step * pairs_per_step
-            chosen = [_of_epoch(index, len(pairs), seed) for index in range(first, first + pairs_per_step)]
+            chosen = [place_in_epochs(index, len(pairs), seed) for index in range(first, first + pairs_per_step)]
         yield micro_batches([pairs[index] for index in local_rows(chosen)], pad_id, most_tokens)
 
 
@@ -193,11 +193,6 @@ def split_chosen_rejected(values: Tensor) -> tuple[Tensor, Tensor]:
     """Chosen and rejected halves of a pair batch's per-row values [2 x pairs]."""
     chosen, rejected = values.chunk(2)
     return chosen, rejected
-
-
-def _of_epoch(index: int, count: int, seed: int) -> int:
-    epoch, place = divmod(index, count)
-    return int(np.random.default_rng((seed, epoch)).permutation(count)[place])
 
 
 def _id_of(tokenizer: PreTrainedTokenizerBase, token: str) -> int:

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from qwenops.contracts.checkpoint import CheckpointFacts, read_facts, write_facts
 from qwenops.errors import ContractError
+from qwenops.model import sdpa
 
 # The console belongs to platform.progress; transformers would draw bars of its own across it.
 transformers_logging.disable_progress_bar()
@@ -31,7 +32,7 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMode
         ContractError: the folder breaks the checkpoint contract.
     """
     read_facts(path)
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=sdpa.NAME).eval()
 
 
 def moved(model: Model, to: str | torch.device | torch.dtype) -> Model:

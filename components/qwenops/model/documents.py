@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
 
 from qwenops.model.attention import attend_part, attend_part_backward, under_autocast
-from qwenops.model.sdpa import sdpa_attention
+from qwenops.model.sdpa import mask_of, sdpa_attention
 
 NAME = "by_document"
 Spans = tuple[tuple[slice, slice], ...]
@@ -156,7 +155,7 @@ class _ByDocument(torch.autograd.Function):
 
 def _mask_of_padding(*args: Any, attention_mask: torch.Tensor | None = None, **settings: Any) -> torch.Tensor | None:
     """Mask function of transformers' interface: none for packed rows, whose borders the positions carry."""
-    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **settings)
+    return None if attention_mask is None else mask_of(*args, attention_mask=attention_mask, **settings)
 
 
 AttentionInterface.register(NAME, document_attention)

@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 from transformers import PreTrainedModel
 
 from qwenops.errors import RecipeError
-from qwenops.model import dual_chunk
+from qwenops.model import dual_chunk, sdpa
 from qwenops.model.dual_chunk import DualChunk, IdentityRotary
 from qwenops.model.rope import temperature, with_yarn
 
@@ -80,7 +80,7 @@ def apply_mode(
     vars(config).pop("dual_chunk_attention_config", None)
     yarn = with_yarn(config, factor if mode == "yarn" else 1.0, trained)
     body.rotary_emb = rotary(yarn).to(model.device)
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation(sdpa.NAME)
 
 
 def apply_request(model: PreTrainedModel, mode: Mode, length: int, trained_length: int) -> None:

@@ -30,6 +30,7 @@ import torch
 from transformers import PreTrainedModel, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from qwenops.errors import RecipeError
+from qwenops.model import sdpa
 from qwenops.model.architecture import SHARED_FIELDS
 from qwenops.model.checkpoints import moved
 from qwenops.model.sizes import Experts
@@ -210,7 +211,7 @@ def moe_config(dense: Any, experts: Experts) -> Qwen2MoeConfig:
         shared_expert_intermediate_size=experts.shared_width,
         norm_topk_prob=False,
         decoder_sparse_step=1,
-        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  # every config takes it, undeclared
+        attn_implementation=sdpa.NAME,  # pyright: ignore[reportCallIssue]  # every config takes it, undeclared
     )
 
 

@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from qwenops.errors import ContractError, PlatformError, RecipeError
+from qwenops.model import sdpa
 from qwenops.model.architecture import SHARED_FIELDS
 from qwenops.model.weight_files import INDEX, SINGLE, WeightReader
 from qwenops.recipe.addresses import split_hub_id
@@ -55,7 +56,7 @@ def load_initial_model(source: str) -> PreTrainedModel:
             found=config.model_type,
             action="start from a Qwen2 or Llama-shaped model",
         )
-    options |= {"dtype": torch.float32, "attn_implementation": "sdpa", "output_loading_info": True}
+    options |= {"dtype": torch.float32, "attn_implementation": sdpa.NAME, "output_loading_info": True}
     model, report = _load(AutoModelForCausalLM, source, options)
     missing = sorted(report["missing_keys"])
     if missing or report["mismatched_keys"]:
@@ -117,7 +118,7 @@ def to_qwen2(llama: LlamaForCausalLM) -> Qwen2ForCausalLM:
             prefix = f"model.layers.{layer}.self_attn.{name}_proj"
             state[f"{prefix}.bias"] = state[f"{prefix}.weight"].new_zeros(state[f"{prefix}.weight"].shape[0])
     with torch.device("meta"):
-        model = Qwen2ForCausalLM._from_config(config, attn_implementation="sdpa")
+        model = Qwen2ForCausalLM._from_config(config, attn_implementation=sdpa.NAME)
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)

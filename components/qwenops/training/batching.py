@@ -7,6 +7,7 @@ row do not see each other.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -140,13 +141,19 @@ def packed_epochs(
         return
     for step in range(start_step, 2**62):
         first = step * rows_per_batch
-        chosen = [_row_of_stream(index, len(rows), seed) for index in range(first, first + rows_per_batch)]
+        chosen = [place_in_epochs(index, len(rows), seed) for index in range(first, first + rows_per_batch)]
         yield pack_batch([rows[index] for index in local_rows(chosen)], length, pad_id)
 
 
-def _row_of_stream(index: int, count: int, seed: int) -> int:
+def place_in_epochs(index: int, count: int, seed: int) -> int:
+    """Which of `count` things stands at `index` of an endless stream that holds each once per epoch, shuffled."""
     epoch, place = divmod(index, count)
-    return int(np.random.default_rng((seed, epoch)).permutation(count)[place])
+    return int(_shuffled(count, seed, epoch)[place])
+
+
+@lru_cache(maxsize=4)  # a step may reach from one epoch into the next, and two streams run beside each other
+def _shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def _place(example: Example, ids: Tensor, aligned: Tensor, start: int) -> int:

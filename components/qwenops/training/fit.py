@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qwenops.errors import StageError
-from qwenops.model import documents, sdpa
+from qwenops.model import documents
 from qwenops.training import preemption
 from qwenops.training.accumulate import split_by_tokens
 from qwenops.training.checkpoint import Checkpoints, LoopState
@@ -154,7 +154,11 @@ def fit(
     torch.manual_seed(seed)
     if config.recompute != "none":
         recompute_layers(model, config.recompute)
-    _set_attention(model, config.attention)
+    if config.attention == "by_document":
+        check_attention(config.attention, context_parallel_size())
+        for module in model.modules():
+            if isinstance(module, PreTrainedModel):
+                module.set_attn_implementation(documents.NAME)
     if config.compile == "layers":
         compile_layers(model)
     checkpoints = Checkpoints(state_dir, config.keep_checkpoints, hooks.on_event) if state_dir else None
@@ -219,18 +223,6 @@ def _run(
         skipped=tuple(state.skipped),
         rollbacks=state.rollbacks,
     )
-
-
-def _set_attention(model: nn.Module, attention: str) -> None:
-    """Let every language model inside attend as `attention` says, and SDPA in the type that is quick under autocast."""
-    check_attention(attention, context_parallel_size())
-    for module in model.modules():
-        if not isinstance(module, PreTrainedModel):
-            continue
-        if attention == "by_document":
-            module.set_attn_implementation(documents.NAME)
-        elif module.config._attn_implementation == "sdpa":
-            module.set_attn_implementation(sdpa.NAME)
 
 
 def compile_layers(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import ContractError, RecipeError
+from qwenops.model import sdpa
 from qwenops.model.architecture import model_config, size_of
 from qwenops.model.checkpoints import load_tokenizer, save_checkpoint
 from qwenops.model.sizes import count_parameters
@@ -112,7 +113,7 @@ def initial_model(config: PretrainConfig, source: str, vocabulary: int, seed: in
                 max_position_embeddings=config.phases[-1].length,
                 initializer_range=config.initializer_range,
             ),
-            attn_implementation="sdpa",
+            attn_implementation=sdpa.NAME,
             dtype=torch.float32,
         )
     rows = _embedding_rows(model)
