@@ -7,6 +7,7 @@ the end is; on one machine `qwenops run` does both itself, and a step more would
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kfp import dsl
@@ -70,7 +71,10 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
                 heed.set_caching_options(False)
                 dress(heed, placement, "delivery")
 
-    return dsl.pipeline(name=_name(recipe, pipeline), description=pipeline.description)(_with_form(body, form))
+    made = dsl.pipeline(name=_name(recipe, pipeline), description=pipeline.description)
+    # KFP reads the whole stack of calls for each field of a task: on a thread's own stack that costs next to nothing.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(made, _with_form(body, form)).result()
 
 
 def _tasks(
