@@ -12,10 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from qwenops.platform.launch.execute import execute
-from qwenops.platform.stage.task import Published
+from qwenops.platform.context import RunContext
+from qwenops.platform.launch.execute import run_task
+from qwenops.platform.stage.task import Published, Task, TaskSpec, sources_of
 from qwenops.recipe.codec import canonical
+from qwenops.recipe.config import Config
 from qwenops.recipe.schema import Recipe, resolve
+from qwenops.recipe.slice import Slice
 from qwenops_pipelines.dags.edges import Node
 
 _LOOK_SECONDS = 0.5
@@ -67,7 +70,7 @@ def started_ahead(recipe: Recipe, nodes: Sequence[Node], found: Mapping[str, Pat
 def _run(
     recipe: Recipe, nodes: Sequence[Node], found: Mapping[str, Path], lanes: int, stopped: threading.Event
 ) -> None:
-    slices, todo = resolve(canonical(recipe)), [node for node in nodes if node.name not in found]
+    slices, todo = resolve(recipe), [node for node in nodes if node.name not in found]
     made = dict(found)
     running: dict[Future[Published], Node] = {}
     pool = ThreadPoolExecutor(lanes, thread_name_prefix="ahead")
@@ -76,7 +79,7 @@ def _run(
         for node in ready[: lanes - len(running)]:
             todo.remove(node)
             inputs = {name: made[source] for name, source in node.inputs.items()}
-            running[pool.submit(execute, node.stage, slices[node.name], inputs)] = node
+            running[pool.submit(_execute, node.stage, slices[node.name], inputs)] = node
         for done in wait(running, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED).done:
             node = running.pop(done)
             if done.exception():
@@ -85,3 +88,11 @@ def _run(
             else:
                 made[node.name] = done.result().path
     pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _execute(stage: str, envelope: Slice[Config], inputs: Mapping[str, Path]) -> Published:
+    context = RunContext.from_environment()
+    task = Task(stage, envelope, inputs, sources_of(context).causes(stage, envelope.config))
+    folders = {name: str(path) for name, path in inputs.items()}
+    spec: TaskSpec = {"stage": stage, "slice": canonical(envelope), "inputs": folders}
+    return run_task(task, spec, context)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from qwenops.data.collect.config import CollectConfig
 from qwenops.generation.config import EngineConfig
-from qwenops.recipe.codec import canonical, decode
-from qwenops.recipe.schema import NODES, Recipe
+from qwenops.recipe.codec import canonical
+from qwenops.recipe.schema import NODES, Recipe, read_recipe
 from qwenops_pipelines.dimensions import shrink
 
 SUFFIX = "-rehearsal"
@@ -56,7 +56,7 @@ def rehearsal(recipe: Recipe) -> Recipe:
         plain[node]["model_name"] += SUFFIX
     _stand_in(recipe, plain)
     shrink(recipe, plain)
-    return decode(Recipe, canonical(plain))
+    return read_recipe(canonical(plain))
 
 
 def changes(recipe: Recipe, rehearsed: Recipe) -> list[Change]:

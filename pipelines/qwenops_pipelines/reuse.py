@@ -9,10 +9,8 @@ from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
 from qwenops.platform.identity.sources import reasons
 from qwenops.platform.stage.events import Events
-from qwenops.platform.stage.slices import Slice
-from qwenops.platform.stage.task import Task, causes_of, find_published, sources_of
+from qwenops.platform.stage.task import Task, find_published, sources_of
 from qwenops.platform.storage import addresses
-from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops_pipelines.dags.edges import Node
 
@@ -33,11 +31,11 @@ class Stock:
         self.found: dict[str, Path] = {}
         self.again: dict[str, str] = {}
         self.causes: dict[str, Mapping[str, str]] = {}
-        slices, sources = resolve(canonical(recipe)), sources_of(context)
+        slices, sources = resolve(recipe), sources_of(context)
         for node in nodes:
-            envelope = decode(Slice, slices[node.name])
+            envelope = slices[node.name]
             known = {name: self.found[source] for name, source in node.inputs.items() if source in self.found}
-            self.causes[node.name] = causes_of(node.stage, envelope, sources)
+            self.causes[node.name] = sources.causes(node.stage, envelope.config)
             task = Task(node.stage, envelope, known, self.causes[node.name])
             whole = len(known) == len(node.inputs)
             if whole and (published := find_published(task, context)):
@@ -73,7 +71,7 @@ class Stock:
 def _why(earlier: Sequence[Manifest], task: Task, *, whole: bool) -> str:
     """How the task differs from the earlier artifact that is nearest to it."""
     parents = {name: read_manifest(path).artifact_id for name, path in task.inputs.items()}
-    found = [reasons(manifest, task.causes, task.slice.config, parents) for manifest in earlier]
+    found = [reasons(manifest, task.causes, task.slice.config.model_dump(mode="json"), parents) for manifest in earlier]
     nearest = min(found, key=len)
     if not nearest and whole:
         return "its output is damaged, or something changed while it was made"

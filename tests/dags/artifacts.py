@@ -5,17 +5,17 @@ from pathlib import Path
 
 from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
 from qwenops.platform.identity.sources import Sources
-from qwenops.platform.stage.slices import Slice
-from qwenops.platform.stage.task import causes_of, stage_fingerprint
+from qwenops.platform.stage.task import stage_fingerprint
 from qwenops.platform.storage.addresses import MADE
-from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.codec import canonical
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.edges import NODES
 from qwenops_pipelines.recipes import load_recipe
 
 SOURCES = Sources(Path(tempfile.gettempdir()) / "qwenops-tests")
 BY_NAME = {node.name: node for node in NODES}
-TEXT = canonical(load_recipe("smoke", []))
+RECIPE = load_recipe("smoke", [])
+TEXT = canonical(RECIPE)
 
 
 def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", files=None, address=str):
@@ -23,10 +23,10 @@ def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", file
 
     `parents` is node name to folder; `address` gives the place of a folder that the manifest records.
     """
-    node, envelope = BY_NAME[name], decode(Slice, resolve(TEXT)[name])
+    node, envelope = BY_NAME[name], resolve(RECIPE)[name]
     sources = {key: parents[source] for key, source in node.inputs.items() if parents and source in parents}
     ids = {key: read_manifest(path).artifact_id for key, path in sources.items()}
-    causes = causes_of(node.stage, envelope, SOURCES)
+    causes = SOURCES.causes(node.stage, envelope.config)
     key = stage_fingerprint(causes, envelope, ids)
     folder = store / name / key[:16]
     while folder.exists():
@@ -46,7 +46,7 @@ def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", file
         metrics={"planted.recall": 1.0},
         warnings=("small",),
         seconds=2.0,
-        config=envelope.config,
+        config=envelope.config.model_dump(mode="json"),
         code_version="1",
         created_at=created,
         inputs={key: address(path) for key, path in sources.items()},

@@ -7,19 +7,19 @@ from types import SimpleNamespace
 import pytest
 from kfp import dsl
 from mlflow import MlflowClient
-from tests.dags.artifacts import BY_NAME, TEXT, publish
+from tests.dags.artifacts import BY_NAME, RECIPE, TEXT, publish
 
 from qwenops.contracts.manifest import read_manifest
 from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import OPENED, RunContext
 from qwenops.platform.launch.kfp_artifacts import address_of
 from qwenops.platform.stage.events import Events
-from qwenops.platform.stage.slices import Reference, Slice, read
+from qwenops.platform.stage.slices import Reference, read_slice
 from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.placement import Placement, Resources
 from qwenops.recipe.prices import Prices
-from qwenops.recipe.schema import resolve
+from qwenops.recipe.schema import read_recipe, resolve
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.recipes import load_recipe
 from qwenops_pipelines.steps.begin import begin
@@ -53,13 +53,13 @@ def test_stage_gets_its_slice_by_a_reference_that_stays_small(store):
     begun = begin(text, "night", "full", "")
     assert max(len(begun[name]) for name in BY_NAME) < 1000
     context = RunContext.from_environment()
-    for name, plain in resolve(text).items():
-        assert read(begun[name], context) == decode(Slice, plain)
+    for name, envelope in resolve(read_recipe(text)).items():
+        assert read_slice(BY_NAME[name].stage, begun[name], context) == envelope
 
 
 def test_slice_whose_config_holds_digests_is_read_as_it_is(store):
-    collect = resolve(canonical(load_recipe("tiny", [])))["collect"]
-    assert read(collect, RunContext.from_environment()) == decode(Slice, collect)
+    collect = resolve(load_recipe("tiny", []))["collect"]
+    assert read_slice("data.collect", canonical(collect), RunContext.from_environment()) == collect
 
 
 def test_changed_slice_has_another_reference_and_an_equal_one_the_same(store):
@@ -77,7 +77,7 @@ def test_slice_that_was_changed_in_the_store_is_refused(store):
     for path in (store / ".slices").iterdir():
         path.write_text(path.read_text().replace('"seed":7', '"seed":8'))
     with pytest.raises(ContractError, match="not what the first step put there"):
-        read(begun["collect"], RunContext.from_environment())
+        read_slice("data.collect", begun["collect"], RunContext.from_environment())
 
 
 def test_recipe_may_lie_in_a_file_or_nowhere(store, tmp_path):
@@ -105,7 +105,7 @@ def test_base_model_is_taken_up_with_the_tokenizer_it_was_trained_with(store):
     old = publish(store, "tokenizer", created="2026-01-01T00:00:00+00:00")
     tokens = publish(store, "tokens", {"tokenizer": old})
     publish(store, "tokenizer", created="2026-02-01T00:00:00+00:00")
-    found = find_earlier(("tokenizer", "tokens"), resolve(TEXT), RunContext.from_environment(), "")
+    found = find_earlier(("tokenizer", "tokens"), resolve(RECIPE), RunContext.from_environment(), "")
     assert found == {"tokenizer": str(old), "tokens": str(tokens)}
 
 
@@ -113,8 +113,8 @@ def test_newest_intact_artifact_of_this_recipe_is_taken(store):
     good = publish(store, "tokenizer", created="2026-01-01T00:00:00+00:00")
     broken = publish(store, "tokenizer", created="2026-02-01T00:00:00+00:00")
     (broken / "data.txt").write_text("rotten")
-    assert find_earlier(("tokenizer",), resolve(TEXT), RunContext.from_environment(), "") == {"tokenizer": str(good)}
-    other = resolve(canonical(load_recipe("tiny", [])))
+    assert find_earlier(("tokenizer",), resolve(RECIPE), RunContext.from_environment(), "") == {"tokenizer": str(good)}
+    other = resolve(load_recipe("tiny", []))
     with pytest.raises(ContractError, match="no artifact of tokenizer"):
         find_earlier(("tokenizer",), other, RunContext.from_environment(), "")
 
@@ -127,13 +127,13 @@ def test_run_to_start_from_is_found_by_folder_id_or_name(store, tmp_path):
         folder.mkdir(parents=True)
         (folder / "run.json").write_text(json.dumps(record))
     for start_from in ("run-0", "monday", str(tmp_path / "laptop")):
-        assert find_earlier(("tokenizer",), resolve(TEXT), RunContext.from_environment(), start_from) == {
+        assert find_earlier(("tokenizer",), resolve(RECIPE), RunContext.from_environment(), start_from) == {
             "tokenizer": str(path)
         }
     with pytest.raises(ContractError, match="no run to start from"):
-        find_earlier(("tokenizer",), resolve(TEXT), RunContext.from_environment(), "tuesday")
+        find_earlier(("tokenizer",), resolve(RECIPE), RunContext.from_environment(), "tuesday")
     with pytest.raises(ContractError, match="no artifact of tokens"):
-        find_earlier(("tokens",), resolve(TEXT), RunContext.from_environment(), "monday")
+        find_earlier(("tokens",), resolve(RECIPE), RunContext.from_environment(), "monday")
 
 
 def test_taken_up_artifact_says_what_it_is_and_where(store, tmp_path):

@@ -4,14 +4,14 @@ import json
 
 import boto3
 import pytest
-from tests.dags.artifacts import BY_NAME, TEXT, publish
+from tests.dags.artifacts import BY_NAME, RECIPE, TEXT, publish
 from tests.dags.test_steps import end
 from tests.platform.servers import KEYS, s3_server
 
 from qwenops.contracts.manifest import MANIFEST
 from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import RunContext
-from qwenops.platform.stage.slices import Reference, Slice, read
+from qwenops.platform.stage.slices import Reference, read_slice
 from qwenops.platform.storage import addresses, object_store
 from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import resolve
@@ -64,8 +64,8 @@ def test_cache_keys_change_with_a_lost_object_and_another_bucket(bucket, monkeyp
 def test_slices_and_the_recipe_itself_are_read_from_the_bucket(bucket):
     bucket.put_object(Bucket="artifacts", Key="mine.json", Body=TEXT.encode())
     begun, context = begin("s3://artifacts/mine.json", "night", "full", ""), RunContext.from_environment()
-    for name, text in resolve(TEXT).items():
-        assert read(begun[name], context) == decode(Slice, text)
+    for name, envelope in resolve(RECIPE).items():
+        assert read_slice(BY_NAME[name].stage, begun[name], context) == envelope
     with pytest.raises(RecipeError, match="s3://artifacts/yours"):
         begin("s3://artifacts/yours.json", "night", "full", "")
 
@@ -74,11 +74,11 @@ def test_earlier_artifact_is_found_by_a_pod_with_an_empty_cache(bucket, monkeypa
     _, address = upload("tokenizer")
     monkeypatch.setenv("QWENOPS_CACHE", str(tmp_path / "empty"))
     context = RunContext.from_environment()
-    assert find_earlier(("tokenizer",), resolve(TEXT), context, "") == {"tokenizer": address}
+    assert find_earlier(("tokenizer",), resolve(RECIPE), context, "") == {"tokenizer": address}
     assert (addresses.mirror(address, context) / "data.txt").is_file()
     bucket.delete_object(Bucket="artifacts", Key=f"{address.removeprefix('s3://artifacts/')}/{MANIFEST}")
     with pytest.raises(ContractError, match="no artifact of tokenizer"):
-        find_earlier(("tokenizer",), resolve(TEXT), context, "")
+        find_earlier(("tokenizer",), resolve(RECIPE), context, "")
 
 
 def test_wholly_cached_run_is_recorded_with_addresses_and_can_be_started_from(bucket, monkeypatch, tmp_path):
@@ -92,5 +92,5 @@ def test_wholly_cached_run_is_recorded_with_addresses_and_can_be_started_from(bu
     assert {name: stage["outputs"]["output"]["path"] for name, stage in record["stages"].items()} == addresses
     assert json.loads((tmp_path / "empty" / "runs" / "run-1" / "run.json").read_text()) == record
     context = RunContext.from_environment()
-    found = find_earlier(("tokenizer", "tokens"), resolve(TEXT), context, "night")
+    found = find_earlier(("tokenizer", "tokens"), resolve(RECIPE), context, "night")
     assert found == {name: addresses[name] for name in ("tokenizer", "tokens")}

@@ -15,7 +15,6 @@ from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.register.gate import compared, judge
 from qwenops.delivery.register.policy import STRICT
 from qwenops.errors import RecipeError
-from qwenops.recipe.codec import canonical
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.recipes import RECIPES, load_recipe
 
@@ -146,8 +145,7 @@ def test_every_figure_of_the_policy_is_one_that_a_stage_records():
 def test_shipped_recipe_is_strict_but_for_what_it_names(name: str):
     recipe = load_recipe(name, [])
     config = recipe.register
-    card = json.loads(resolve(canonical(recipe))["export"])["config"]
-    assert card["not_gated"] == config.model_dump(mode="json")["not_gated"]
+    assert resolve(recipe)["export"].config.not_gated == config.not_gated
     harmless = {"export.export.template_differences": 1.0}
     sentences = judge(config, harmless).sentences
     assert any("template_differences = 1" in sentence for sentence in sentences)

@@ -19,7 +19,6 @@ from qwenops.instructions.rank.config import RankConfig
 from qwenops.instructions.rank.run import run as run_rank
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.run import run as run_synthesize
-from qwenops.recipe.codec import canonical
 from qwenops.recipe.schema import resolve
 from qwenops.tasks.config import OverlapConfig
 from qwenops.tasks.verifiable import generate
@@ -117,7 +116,7 @@ def test_synthesize_drops_what_it_makes_of_a_passage_with_an_item(rule, leaking,
 
 def test_rows_follow_the_rule_of_the_documents_unless_a_stage_names_its_own():
     changes = ["decontaminate.folder=/sets", "decontaminate.min_share=0.5"]
-    slices = resolve(canonical(load_recipe("smoke", changes)))
+    slices = resolve(load_recipe("smoke", changes))
     for node in ("ontology", "evolve", "rank", "synthesize"):
-        rule = json.loads(slices[node])["config"]["decontamination"]
-        assert (rule["folder"], rule["min_share"], rule["sets"]) == ("/sets", 0.5, ["continuation"])
+        rule = slices[node].config.decontamination
+        assert (rule.folder, rule.min_share, rule.sets) == ("/sets", 0.5, ["continuation"])

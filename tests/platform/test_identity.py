@@ -20,9 +20,6 @@ from tests.architecture.places import LIBRARY, ROOT
 from qwenops.platform.identity.definitions import digest_of
 from qwenops.platform.identity.outside import digest_outside
 from qwenops.platform.identity.sources import Sources
-from qwenops.platform.stage.slices import Slice
-from qwenops.platform.stage.task import causes_of
-from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.outside import Outside
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.edges import NODES
@@ -76,9 +73,9 @@ class Place:
     def causes(self):
         """Node name to the causes of its output."""
         pairs = [f"{path}={value}" for path, value in self.overrides.items()]
-        slices = resolve(canonical(load_recipe("smoke", pairs)))
+        slices = resolve(load_recipe("smoke", pairs))
         sources = Sources(self.cache, [self.package], tracking_uri=self.registry)
-        return {node.name: causes_of(node.stage, decode(Slice, slices[node.name]), sources) for node in NODES}
+        return {node.name: sources.causes(node.stage, slices[node.name].config) for node in NODES}
 
     def again(self, edit):
         """The nodes that run again after `edit(place)`."""

@@ -26,6 +26,7 @@ from qwenops.platform.kubernetes.log_follower import split
 from qwenops.platform.kubernetes.ray_job import RayJobLauncher, release_run
 from qwenops.platform.launch.execute import execute
 from qwenops.platform.launch.launchers import release
+from qwenops.platform.stage.task import read_task
 from qwenops.platform.termination import Terminated
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.placement import RayCluster
@@ -43,7 +44,8 @@ def message(**config):
 
 def launch(kube, cluster=None, pod="", run="run-1", **config):
     context = RunContext.from_environment(os.environ | {"QWENOPS_RUN_ID": run, "QWENOPS_POD_NAME": pod})
-    return RayJobLauncher(kube, cluster or RayCluster(deletion_seconds=5)).launch(message(**config), context)
+    launcher, spec = RayJobLauncher(kube, cluster or RayCluster(deletion_seconds=5)), message(**config)
+    return launcher.launch(read_task(spec, context), spec, context)
 
 
 def leftovers(server):

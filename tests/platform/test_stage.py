@@ -82,7 +82,7 @@ def test_failing_stage_publishes_nothing_and_names_the_family(toy, fault, family
 
 
 def test_stage_with_unknown_config_field_is_refused_with_its_path(toy):
-    with pytest.raises(RecipeError, match=r"counter\.valeu[\s\S]*did you mean value"):
+    with pytest.raises(RecipeError, match=r"counter\.config\.valeu[\s\S]*did you mean value"):
         run_counter(valeu=3)
 
 

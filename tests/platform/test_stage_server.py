@@ -14,6 +14,9 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.launch import stage_server
 from qwenops.platform.launch.launchers import LocalLauncher
 from qwenops.platform.stage.events import Events
+from qwenops.platform.stage.task import Task
+from qwenops.recipe.config import Config
+from qwenops.recipe.slice import Slice
 
 
 def _serve(address):
@@ -112,8 +115,9 @@ def test_death_of_a_stage_that_had_waited_is_noticed_while_another_still_runs(ad
 def test_stage_that_died_is_recorded_as_failed_and_one_of_a_run_that_was_ended_is_not(address, tmp_path, do, status):
     events = tmp_path / "events"
     context = RunContext(str(tmp_path), str(events), str(tmp_path), stage_server=address)
+    task = Task("toy.counter", Slice(node="dpo", seed=1, config=Config()), {}, {})
     with pytest.raises(StageError, match="died without an answer"):
-        LocalLauncher().launch({"do": do, "node": "dpo"}, context)
+        LocalLauncher().launch(task, {"do": do, "node": "dpo"}, context)
     assert Events(events, "dpo").read().get("status") == status
 
 

@@ -38,8 +38,9 @@ from qwenops.pretraining.extend.config import ExtendConfig
 from qwenops.pretraining.pretrain.config import PretrainConfig
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.recipe.addresses import check_path, check_readable
-from qwenops.recipe.codec import canonical, decode
+from qwenops.recipe.codec import decode
 from qwenops.recipe.config import Config
+from qwenops.recipe.slice import Slice
 
 RECIPE_VERSION = 1
 
@@ -157,23 +158,24 @@ NODES: tuple[str, ...] = tuple(name for name in Recipe.model_fields if name not 
 _CLEANED = ("ontology", "evolve", "rank", "synthesize")
 
 
-def resolve(recipe_text: str) -> dict[str, str]:
-    """Strictly decode a recipe and cut it into one canonical slice per node.
+def read_recipe(text: str) -> Recipe:
+    """The one door from text to a recipe: a process passes it once and hands the value on.
 
     Args:
-        recipe_text: Canonical (or any) JSON text of a `Recipe`.
-
-    Returns:
-        Node name to the text of its slice: the node's name, the seed and the node's own config.
+        text: Canonical (or any) JSON text of a `Recipe`.
 
     Raises:
         RecipeError: the text is no valid recipe; names the dotted path.
     """
-    recipe = decode(Recipe, recipe_text)
-    plain: dict[str, Any] = recipe.model_dump(mode="json")
-    rule = recipe.decontaminate.rule_of_rows().model_dump(mode="json")
+    return decode(Recipe, text)
+
+
+def resolve(recipe: Recipe) -> dict[str, Slice[Config]]:
+    """Cut a recipe into one slice per node; what a stage leaves to another's config is filled in."""
+    configs: dict[str, Any] = {node: getattr(recipe, node) for node in NODES}
     for node in _CLEANED:
-        plain[node]["decontamination"] = plain[node]["decontamination"] or rule
+        rule = configs[node].decontamination or recipe.decontaminate.rule_of_rows()
+        configs[node] = configs[node].model_copy(update={"decontamination": rule})
     # The card is written before the gate speaks.
-    plain["export"]["not_gated"] = plain["register"]["not_gated"]
-    return {node: canonical({"node": node, "seed": recipe.seed, "config": plain[node]}) for node in NODES}
+    configs["export"] = recipe.export.model_copy(update={"not_gated": recipe.register.not_gated})
+    return {node: Slice(node=node, seed=recipe.seed, config=config) for node, config in configs.items()}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qwenops.errors import RecipeError
-from qwenops.recipe.codec import canonical, decode, read_json
-from qwenops.recipe.schema import Recipe
+from qwenops.recipe.codec import canonical, read_json
+from qwenops.recipe.schema import Recipe, read_recipe
 
 RECIPES: tuple[str, ...] = (
     "smoke",
@@ -38,7 +38,7 @@ def load_recipe(name: str, overrides: list[str]) -> Recipe:
         if not equals:
             raise RecipeError("bad --set", expected="path.to.field=value", found=override, action="write it with a =")
         _set(plain, path, text)
-    return decode(Recipe, canonical(plain))
+    return read_recipe(canonical(plain))
 
 
 def _plain(name: str) -> dict[str, Any]:

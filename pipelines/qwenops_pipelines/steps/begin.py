@@ -15,13 +15,12 @@ from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import OPENED, RunContext
 from qwenops.platform.identity.sources import version_of
 from qwenops.platform.launch.kfp_artifacts import FORM
-from qwenops.platform.stage import slices
 from qwenops.platform.stage.events import Events
-from qwenops.platform.stage.slices import Slice
-from qwenops.platform.stage.task import causes_of, sources_of
+from qwenops.platform.stage.slices import write_slices
+from qwenops.platform.stage.task import sources_of
 from qwenops.platform.storage import artifacts
-from qwenops.recipe.codec import canonical, decode, fingerprint
-from qwenops.recipe.schema import Recipe, resolve
+from qwenops.recipe.codec import canonical, fingerprint
+from qwenops.recipe.schema import Recipe, read_recipe, resolve
 from qwenops_pipelines.dags.edges import NODES
 from qwenops_pipelines.dags.pipelines import find_pipeline
 from qwenops_pipelines.steps.earlier import find_earlier
@@ -41,15 +40,15 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
         ContractError: an artifact to start from is missing or broken.
         PlatformError: MLflow or its registry cannot be used.
     """
-    recipe_text = read_recipe(recipe_text)
-    texts = resolve(recipe_text)
+    recipe = read_recipe(fetch_text(recipe_text))
+    slices = resolve(recipe)
     context = RunContext.from_environment()
     needed = find_pipeline(pipeline).earlier
-    found = find_earlier(needed, texts, context, start_from) if needed else {}
+    found = find_earlier(needed, slices, context, start_from) if needed else {}
     earlier: dict[str, Any] = {"places": found}
     cache_keys: dict[str, str] = {}
     if context.run_id:
-        _open(decode(Recipe, recipe_text), run_name, context)
+        _open(recipe, run_name, context)
         for name, place in found.items():
             Events(Path(context.events), name).write(status="skipped", finished=time.time(), artifact=place)
         store = f"{artifacts.store_id(context.store)} {FORM}"
@@ -58,12 +57,12 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
         for node in NODES:
             # A word that no other run has, where an artifact was published and is no longer there.
             lost = f" again in {context.run_id}" if artifacts.has_lost(f"{context.store}/{node.name}") else ""
-            causes = causes_of(node.stage, decode(Slice, texts[node.name]), sources)
+            causes = sources.causes(node.stage, slices[node.name].config)
             cache_keys[node.name] = f"{version_of(causes)} {store}{lost}"
-    return slices.keep(texts, context, cache_keys) | {"earlier": canonical(earlier)}
+    return write_slices(slices, context, cache_keys) | {"earlier": canonical(earlier)}
 
 
-def read_recipe(given: str) -> str:
+def fetch_text(given: str) -> str:
     """The recipe's text: `given` itself, or what lies at the path or `s3://` address that it is.
 
     Raises:

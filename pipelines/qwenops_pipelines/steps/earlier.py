@@ -14,17 +14,19 @@ from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
 from qwenops.platform.launch import kfp_artifacts
 from qwenops.platform.storage import addresses, artifacts
+from qwenops.recipe.config import Config
+from qwenops.recipe.slice import Slice
 from qwenops_pipelines.dags.edges import NODES
 
 
 def find_earlier(
-    needed: Sequence[str], slices: Mapping[str, str], context: RunContext, start_from: str
+    needed: Sequence[str], slices: Mapping[str, Slice[Config]], context: RunContext, start_from: str
 ) -> dict[str, str]:
     """Find an intact artifact of each needed node.
 
     Args:
         needed: Nodes, in the order of the DAG.
-        slices: Node name to the text of its slice.
+        slices: Node name to its slice.
         context: Names the store.
         start_from: Empty: the newest artifacts in the store that this recipe's own numbers made. The name or id of
             a finished run on this cluster, or a folder that `qwenops run` wrote: what that run made.
@@ -99,8 +101,8 @@ def _recorded(record: Path, node: str) -> list[str]:
     return [outputs["output"]["path"]] if outputs else []
 
 
-def _made_by(slice_text: str, place: str) -> list[str]:
-    config = json.loads(slice_text)["config"]
+def _made_by(envelope: Slice[Config], place: str) -> list[str]:
+    config = envelope.config.model_dump(mode="json")
     made = {found: artifacts.manifest(found) for found in artifacts.below(place)}
     return [found for found, manifest in made.items() if manifest and manifest.config == config]
 

@@ -15,14 +15,14 @@ from qwenops.errors import RecipeError
 from qwenops.platform.context import OPENED, RunContext
 from qwenops.platform.pictures.charts import duration, number
 from qwenops.platform.stage.events import Events
-from qwenops.platform.stage.slices import Slice
-from qwenops.platform.stage.task import causes_of, sources_of, stage_fingerprint
+from qwenops.platform.stage.task import sources_of, stage_fingerprint
 from qwenops.platform.storage import addresses, artifacts
-from qwenops.recipe.codec import decode
-from qwenops.recipe.schema import Recipe, resolve
+from qwenops.recipe.config import Config
+from qwenops.recipe.schema import read_recipe, resolve
+from qwenops.recipe.slice import Slice
 from qwenops_pipelines.dags.pipelines import Pipeline, find_pipeline
 from qwenops_pipelines.record import Clock, artifact_folders, build_record, close_tracking, publish_record, read_events
-from qwenops_pipelines.steps.begin import read_recipe
+from qwenops_pipelines.steps.begin import fetch_text
 
 # ML Metadata's names: Kubeflow's driver hands on the state that it has of everything before. A step that was taken from
 # the cache does not move it, so of a run whose last steps were, it says RUNNING: the run's own record judges then.
@@ -52,13 +52,12 @@ def finish(
 
         launchers.release(context)
     try:
-        recipe_text = read_recipe(recipe_text)
-        recipe, chosen = decode(Recipe, recipe_text), find_pipeline(pipeline)
+        recipe, chosen = read_recipe(fetch_text(recipe_text)), find_pipeline(pipeline)
     except RecipeError as error:
         Path(summary.path).write_text(f"# {run_name}: failed\n\n{error}\n", encoding="utf-8")
         Path(page.path).write_text(f"<pre>{escape(str(error))}</pre>", encoding="utf-8")
         return {}
-    artifacts = _note_cached(chosen, resolve(recipe_text), context)
+    artifacts = _note_cached(chosen, resolve(recipe), context)
     record = build_record(recipe, run_name, chosen.nodes, context, _clock(context), artifacts)
     if str(status.state) in _FAILED:
         record |= {"status": "failed"}
@@ -77,7 +76,7 @@ def _clock(context: RunContext) -> Clock:
     return Clock(json.loads(opened.read_text(encoding="utf-8"))["began"] if opened.is_file() else now, now)
 
 
-def _note_cached(pipeline: Pipeline, slices: dict[str, str], context: RunContext) -> dict[str, Path]:
+def _note_cached(pipeline: Pipeline, slices: dict[str, Slice[Config]], context: RunContext) -> dict[str, Path]:
     """Write an event for each node that ran in an earlier run and not in this one; returns all artifacts' folders."""
     seen = read_events(Path(context.events))
     folders, sources = artifact_folders(seen, context), sources_of(context)
@@ -86,8 +85,8 @@ def _note_cached(pipeline: Pipeline, slices: dict[str, str], context: RunContext
         if node.name in seen or len(known) < len(node.inputs):
             continue
         parents = {name: read_manifest(path).artifact_id for name, path in known.items()}
-        envelope = decode(Slice, slices[node.name])
-        key = stage_fingerprint(causes_of(node.stage, envelope, sources), envelope, parents)
+        envelope = slices[node.name]
+        key = stage_fingerprint(sources.causes(node.stage, envelope.config), envelope, parents)
         place = f"{context.store}/{node.name}/{key[:16]}"
         if artifacts.manifest(place):
             Events(Path(context.events), node.name).write(status="skipped", finished=time.time(), artifact=place)

@@ -18,6 +18,7 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.kubernetes.logs import SUBMITTER
 from qwenops.platform.kubernetes.ray_job import RayJobLauncher, release_run
 from qwenops.platform.launch import driver
+from qwenops.platform.stage.task import read_task
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.recipes import load_recipe
@@ -37,6 +38,10 @@ def context_in(folder, run):
 
 def message(stage="toy.counter", **config):
     return {"stage": stage, "slice": canonical({"node": "counter", "seed": 1, "config": config}), "inputs": {}}
+
+
+def launch(launcher, spec, context):
+    return launcher.launch(read_task(spec, context), spec, context)
 
 
 def jobs(cluster, namespace):
@@ -78,7 +83,7 @@ def test_every_phase_to_success(cluster, namespace, kube, counter, scripted, ray
     drive = driver_of(cluster, namespace)
     phases = [{"jobDeploymentStatus": phase} for phase in ("Suspending", "Suspended", "", "Waiting", "Retrying", "")]
     with scripted([INITIALIZING, *phases, INITIALIZING, RUNNING, drive, COMPLETE]):
-        published = RayJobLauncher(kube, ray_cluster).launch(message(value=4), context_in(counter, "run-1"))
+        published = launch(RayJobLauncher(kube, ray_cluster), message(value=4), context_in(counter, "run-1"))
     assert (published.path / "value.txt").read_text() == "4"
     assert kube.jobs("") == []
 
@@ -104,7 +109,7 @@ def test_every_terminal_reason_is_told(cluster, namespace, kube, counter, script
         core.create_namespaced_event(namespace, {"metadata": {"name": f"{name}.{time.time_ns():x}"}} | facts)
 
     with scripted([INITIALIZING, complain, end]), pytest.raises(PlatformError) as error:
-        RayJobLauncher(kube, ray_cluster).launch(message(), context_in(counter, "run-1"))
+        launch(RayJobLauncher(kube, ray_cluster), message(), context_in(counter, "run-1"))
     assert (end.get("reason") or "Stopped") in str(error.value)
     assert "what went wrong" in str(error.value)
     assert kube.jobs("") == []
@@ -116,11 +121,11 @@ def test_restarted_step_adopts_its_job(cluster, namespace, kube, counter, script
     context = context_in(counter, "run-1")
     with scripted(script) as double:
         first = RayJobLauncher(unminded(cluster, namespace), ray_cluster)
-        threading.Thread(target=first.launch, args=(message(value=4), context), daemon=True).start()
+        threading.Thread(target=launch, args=(first, message(value=4), context), daemon=True).start()
         while not double.seen:
             time.sleep(0.05)
         threading.Timer(1, go.set).start()
-        published = RayJobLauncher(kube, ray_cluster).launch(message(value=4), context)
+        published = launch(RayJobLauncher(kube, ray_cluster), message(value=4), context)
     assert (published.path / "value.txt").read_text() == "4"
     assert len(double.seen) == 1
     assert kube.jobs("") == []
@@ -137,7 +142,7 @@ def test_api_server_restart_in_the_middle_of_a_watch(cluster, namespace, kube, c
         plane.start_server()
 
     with scripted([INITIALIZING, RUNNING, restart, driver_of(cluster, namespace), COMPLETE]) as double:
-        published = RayJobLauncher(kube, ray_cluster).launch(message(value=4), context_in(counter, "run-1"))
+        published = launch(RayJobLauncher(kube, ray_cluster), message(value=4), context_in(counter, "run-1"))
     assert (published.path / "value.txt").read_text() == "4"
     assert len(double.seen) == 1
     assert kube.jobs("") == []
@@ -170,8 +175,8 @@ def test_exit_handler_leaves_nothing_of_a_run(cluster, namespace, kube, ray_clus
 
 
 def collect_task(stage="data.collect"):
-    slices = resolve(canonical(load_recipe("smoke", [])))
-    return {"stage": stage, "slice": slices["collect"], "inputs": {}}
+    slices = resolve(load_recipe("smoke", []))
+    return {"stage": stage, "slice": canonical(slices["collect"]), "inputs": {}}
 
 
 def pods(cluster, namespace):
@@ -197,7 +202,7 @@ def wait_for(found, seconds=300):
 
 
 def test_pods_run_a_stage_and_its_log_arrives(cluster, namespace, real, ray_cluster, capsys):
-    published = RayJobLauncher(cluster.kube(namespace), ray_cluster).launch(collect_task(), context_in(real, "run-1"))
+    published = launch(RayJobLauncher(cluster.kube(namespace), ray_cluster), collect_task(), context_in(real, "run-1"))
     assert published.manifest.records > 0
     assert "[collect driver]" in capsys.readouterr().out
     assert list((real / "store" / "logs").rglob("*.ray-job-submitter.log"))
@@ -217,7 +222,7 @@ def test_lost_head_pod_starts_the_job_again(cluster, namespace, real, ray_cluste
     thread = threading.Thread(target=lose_head, daemon=True)
     thread.start()
     again = ray_cluster.model_copy(update={"attempts": 2})
-    published = RayJobLauncher(cluster.kube(namespace), again).launch(collect_task(), context_in(real, "run-1"))
+    published = launch(RayJobLauncher(cluster.kube(namespace), again), collect_task(), context_in(real, "run-1"))
     assert lost
     assert published.manifest.records > 0
     assert jobs(cluster, namespace) == []
@@ -238,6 +243,6 @@ def test_pods_end_badly_and_leave_nothing(cluster, namespace, real, ray_cluster,
         head = wanted.head.model_copy(update={"node_selector": {"qwenops.io/test": "no-such-node"}})
         wanted, stage = wanted.model_copy(update={"head": head}), "data.collect"
     with pytest.raises(QwenOpsError, match=words):
-        RayJobLauncher(cluster.kube(namespace), wanted).launch(collect_task(stage), context_in(real, "run-1"))
+        launch(RayJobLauncher(cluster.kube(namespace), wanted), collect_task(stage), context_in(real, "run-1"))
     assert jobs(cluster, namespace) == []
     assert json.loads((real / "events" / "run-1" / "collect.json").read_text())["status"] == "failed"

@@ -17,7 +17,7 @@ from qwenops.errors import RecipeError
 from qwenops.platform.identity.definitions import digest_of
 from qwenops.platform.identity.outside import digest_outside, library_version
 from qwenops.platform.identity.source_graph import SourceGraph
-from qwenops.recipe.codec import Plain, canonical, decode
+from qwenops.recipe.codec import Plain, canonical
 from qwenops.recipe.config import Config
 from qwenops.recipe.outside import Outside
 
@@ -82,23 +82,18 @@ class Sources:
         return self._versions[library]
 
 
-def read_config(stage: str, plain: Mapping[str, Any], where: str = "") -> Config:
-    """The config of a stage from its plain data.
-
-    Args:
-        stage: Dotted place below `qwenops`.
-        plain: The data.
-        where: Dotted path put in front of the field in an error message.
+def config_class(stage: str) -> type[Config]:
+    """The class of a stage's config, by the dotted place of the stage below `qwenops`.
 
     Raises:
-        RecipeError: the data is no config of that stage.
+        RecipeError: the stage has none of that name.
     """
     module = importlib.import_module(f"qwenops.{stage}.config")
     name = "".join(part.title() for part in stage.split(".")[-1].split("_")) + "Config"
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Config)):
         raise RecipeError(f"{module.__name__} has no {name}", expected=name, action="name the config after its folder")
-    return decode(found, canonical(plain), where=where)
+    return found
 
 
 def version_of(causes: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ from qwenops.platform.kubernetes.ray_work import Work, driver_error, identify
 from qwenops.platform.observe.live import JobState
 from qwenops.platform.observe.observed import metrics_served
 from qwenops.platform.stage.events import Events, describe_error
-from qwenops.platform.stage.task import Published, TaskSpec, find_published, place, read_task, scratch_folder
+from qwenops.platform.stage.task import Published, Task, TaskSpec, find_published, place, scratch_folder
 from qwenops.platform.storage import addresses
 from qwenops.platform.termination import Terminated, termination_raises
 from qwenops.recipe.placement import RayCluster
@@ -53,13 +53,12 @@ class RayJobLauncher:
     def __init__(self, kube: Kube, cluster: RayCluster) -> None:
         self._kube, self._cluster, self._job = kube, cluster, JobState()
 
-    def launch(self, spec: TaskSpec, context: RunContext) -> Published:
+    def launch(self, task: Task, spec: TaskSpec, context: RunContext) -> Published:
         """Create or adopt the task's RayJob, follow it to its end, delete it, return the artifact.
 
         Raises:
             QwenOpsError: the stage's own family where its driver said so, else a PlatformError.
         """
-        task = read_task(spec, context)
         work = Work(spec, task, context, identify(task, context, self._kube))
         events = Events(Path(context.events), work.node)
         scratch = scratch_folder(place(task, context)[1])

@@ -15,7 +15,7 @@ from qwenops.platform.launch import kfp_artifacts, launchers
 from qwenops.platform.launch.launchers import LaunchRequest
 from qwenops.platform.launch.outcome import is_running, outcome
 from qwenops.platform.stage.events import Events
-from qwenops.platform.stage.task import Published, TaskSpec, find_published, read_task
+from qwenops.platform.stage.task import Published, Task, TaskSpec, find_published, read_task
 
 
 def execute(
@@ -36,7 +36,22 @@ def execute(
     context = RunContext.from_environment()
     places = {name: kfp_artifacts.address_of(place) for name, place in inputs.items()}
     spec: TaskSpec = {"stage": stage, "slice": slice_text, "inputs": places}
-    task = read_task(spec, context)
+    published = run_task(read_task(spec, context), spec, context)
+    kfp_artifacts.fill(published.path, published.manifest, context, address=published.address, output=output, **shown)
+    return published
+
+
+def run_task(task: Task, spec: TaskSpec, context: RunContext) -> Published:
+    """Run (or reuse) a task.
+
+    Args:
+        task: What is to run.
+        spec: The same as it travels to another process.
+        context: Where this process runs.
+
+    Raises:
+        QwenOpsError: as `execute`.
+    """
     events, began = Events(Path(context.events), task.slice.node), time.time()
     published = outcome(task, context)
     if published is None and not is_running(task, context) and (published := find_published(task, context)):
@@ -46,6 +61,5 @@ def execute(
             # Where stages start ahead of their steps, this one may end just now, and says so itself.
             events.write(status="running", started=began)
         request: LaunchRequest = {**spec, "causes": dict(task.causes), "node": task.slice.node}
-        published = launchers.pick(context).launch(request, context)
-    kfp_artifacts.fill(published.path, published.manifest, context, address=published.address, output=output, **shown)
+        published = launchers.pick(context).launch(task, request, context)
     return published

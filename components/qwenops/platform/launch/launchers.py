@@ -15,7 +15,7 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.launch.stage_server import is_up, request
 from qwenops.platform.stage.events import Events, describe_error, described_error
 from qwenops.platform.stage.produce import produce
-from qwenops.platform.stage.task import Published, TaskSpec, read_task
+from qwenops.platform.stage.task import Published, Task, TaskSpec
 from qwenops.platform.storage import addresses
 from qwenops.recipe.codec import decode
 from qwenops.recipe.placement import RayCluster
@@ -33,8 +33,13 @@ class LaunchRequest(TaskSpec):
 class Launcher(Protocol):
     """Runs one stage to its published artifact."""
 
-    def launch(self, spec: LaunchRequest, context: RunContext) -> Published:
-        """Run the stage that `spec` names.
+    def launch(self, task: Task, spec: LaunchRequest, context: RunContext) -> Published:
+        """Run a stage.
+
+        Args:
+            task: What is to run.
+            spec: The same as it travels to another process.
+            context: Where the step runs.
 
         Raises:
             QwenOpsError: of the family that says whose fault it was; recorded among the run's events.
@@ -45,10 +50,10 @@ class Launcher(Protocol):
 class LocalLauncher:
     """Runs the stage in a fork of the warm stage server where there is one, else in this process."""
 
-    def launch(self, spec: LaunchRequest, context: RunContext) -> Published:
+    def launch(self, task: Task, spec: LaunchRequest, context: RunContext) -> Published:
         """Run the stage here; see `Launcher.launch`."""
         if not context.stage_server:
-            return produce(read_task(spec, context), context)
+            return produce(task, context)
         sharing = spec["node"] in context.sharing.split(",")
         try:
             answer = request(context.stage_server, {**spec, "sharing": sharing})

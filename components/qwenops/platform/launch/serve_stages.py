@@ -11,7 +11,7 @@ from qwenops.platform.launch.outcome import outcome
 from qwenops.platform.launch.stage_server import Answer, Request, die_with_parent, serve
 from qwenops.platform.stage.events import describe_error
 from qwenops.platform.stage.produce import produce
-from qwenops.platform.stage.task import causes_of, read_task, sources_of
+from qwenops.platform.stage.task import read_task, sources_of
 
 
 def answer(request: Request, loaded: Sources) -> Answer:
@@ -25,7 +25,7 @@ def answer(request: Request, loaded: Sources) -> Answer:
         # Asked twice, by the step and ahead of it, a stage runs once.
         published = outcome(task, context)
         if published is None:
-            published = produce(replace(task, loaded=causes_of(task.stage, task.slice, loaded)), context)
+            published = produce(replace(task, loaded=loaded.causes(task.stage, task.slice.config)), context)
     except QwenOpsError as error:
         return {"error": describe_error(error)}
     return {"path": str(published.path)}

@@ -20,12 +20,12 @@ from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, wr
 from qwenops.errors import PlatformError, QwenOpsError, StageError
 from qwenops.platform import logs
 from qwenops.platform.context import RunContext
-from qwenops.platform.identity.sources import differences, read_config, version_of
+from qwenops.platform.identity.sources import differences, version_of
 from qwenops.platform.observe.live import LIVE
 from qwenops.platform.observe.observed import observed
 from qwenops.platform.stage.events import Events, Facts, describe_error
 from qwenops.platform.stage.handle import Stage
-from qwenops.platform.stage.task import Published, Task, causes_of, place, scratch_folder, sources_of, unsure
+from qwenops.platform.stage.task import Published, Task, place, scratch_folder, sources_of, unsure
 from qwenops.platform.storage import addresses, artifacts
 
 
@@ -73,7 +73,7 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
     """Run the stage in a fresh folder, write the manifest last and rename the folder to its destination."""
     node = task.slice.node
     key, destination = place(task, context)
-    run, config = _load_run(task.stage), read_config(task.stage, task.slice.config, node)
+    run = _load_run(task.stage)
     work = destination.with_name(f".{key[:16]}.work")
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(destination, ignore_errors=True)
@@ -82,10 +82,10 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
     began = time.time()
     events.write(run_started=began)
     try:
-        run(config, **task.inputs, stage=handle)
+        run(task.slice.config, **task.inputs, stage=handle)
     finally:
         events.write(run_finished=time.time())
-    now = causes_of(task.stage, task.slice, sources_of(context))
+    now = sources_of(context).causes(task.stage, task.slice.config)
     changed = differences(task.causes, now) or differences(task.loaded or task.causes, now)
     if changed:
         handle.warn(f"{changed[0]} while {node} was made; the next run makes it again")
@@ -100,7 +100,7 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
         metrics=handle.metrics,
         warnings=tuple(handle.warnings),
         seconds=time.time() - began,
-        config=task.slice.config,
+        config=task.slice.config.model_dump(mode="json"),
         code_version=version_of(task.causes),
         causes=task.causes,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,25 +7,18 @@ Kubeflow's cache sees the difference between slices as if it had them.
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import Field
 
 from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
+from qwenops.platform.identity.sources import config_class
 from qwenops.platform.storage import artifacts
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.config import Config
+from qwenops.recipe.slice import Slice
 
 _FOLDER = ".slices"
-
-
-class Slice(Config):
-    """What one node is to do: its name, the run's seed and the stage's own config."""
-
-    node: str
-    seed: int
-    config: dict[str, Any]
 
 
 class Reference(Config):
@@ -39,24 +32,32 @@ class Reference(Config):
     cache_key: str = ""
 
 
-def keep(texts: Mapping[str, str], context: RunContext, cache_keys: Mapping[str, str]) -> dict[str, str]:
+def write_slices(
+    slices: Mapping[str, Slice[Config]], context: RunContext, cache_keys: Mapping[str, str]
+) -> dict[str, str]:
     """Put slices into the store; returns the canonical text of a reference for each.
 
     Args:
-        texts: Node name to the canonical text of its slice.
+        slices: Node name to its slice.
         context: Names the store.
         cache_keys: Node name to what its reference says to Kubeflow's cache; none for a node that is left out.
     """
     references: dict[str, str] = {}
-    for node, text in texts.items():
+    for node, envelope in slices.items():
+        text = canonical(envelope)
         digest = hashlib.sha256(text.encode()).hexdigest()
         artifacts.write_text(_place(context, digest), text)
         references[node] = canonical(Reference(node=node, sha256=digest, cache_key=cache_keys.get(node, "")))
     return references
 
 
-def read(text: str, context: RunContext) -> Slice:
-    """The slice that `text` is, or that it refers to.
+def read_slice(stage: str, text: str, context: RunContext) -> Slice[Config]:
+    """The slice of a stage that `text` is, or that it refers to; only here is a stage's config decoded.
+
+    Args:
+        stage: Dotted place below `qwenops`, whose config class the slice has.
+        text: Canonical text of a slice or of a `Reference`.
+        context: Names the store.
 
     Raises:
         RecipeError: the text is neither.
@@ -64,7 +65,7 @@ def read(text: str, context: RunContext) -> Slice:
     """
     # A reference has no config; a slice's config may hold digests of its own.
     if '"config"' in text:
-        return decode(Slice, text)
+        return _decode(stage, text)
     reference = decode(Reference, text)
     place = _place(context, reference.sha256)
     found = artifacts.read_text(place)
@@ -75,7 +76,13 @@ def read(text: str, context: RunContext) -> Slice:
             found="another digest",
             action="start the run again",
         )
-    return decode(Slice, found)
+    return _decode(stage, found)
+
+
+def _decode(stage: str, text: str) -> Slice[Config]:
+    # Not `Slice[...]`, because type checkers read that as a type, which is known only when this runs.
+    kind: type[Slice[Config]] = Slice.__class_getitem__(config_class(stage))  # type: ignore[assignment]
+    return decode(kind, text, where=stage)
 
 
 def _place(context: RunContext, digest: str) -> str:

@@ -10,11 +10,12 @@ from typing import NotRequired, TypedDict
 
 from qwenops.contracts.manifest import MANIFEST, Manifest, is_intact, read_manifest
 from qwenops.platform.context import RunContext
-from qwenops.platform.identity.sources import Sources, read_config
-from qwenops.platform.stage import slices
-from qwenops.platform.stage.slices import Slice
+from qwenops.platform.identity.sources import Sources
+from qwenops.platform.stage.slices import read_slice
 from qwenops.platform.storage import addresses, artifacts
 from qwenops.recipe.codec import fingerprint
+from qwenops.recipe.config import Config
+from qwenops.recipe.slice import Slice
 
 
 class TaskSpec(TypedDict):
@@ -43,7 +44,7 @@ class Task:
     """
 
     stage: str
-    slice: Slice
+    slice: Slice[Config]
     inputs: Mapping[str, Path]
     causes: Mapping[str, str]
     loaded: Mapping[str, str] | None = None
@@ -67,23 +68,14 @@ def read_task(spec: TaskSpec, context: RunContext) -> Task:
 
     The `causes` are the spec's where it has them: who launched the task looks for the artifact they lead to.
     """
-    stage, envelope = spec["stage"], slices.read(spec["slice"], context)
-    causes = spec.get("causes") or causes_of(stage, envelope, sources_of(context))
+    stage, envelope = spec["stage"], read_slice(spec["stage"], spec["slice"], context)
+    causes = spec.get("causes") or sources_of(context).causes(stage, envelope.config)
     return Task(stage, envelope, _localized(spec["inputs"], context), causes)
 
 
 def sources_of(context: RunContext) -> Sources:
     """The code on disk now, and where this run keeps and registers what it makes."""
     return Sources(Path(context.cache), tracking_uri=context.tracking_uri)
-
-
-def causes_of(stage: str, envelope: Slice, sources: Sources) -> dict[str, str]:
-    """What the output of a stage with this slice follows from, beside its config and inputs.
-
-    Raises:
-        RecipeError: the slice holds no config of the stage.
-    """
-    return sources.causes(stage, read_config(stage, envelope.config, envelope.node))
 
 
 def find_published(task: Task, context: RunContext, *, made_now: bool = False) -> Published | None:
@@ -107,7 +99,7 @@ def find_published(task: Task, context: RunContext, *, made_now: bool = False) -
     return None
 
 
-def stage_fingerprint(causes: Mapping[str, str], envelope: Slice, parents: Mapping[str, str]) -> str:
+def stage_fingerprint(causes: Mapping[str, str], envelope: Slice[Config], parents: Mapping[str, str]) -> str:
     """Fingerprint of one task: what its output follows from, its slice, and the ids of what it reads."""
     plain = envelope.model_dump(mode="json")
     return fingerprint({"causes": dict(causes), "slice": plain, "parents": dict(parents)})
