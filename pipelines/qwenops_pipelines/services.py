@@ -10,22 +10,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
+from qwenops.platform.ray.start import patiently
 from qwenops.recipe.codec import fingerprint
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.edges import Node
 from qwenops_pipelines.user_folders import artifact_root, home
 
 _OBJECT_STORE_BYTES = 300 * 2**20
-_RAY_STARTS = 3
 # Linux holds 107 bytes of a socket's path; Ray makes its sockets this far below its folder.
 _SOCKET_BYTES = 107
 _DEEPEST = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
@@ -123,22 +120,6 @@ def _socket_folder() -> Path:
     )
 
 
-def _patiently(start: Callable[[], Any]) -> None:
-    """Start Ray again where the node took longer than the half minute that it is given, as on a busy machine."""
-    for left in reversed(range(_RAY_STARTS)):
-        before = set(psutil.Process().children(recursive=True))
-        try:
-            start()
-        except Exception as error:
-            if not left or "timed out" not in str(error):
-                raise
-            for process in set(psutil.Process().children(recursive=True)) - before:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-        else:
-            return
-
-
 def _start_ray(stack: contextlib.ExitStack, temporary: Path) -> str:
     # Ray and MLflow take seconds to import, which a fully reused run need not pay.
     import ray
@@ -155,7 +136,7 @@ def _start_ray(stack: contextlib.ExitStack, temporary: Path) -> str:
         )
 
     try:
-        _patiently(start)
+        patiently(start)
     except Exception as error:
         raise PlatformError(
             "Ray did not start on this machine",

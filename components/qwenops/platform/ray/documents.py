@@ -27,6 +27,7 @@ from qwenops.contracts.document import read_part, write_part
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.observe.progress import Progress
+from qwenops.platform.ray.start import patiently
 
 # A laptop's share of an 8 GB machine: two CPUs, 300 MB of shared memory.
 _LOCAL_CPUS = 2
@@ -62,7 +63,9 @@ def connect(context: RunContext) -> None:
             warnings.simplefilter("ignore", FutureWarning)
             # A driver on a cluster (address "auto") prints its workers' output too: it is the step's log.
             show = context.ray_address == "auto"
-            ray.init(logging_level=logging.ERROR, log_to_driver=show, configure_logging=False, **where)
+            patiently(
+                partial(ray.init, logging_level=logging.ERROR, log_to_driver=show, configure_logging=False, **where)
+            )
     settings = ray.data.DataContext.get_current()
     settings.enable_progress_bars = False
     settings.print_on_execution_start = False
