@@ -27,20 +27,14 @@ _OBJECT_STORE_BYTES = 300 * 2**20
 _SOCKET_BYTES = 107
 _DEEPEST = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 _SHORT = ("/tmp", "/var/tmp", "/dev/shm")
-# What takes long to import, in the order in which the DAG's stages first need it, to the libraries whose use by a stage
-# says that it needs it.
-_PRELOAD = {
-    "pyarrow.parquet": {"pyarrow"},
-    "pandas": {"pandas"},
-    "great_expectations": {"great_expectations"},
-    "ray.data": {"ray", "pyarrow"},
-    "sklearn.linear_model": {"sklearn"},
-    "torch": {"torch"},
-    "transformers": {"transformers"},
-    "transformers.models.qwen2.modeling_qwen2": {"transformers"},
-    "transformers.models.qwen2_moe.modeling_qwen2_moe": {"transformers"},
-    "ray.train.torch": {"ray", "torch"},
+# What stages import late, to the library whose use by a stage says that it needs it.
+_LATE = {
+    "great_expectations": "great_expectations",
+    "transformers.models.qwen2.modeling_qwen2": "transformers",
+    "transformers.models.qwen2_moe.modeling_qwen2_moe": "transformers",
 }
+# What MLflow's client imports when it opens a database.
+_TRACKING = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.db.utils", "alembic.command")
 # A training step frees and takes the same large blocks again; returning their pages to the system in between cost a
 # sixth of a step (0.44 s of processor time against 0.37 s, forward and backward of the tiny model, one core).
 ALLOCATOR = {
@@ -96,7 +90,7 @@ def services(
             address = _start_ray(stack, temporary) if on_ray else ""
             context = replace(context, ray_address=address, parent_run_id=parent)
             os.environ.update(context.to_environment())
-            _start_stage_server(context, stack, [*_preloaded(libraries), "mlflow"])
+            _start_stage_server(context, stack, _preloaded(todo, libraries))
         os.environ.update(context.to_environment())
         yield context
 
@@ -167,8 +161,14 @@ def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
     return parent
 
 
-def _preloaded(libraries: Sequence[Collection[str]]) -> list[str]:
-    return [module for module, needs in _PRELOAD.items() if any(needs <= set(names) for names in libraries)]
+def _preloaded(todo: Sequence[Node], libraries: Sequence[Collection[str]]) -> list[str]:
+    """The stages with all that they import, in running order; MLflow when the first of them is to be recorded."""
+    found: list[str] = []
+    for node, names in zip(todo, libraries, strict=True):
+        found += [f"qwenops.{node.stage}.run", *(module for module, library in _LATE.items() if library in names)]
+        if node is todo[0]:
+            found += _TRACKING
+    return list(dict.fromkeys(found))
 
 
 def _start_stage_server(context: RunContext, stack: contextlib.ExitStack, modules: Sequence[str]) -> None:

@@ -17,15 +17,18 @@ def causes(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("nodes", "there", "absent"),
+    ("names", "first", "late"),
     [
-        ("collect ingest", "great_expectations ray.data", "torch transformers ray.train.torch sklearn.linear_model"),
-        ("tokens", "great_expectations ray.data transformers", "ray.train.torch sklearn.linear_model"),
-        ("pretrain", "torch transformers ray.train.torch", "great_expectations ray.data pandas"),
-        ("export register report", "torch transformers", "great_expectations ray.data ray.train.torch"),
+        ("collect ingest", "data.collect", {"great_expectations"}),
+        ("pretrain extend", "pretraining.pretrain", {"transformers.models.qwen2.modeling_qwen2"}),
+        ("register report", "delivery.register", set()),
     ],
 )
-def test_stage_server_is_told_to_import_what_its_stages_need_and_nothing_else(causes, nodes, there, absent):
-    found = _preloaded([causes[node] for node in nodes.split()])
-    assert not set(there.split()) - set(found)
-    assert not set(absent.split()) & set(found)
+def test_stage_server_is_told_to_import_its_stages_and_what_they_import_late(causes, names, first, late):
+    nodes = [node for node in NODES if node.name in names.split()]
+    found = _preloaded(nodes, [causes[node.name] for node in nodes])
+    assert found[0] == f"qwenops.{first}.run"
+    assert {module for module in found if module.startswith("qwenops.")} == {f"qwenops.{n.stage}.run" for n in nodes}
+    assert late <= set(found)
+    assert not {"great_expectations", "transformers.models.qwen2.modeling_qwen2"} - late & set(found) - late
+    assert len(found) == len(set(found))

@@ -12,6 +12,7 @@ while its own node runs. A stage that shares the machine is held to the processo
 runs beside it, so that its threads, and with them the last bits of its sums, do not depend on what else runs.
 """
 
+import contextlib
 import ctypes
 import importlib
 import json
@@ -102,7 +103,9 @@ def serve(address: str, handle: Handle, lanes: int = 1, modules: Sequence[str] =
             if ready:
                 crew.ask(listener.accept()[0])
             elif pending:
-                importlib.import_module(pending.pop(0))
+                # What cannot be imported here a stage finds missing itself, if it needs it at all.
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(pending.pop(0))
             crew.look()
 
 
