@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-chart bench-data bench-model bench-train bench-gpu lint types ui compile compile-check clean
+.PHONY: help demo test test-fast test-all test-chart bench-data bench-model bench-train bench-gpu lint types ui compile compile-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ demo: $(STAMP) ## raw pages to a registered chat model: the tiny recipe, about 1
 
 test: $(STAMP) ## the default test suite, with the smoke recipe end to end
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+test-fast: $(STAMP) ## the tests that take no run, server, browser or Ray: under a minute, between two edits
+	$(BIN)/python -m pytest --fast -n auto --maxprocesses 4
 
 test-all: $(STAMP) ## the tests that need more workers or minutes as well
 	$(BIN)/python -m pytest -m ''

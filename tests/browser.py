@@ -18,7 +18,7 @@ def dom_of(page: Path, profile: Path) -> str:
     if browser is None:
         pytest.skip("no Chromium to open the page with")
     command = [browser, *_FLAGS, f"--user-data-dir={profile}", page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=55, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
 
 
 # Frames of the widths asked, everything unfolded in them; then what stands out of the page, or out of its own frame.

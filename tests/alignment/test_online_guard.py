@@ -189,7 +189,6 @@ def test_ppo_leaves_the_policy_alone_while_the_value_model_warms_up(tokenizer):
     assert all(torch.equal(value, start[name]) for name, value in learner.policy.state_dict().items())
 
 
-@pytest.mark.timeout(180)
 def test_ppo_raises_the_reward_after_the_warm_up(tokenizer):
     config, learner = ppo_learner(tokenizer, value_warmup_steps=4, kl_coefficient=0.01, passes=2)
     config = config.model_copy(update={"episodes": 14, "prompts_per_episode": 16})

@@ -31,7 +31,6 @@ def sft_config(**changes):
     return SftConfig(**(settings | changes))
 
 
-@pytest.mark.timeout(240)
 def test_alignment_stages_run_one_after_the_other(artifacts, run_stage):
     measured = {"checkpoint": artifacts["base"], "demonstrations": artifacts["demonstrations"]}
     made = {"ranked": artifacts["ranked"], "synthesized": artifacts["synthesized"]}

@@ -12,8 +12,6 @@ from qwenops.recipe.placement import Placement
 from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.recipes import load_recipe
 
-# Thirteen detectors look at every line of every file.
-pytestmark = pytest.mark.timeout(300)
 # Entropy finds digests, of which pins are made; a file whose secrets are invented says so in the line
 # (`pragma: allowlist secret`).
 _DETECTORS = (

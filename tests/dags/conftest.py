@@ -1,5 +1,6 @@
 """One run of the smoke recipe, shared by the tests of this folder."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,11 @@ def qwenops(*arguments, **environment):
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "qwenops_pipelines.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+
+
+def record_of(out):
+    """The record of the run in a folder."""
+    return json.loads((out / "run.json").read_text())
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from qwenops_pipelines.dags.edges import NODES
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.recipes import load_recipe
 
-RUN_SECONDS = 400
 # The local runner says of every setting for a cluster that it has no effect here.
 pytestmark = pytest.mark.filterwarnings("ignore:Task :UserWarning")
 
@@ -53,7 +52,6 @@ def outputs(tmp_path, task, name):
     return path.read_text()
 
 
-@pytest.mark.timeout(RUN_SECONDS)
 def test_pretraining_starts_from_an_earlier_run_and_publishes_what_it_did(store, finished, tmp_path, monkeypatch):
     monkeypatch.setenv("QWENOPS_EVENTS", str(store / "events"))
     folder = run(store, tmp_path, "pretraining")
@@ -69,7 +67,6 @@ def test_pretraining_starts_from_an_earlier_run_and_publishes_what_it_did(store,
     assert (folder / "recipe.json").read_text() == TEXT
 
 
-@pytest.mark.timeout(RUN_SECONDS)
 @pytest.mark.parametrize("choice", ["report", "fail"])
 def test_failed_gate_ends_an_evaluation_as_asked_and_the_run_is_published(
     store, finished, tmp_path, monkeypatch, choice
@@ -86,7 +83,6 @@ def test_failed_gate_ends_an_evaluation_as_asked_and_the_run_is_published(
     assert "pass rate fell" in Path(next((tmp_path / "kfp").glob("*/finish-run/summary"))).read_text()
 
 
-@pytest.mark.timeout(RUN_SECONDS)
 def test_wrong_recipe_text_fails_the_first_step_and_is_published(store, tmp_path, monkeypatch):
     monkeypatch.setenv("QWENOPS_EVENTS", str(store / "events"))
     with pytest.raises(RuntimeError):

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 
-import pytest
 from tests.dags.conftest import qwenops
 
 # Python runs this in every process of the command; a fork writes to a file of its own.
@@ -19,7 +18,6 @@ BaseModel.model_validate_json = classmethod(counted)
 """
 
 
-@pytest.mark.timeout(600)
 def test_each_process_of_a_run_decodes_the_recipe_or_its_slice_once(tmp_path):
     for folder in ("site", "decodes"):
         (tmp_path / folder).mkdir()

@@ -22,7 +22,6 @@ from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import load_recipe
 from qwenops_pipelines.steps.begin import begin
 
-pytestmark = pytest.mark.timeout(180)
 _MOST_BYTES = 2_000
 
 

@@ -15,7 +15,6 @@ def dead_server(monkeypatch):
         yield address
 
 
-@pytest.mark.timeout(240)
 def test_run_with_a_dead_server_ends_before_its_first_stage_with_one_message(dead_server, tmp_path):
     result = qwenops("run", "smoke", "--out", tmp_path)
     assert result.returncode == 5
@@ -24,7 +23,6 @@ def test_run_with_a_dead_server_ends_before_its_first_stage_with_one_message(dea
     assert not (tmp_path / "stages").exists()
 
 
-@pytest.mark.timeout(240)
 def test_doctor_tries_the_registry_that_a_run_would_use(dead_server, tmp_path, monkeypatch):
     result = qwenops("doctor")
     assert result.returncode == 5

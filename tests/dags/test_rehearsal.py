@@ -220,7 +220,6 @@ def rehearse(name: str, out: Path, *options: str) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(WHOLE_SECONDS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_rehearsed_whole(name, tmp_path):
     # A step of smol holds fewer rows than the node has GPUs.
@@ -228,6 +227,5 @@ def test_recipe_is_rehearsed_whole(name, tmp_path):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(WHOLE_SECONDS)
 def test_rehearsal_shared_by_two_workers(tmp_path):
     rehearse("qwen2_57b_a14b", tmp_path / "run", "--workers", "2")

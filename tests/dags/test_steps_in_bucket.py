@@ -19,7 +19,6 @@ from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.steps.begin import begin
 from qwenops_pipelines.steps.earlier import find_earlier
 
-pytestmark = pytest.mark.timeout(120)
 STORE = "s3://artifacts/team"
 
 

@@ -222,7 +222,6 @@ def test_file_that_is_no_pipeline_and_field_that_is_not_in_the_form_are_refused(
     assert backend.requests == []
 
 
-@pytest.mark.timeout(300)
 def test_rerun_script_compiles_runs_and_summarises(backend, tmp_path):
     """As CI has it: the extra `pipelines` alone, and nothing set that has a default."""
     backend.outcomes = [("SUCCEEDED", {"register": "SUCCEEDED"})]
@@ -252,7 +251,6 @@ def test_rerun_script_compiles_runs_and_summarises(backend, tmp_path):
     assert len(backend.runs) == 1
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("modules", "there"),
     [("numpy", False), ("ray", False), ("kfp.dsl, kfp.kubernetes, yaml, pydantic, kubernetes", True)],

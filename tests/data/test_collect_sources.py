@@ -42,7 +42,6 @@ def _parquet() -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.timeout(120)
 def test_bucket_is_read_as_a_folder_with_licence_and_the_stores_own_date(tmp_path, monkeypatch):
     with s3_server() as endpoint:
         for name, value in (KEYS | {"AWS_ENDPOINT_URL_S3": endpoint}).items():

@@ -1,11 +1,13 @@
 """A stage's process or Ray worker killed in the middle, and a full disk: nothing partial, and a rerun is whole."""
 
-import json
+import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Mapping
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
@@ -15,13 +17,14 @@ from tests.data.faults import document_rows, texts, write_documents
 from qwenops.contracts.manifest import MANIFEST, Manifest, digest_files, is_intact, read_manifest, write_manifest
 from qwenops.data.tokenizer.bpe import save, train
 from qwenops.errors import PlatformError
+from qwenops.platform.launch.execute import execute
+from qwenops.recipe.codec import canonical
 
-_EXECUTE = (
-    "import sys; from qwenops.platform.launch import execute; "
-    "execute.execute(sys.argv[1], sys.argv[2], eval(sys.argv[3]))"
-)
+# Every stage has a process of its own, forked from one that has imported what they need and nothing else.
+_MODULES = [f"qwenops.data.{stage}.run" for stage in ("collect", "tokenizer", "dedup", "mixture")]
 _SLICES = {
-    "collect": {"sources": [{"kind": "python", "name": "code", "packages": ["stdlib"]}], "part_bytes": 1_000_000},
+    "collect": {"sources": [{"kind": "python", "name": "code", "packages": ["stdlib"], "cap_bytes": 3_000_000}],
+                "part_bytes": 500_000},
     "tokenizer": {"vocabulary": 2000, "sample_bytes": 20_000_000},
     "dedup": {"planted_documents": 20},
     "mixture": {
@@ -34,27 +37,39 @@ _SLICES = {
 _READS = {"collect": (), "tokenizer": ("documents",), "dedup": ("documents",), "mixture": ("documents", "tokenizer")}
 
 
+def _execute(
+    environment: Mapping[str, str], errors: Path, stage: str, envelope: Mapping[str, object], inputs: Mapping[str, Path]
+) -> None:
+    os.environ.update(environment)
+    with errors.open("w") as stream:
+        os.dup2(stream.fileno(), 2)
+    execute(f"data.{stage}", canonical(envelope), inputs)
+
+
 class Run:
     """Runs stages in processes of their own below one folder, on `workers` Ray workers or in the process itself."""
 
     def __init__(self, folder: Path, artifacts: Path, workers: int = 0) -> None:
         self.folder, self.artifacts = folder, artifacts
-        self.environment = os.environ | {f"QWENOPS_{name.upper()}": str(folder / name) for name in ("events", "cache")}
-        # Sums of floats depend on the threads that share them; a Ray worker has one.
-        self.environment |= {"QWENOPS_STORE": str(folder / "store"), "OMP_NUM_THREADS": "1"}
+        self.environment = {f"QWENOPS_{name.upper()}": str(folder / name) for name in ("events", "cache", "store")}
         self.environment["QWENOPS_NUM_WORKERS"] = str(workers)
+        self.errors = artifacts.parent / f"{folder.parent.name}-{folder.name}.txt"
 
-    def start(self, stage: str) -> subprocess.Popen[str]:
+    def start(self, stage: str) -> BaseProcess:
+        inputs = {name: self.artifacts / name for name in _READS[stage]}
         envelope = {"node": stage, "seed": 7, "config": _SLICES[stage]}
-        inputs = {name: str(self.artifacts / name) for name in _READS[stage]}
-        command = [sys.executable, "-c", _EXECUTE, f"data.{stage}", json.dumps(envelope), json.dumps(inputs)]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+        context = multiprocessing.get_context("forkserver")
+        process = context.Process(target=_execute, args=(self.environment, self.errors, stage, envelope, inputs))
+        process.start()
+        return process
 
     def finish(self, stage: str) -> str:
-        process = self.start(stage)
-        errors = process.communicate(timeout=150)[1]
-        return errors if process.returncode else ""
+        """What it said where it failed."""
+        return self.end_of(self.start(stage))
+
+    def end_of(self, process: BaseProcess) -> str:
+        process.join()
+        return self.errors.read_text() if process.exitcode else ""
 
     def published(self, stage: str) -> list[Path]:
         return [path.parent for path in (self.folder / "store" / stage).glob(f"[!.]*/{MANIFEST}")]
@@ -67,6 +82,17 @@ class Run:
             return any(folder.glob(".*.scratch/proxy-*.json"))
         begun = self.folder / "events" / f"{stage}.json"
         return begun.exists() and "run_started" in begun.read_text()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm_process():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_MODULES)
+    with pytest.MonkeyPatch.context() as patch:
+        # Sums of floats depend on the threads that share them; a Ray worker has one.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +110,9 @@ def artifacts(tmp_path_factory):
     return folder
 
 
-def wait_for_the_middle(run: Run, stage: str, process: subprocess.Popen[str]) -> None:
+def wait_for_the_middle(run: Run, stage: str, process: BaseProcess) -> None:
     while not run.is_in_the_middle(stage):
-        assert process.poll() is None, process.communicate()[1]
+        assert process.is_alive(), run.end_of(process)
         time.sleep(0.01)
 
 
@@ -95,8 +121,9 @@ def test_killed_stage_publishes_nothing_and_its_rerun_is_whole(tmp_path, artifac
     run, other = (Run(tmp_path / name, artifacts) for name in ("killed", "whole"))
     process = run.start(stage)
     wait_for_the_middle(run, stage, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert run.published(stage) == []
     assert run.finish(stage) == other.finish(stage) == ""
     (again,), (whole,) = run.published(stage), other.published(stage)
@@ -113,8 +140,7 @@ def test_mixture_whose_ray_worker_is_killed_is_that_of_one_process(tmp_path, art
     below = psutil.Process(process.pid).children(recursive=True)
     at_work = [child for child in below if child.cmdline()[:1] == ["ray::_do"]]
     at_work[0].kill()
-    errors = process.communicate(timeout=150)[1]
-    assert process.returncode == 0, errors
+    assert run.end_of(process) == ""
     assert other.finish("mixture") == ""
     (again,), (whole,) = run.published("mixture"), other.published("mixture")
     assert read_manifest(again).digest == read_manifest(whole).digest

@@ -32,7 +32,6 @@ def _export(tmp_path: Path, config: ExportConfig, *, tied: bool = True, template
     return stage
 
 
-@pytest.mark.timeout(240)
 def test_export_tied_model_runs_quickstart_without_the_project(tmp_path):
     stage = _export(tmp_path, ExportConfig(dtype="float32", quickstart_new_tokens=8, decoding="greedy"))
     checks = json.loads((stage.out / "export.json").read_text())
@@ -123,7 +122,6 @@ def test_generation_that_does_not_end_with_the_turn_is_not_exported(tmp_path):
     assert not ends_turn(tmp_path / "model")
 
 
-@pytest.mark.timeout(180)
 def test_quickstart_on_a_broken_folder_says_what_failed(tmp_path):
     with pytest.raises(StageError, match="quickstart"):
         run_quickstart(tmp_path, "hello", 4, 60)

@@ -70,8 +70,6 @@ def _settled(uri, name):
     return {int(v.version): v.tags["gate"] for v in client.search_model_versions(f"name = '{name}'")}
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.timeout(180)
 def test_of_registrations_at_once_the_best_is_champion(uri):
     scores = [(0.5, 0.6), (0.6, 0.5), (0.55, 0.5), (0.5, 0.55), (0.51, 0.5)]
     trials = [{f"trial-{number}": both} for number, both in enumerate(scores)]
@@ -84,7 +82,6 @@ def test_of_registrations_at_once_the_best_is_champion(uri):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(1200)
 def test_fifty_times_three_registrations_at_once_the_best_is_champion(uri):
     orders = [(0.5, 0.6, 0.7), (0.7, 0.6, 0.5), (0.6, 0.7, 0.5), (0.7, 0.5, 0.6), (0.5, 0.7, 0.6)] * 10
     trials = [{f"trial-{number}": scores} for number, scores in enumerate(orders)]

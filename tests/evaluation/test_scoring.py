@@ -117,7 +117,6 @@ def test_code_without_a_prefix_stands_alone():
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the official sets are not on this machine")
 @pytest.mark.parametrize("name", ["humaneval", "mbpp"])
 def test_every_reference_program_passes_and_no_empty_one_does(name: str):

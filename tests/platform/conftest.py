@@ -75,7 +75,7 @@ class Operator(threading.Thread):
 
     def __exit__(self, *_) -> None:
         self._stopped.set()
-        self.join(5)
+        self.join(300)
         assert self.errors == []
 
     def run(self) -> None:

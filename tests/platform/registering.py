@@ -27,7 +27,7 @@ def compete(uri: str, trials: Sequence[Mapping[str, Sequence[float]]], competito
         worker.start()
     found: dict[str, list[str]] = {name: [""] * competitors for trial in trials for name in trial}
     for _ in range(len(found) * competitors):
-        name, place, alias = answers.get(timeout=300)
+        name, place, alias = answers.get(timeout=1200)
         found[name][place] = alias
     for worker in workers:
         worker.join()

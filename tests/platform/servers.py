@@ -21,7 +21,7 @@ KEYS = {
     "AWS_DEFAULT_REGION": "us-east-1",
 }
 # MLflow makes the whole schema first, which takes a minute on a busy machine.
-_START_SECONDS = 200
+_START_SECONDS = 900
 _MOTO = "import sys; from moto.server import main; main(sys.argv[1:])"
 
 

@@ -50,7 +50,7 @@ def start(folder, code, argument, output):
     )
 
 
-def until(ready, seconds=50):
+def until(ready, seconds=600):
     deadline = time.monotonic() + seconds
     while not (found := ready()):
         assert time.monotonic() < deadline, "it did not come about"
@@ -117,7 +117,7 @@ def test_next_step_adopts_the_job_and_goes_on_with_its_training_and_its_log(tmp_
         second, second_said = step()
         until(lambda: "step 3" in second_said())
         (tmp_path / "between").touch()
-        assert second.wait(50) == 0, second_said()
+        assert second.wait(600) == 0, second_said()
 
     created = [name for _, kind, change, name in server.store.history if (kind, change) == ("rayjobs", "ADDED")]
     assert len(created) == 1

@@ -57,14 +57,14 @@ class Dashboard:
         self.port = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(300)
 
     def end(self, status: str) -> None:
         self.status = status
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(20)
+        self._thread.join(300)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -128,7 +128,7 @@ def follow(head, path, shown):
 
 
 def until(ready):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not ready():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.02)
@@ -141,7 +141,7 @@ def test_driver_is_followed_over_a_break_to_its_end(head, tmp_path):
     until(lambda: len(shown) == 3)
     head.log += "step 3\nno newline at the end"
     head.end("FAILED")
-    follower.join(20)
+    follower.join(300)
     assert not follower.is_alive()
     assert head.connections > 1
     assert shown == ["step 0", "step 1", "step 2", "step 3", "no newline at the end"]
@@ -153,10 +153,10 @@ def test_driver_is_followed_by_the_next_process_from_where_the_last_one_stopped(
     follower = follow(head, tmp_path / "driver.log", first)
     until(lambda: len(first) == 3)
     follower.stop()
-    follower.join(20)
+    follower.join(300)
     head.log += "step 3\n"
     head.end("SUCCEEDED")
-    follow(head, tmp_path / "driver.log", second).join(20)
+    follow(head, tmp_path / "driver.log", second).join(300)
     assert second == ["step 3"]
     assert texts(tmp_path / "driver.log") == ["step 0", "step 1", "step 2", "step 3"]
 
@@ -167,7 +167,7 @@ def test_driver_that_is_not_submitted_yet_is_waited_for(head, tmp_path):
     follower.join(0.5)
     assert follower.is_alive()
     follower.stop()
-    follower.join(20)
+    follower.join(300)
     assert not follower.is_alive()
 
 

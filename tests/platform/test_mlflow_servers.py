@@ -14,7 +14,6 @@ from qwenops.platform.mlflow.tracking import MlflowClient, close_run, log_stage,
 
 PROGRAMS = postgresql_programs()
 pytestmark = [
-    pytest.mark.timeout(400),
     pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed (apt-get install postgresql)"),
 ]
 

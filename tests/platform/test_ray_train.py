@@ -37,7 +37,6 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
 def test_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoint(tmp_path, local_ray, whole):
     run(tmp_path, 2, kill_at=20)
     assert (tmp_path / "killed").stat().st_size == 2
@@ -46,7 +45,6 @@ def test_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoint
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(400)
 def test_workers_that_are_killed_again_and_again_are_the_platforms_fault(tmp_path, local_ray, whole):
     with pytest.raises(PlatformError, match=r"of training (was lost|lost its connection)") as raised:
         run(tmp_path, 2, kill_at=20, kills=MOST_REPLACED + 1)
@@ -59,7 +57,6 @@ def test_workers_that_are_killed_again_and_again_are_the_platforms_fault(tmp_pat
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
 def test_fault_of_the_stage_ends_the_training_at_once(tmp_path, local_ray):
     with pytest.raises(ContractError, match="row 3 is broken") as raised:
         run(tmp_path, 2, fail_at=8)
@@ -68,7 +65,6 @@ def test_fault_of_the_stage_ends_the_training_at_once(tmp_path, local_ray):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
 def test_lost_driver_is_continued_by_the_next_one(tmp_path, whole):
     code = f"import pathlib, tests.platform.trainings as t; t.run(pathlib.Path({str(tmp_path)!r}), 2, pause=0.1)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, *sys.path)))}
@@ -90,7 +86,6 @@ def test_lost_driver_is_continued_by_the_next_one(tmp_path, whole):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
 def test_drained_node_makes_the_workers_save_and_go_on(tmp_path, local_ray, whole):
     def drain():
         wait_for_step(tmp_path, 8)
@@ -109,7 +104,6 @@ def test_drained_node_makes_the_workers_save_and_go_on(tmp_path, local_ray, whol
     assert_same(tmp_path, whole)
 
 
-@pytest.mark.timeout(120)
 def test_process_that_is_asked_to_end_saves_first(tmp_path):
     (tmp_path / "asked").mkdir()
 

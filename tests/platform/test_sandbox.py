@@ -68,7 +68,7 @@ def test_an_endless_program_is_killed_in_time():
     began = time.monotonic()
     verdict = judge("def f():\n    while True: pass", "assert True", "f()", seconds=0.5)
     assert verdict.results == ("timeout", "timeout")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 @pytest.fixture(scope="module")

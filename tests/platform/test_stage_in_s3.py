@@ -9,8 +9,6 @@ from tests.platform.test_stage import run_counter, toy  # noqa: F401
 
 from qwenops.errors import ContractError, StageError
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def endpoint():

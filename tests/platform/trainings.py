@@ -76,7 +76,7 @@ def steps(folder: Path) -> list[int]:
     return [int(line) for line in path.read_text(encoding="ascii").split()] if path.exists() else []
 
 
-def wait_for_step(folder: Path, step: int, seconds: float = 100) -> None:
+def wait_for_step(folder: Path, step: int, seconds: float = 600) -> None:
     """Return when worker 0 has finished `step`."""
     end = time.monotonic() + seconds
     while step not in steps(folder):

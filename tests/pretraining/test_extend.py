@@ -78,7 +78,6 @@ def test_model_that_reads_further_already_trains_on_at_its_own_base_and_length(r
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(3600)
 def test_extend_trains_half_a_billion_parameters_at_4096_tokens(run_stage, artifacts, tmp_path):
     """The shape of the smallest released model with random weights, one row a step; a GPU runs the same at 32,768."""
     torch.manual_seed(0)

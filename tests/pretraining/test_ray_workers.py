@@ -22,7 +22,6 @@ def alone(run_stage_of_module, artifacts):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "mesh", [ParallelConfig(shard=2), ParallelConfig(tensor=2), ParallelConfig(replicate=2), ParallelConfig(context=2)]
 )
@@ -37,7 +36,6 @@ def test_pretrain_on_two_ray_workers_learns_the_curve_of_one_process(run_stage, 
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("mesh", [ParallelConfig(shard=2), ParallelConfig(context=2)])
 def test_extend_on_two_ray_workers_learns_the_curve_of_one_process(
     run_stage, run_stage_of_module, artifacts, pretrained, mesh, monkeypatch

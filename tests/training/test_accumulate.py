@@ -71,7 +71,6 @@ def test_recomputation_undone_leaves_the_layers_as_they_were():
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(240)
 def test_compiled_layers_train_alike_with_few_graphs_for_many_lengths():
     torch._dynamo.reset()
     plain, compiled = tiny_model(), tiny_model()

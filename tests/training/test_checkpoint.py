@@ -85,13 +85,11 @@ def _compare_with_uninterrupted(tmp_path, config, kills, seed):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-@pytest.mark.timeout(180)
 def test_loop_killed_three_times_ends_with_bitwise_the_same_weights(tmp_path):
     _compare_with_uninterrupted(tmp_path, CONFIG, kills=3, seed=1)
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_loop_killed_twenty_times_ends_with_bitwise_the_same_weights(tmp_path, optimizer):
     config = CONFIG.model_copy(update={"steps": 110, "optimizer": optimizer, "checkpoint_every_steps": 3})

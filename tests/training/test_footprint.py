@@ -131,7 +131,6 @@ def _training_alone(*arguments):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("size", "rows", "length", "changes"),
     [

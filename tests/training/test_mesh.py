@@ -93,7 +93,6 @@ def _same(found, expected):
         assert torch.allclose(found["state"][name], value, atol=2e-3), name
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.parametrize(
     ("size", "parallel", "tied"),
     [
@@ -119,7 +118,6 @@ def test_mesh_trains_as_one_process_does(size, parallel, tied):
     _same(found, _train(CONFIG, tied=tied))
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.integration
 @pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 2), (2, 1), (1, 2)])
 def test_loop_resumes_on_another_number_of_workers(tmp_path, before, after):

@@ -13,7 +13,6 @@ from tests.dags.doors.conftest import output, settings, stages_of
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 LIMIT = 3
-pytestmark = pytest.mark.timeout(1200)
 
 
 def rows(*cells):

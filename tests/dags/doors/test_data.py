@@ -9,7 +9,6 @@ from tests.dags.conftest import qwenops
 from tests.dags.doors.foreign_files import write_all
 from warcio.archiveiterator import ArchiveIterator
 
-pytestmark = pytest.mark.timeout(1200)
 SHARED = Path(__file__).parents[3].parent / "shared"
 
 

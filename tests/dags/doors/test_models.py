@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 TOKEN = "hf_of_the_user"
 # A step so small that it changes no weight: what comes out is what was read.
 STILL = {"steps": 1, "learning_rate": 1e-30, "final_learning_rate": 1e-30, "warmup_steps": 0, "batch_tokens": 512}
-pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +29,7 @@ def warm_start(source, *, tied):
     fields = {f"pretrain__size__{name}": value for name, value in SIZE.items()}
     fields |= {f"pretrain__training__{name}": value for name, value in STILL.items()}
     return settings(
+        mixture__proxies=0,
         tokenizer__init_from=str(source),
         tokenizer__vocabulary=TOKENS + 3,
         pretrain__init_from=str(source),

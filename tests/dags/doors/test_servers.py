@@ -14,7 +14,6 @@ from tests.platform.servers import mlflow_server
 
 MODEL = "qwenops-smoke-chat"
 KEY = "key-of-the-user-2718"  # pragma: allowlist secret
-pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")

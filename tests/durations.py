@@ -1,0 +1,76 @@
+"""What the test files that take long take.
+
+`make test-fast` leaves these files out: whatever runs the DAG, trains for seconds, or starts Ray, a server or a
+browser. A file that is not here and takes more than `MOST_FAST_SECONDS` fails there. `make test` begins with the
+longest. Measured by the processor time of the tests and of their child processes.
+"""
+
+# Seconds on a quiet machine, the shared run of `smoke` left out.
+LONG = {
+    "alignment/test_online_guard.py": 15,
+    "alignment/test_stages.py": 9,
+    "alignment/test_step_gradient.py": 7,
+    "architecture/test_secrets.py": 14,
+    "bench/test_bench_gpu.py": 15,
+    "contracts/test_gate.py": 8,
+    "dags/doors/test_benchmarks.py": 30,
+    "dags/doors/test_data.py": 25,
+    "dags/doors/test_models.py": 70,
+    "dags/doors/test_servers.py": 60,
+    "dags/test_ahead.py": 1,
+    "dags/test_cluster_pipelines.py": 20,
+    "dags/test_compile.py": 11,
+    "dags/test_ended_runs.py": 70,
+    "dags/test_engines.py": 10,
+    "dags/test_extras.py": 8,
+    "dags/test_fit.py": 10,
+    "dags/test_kfp_launcher.py": 15,
+    "dags/test_registry_first.py": 8,
+    "dags/test_shells.py": 10,
+    "dags/test_shown_commands.py": 10,
+    "dags/test_smoke.py": 60,
+    "dags/test_steps_in_bucket.py": 8,
+    "dags/test_submit.py": 15,
+    "data/test_faults.py": 40,
+    "data/test_faults_of_input.py": 8,
+    "data/test_faults_of_process.py": 30,
+    "data/test_paragraphs.py": 6,
+    "data/test_perplexity.py": 5,
+    "data/test_quality.py": 9,
+    "data/test_review.py": 5,
+    "delivery/test_chat.py": 4,
+    "delivery/test_export.py": 9,
+    "delivery/test_page_layout.py": 5,
+    "delivery/test_register.py": 12,
+    "delivery/test_register_servers.py": 15,
+    "evaluation/test_benchmarks.py": 4,
+    "infra/test_runbook.py": 4,
+    "model/test_hub.py": 6,
+    "model/test_upcycled_folder.py": 7,
+    "platform/test_identity.py": 15,
+    "platform/test_killed_step.py": 5,
+    "platform/test_mlflow_servers.py": 14,
+    "platform/test_object_store.py": 5,
+    "platform/test_outage.py": 10,
+    "platform/test_ray_dashboard.py": 15,
+    "platform/test_ray_data.py": 15,
+    "platform/test_ray_failures.py": 5,
+    "platform/test_ray_job.py": 5,
+    "platform/test_ray_tasks.py": 6,
+    "platform/test_ray_train.py": 8,
+    "platform/test_run_stage.py": 3,
+    "platform/test_sandbox.py": 5,
+    "platform/test_stage_in_s3.py": 4,
+    "pretraining/test_extend.py": 6,
+    "pretraining/test_ray_workers.py": 10,
+    "training/test_checkpoint.py": 14,
+    "training/test_footprint.py": 11,
+    "training/test_guard.py": 5,
+    "training/test_merging_parity.py": 9,
+    "training/test_mesh.py": 8,
+    "training/test_parallel.py": 10,
+}
+# Begins with the run of `smoke` that the others share.
+MAKES_SMOKE = "dags/test_smoke.py"
+# Three times what a file takes that need not be above: processors that are shared count more seconds.
+MOST_FAST_SECONDS = 15.0
