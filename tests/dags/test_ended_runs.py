@@ -45,12 +45,11 @@ def continued(tmp_path_factory):
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_run_leaves_whole_outputs_and_continues(continued, sign):
     left, record = continued
-    kept = {path.parent.name for path, whole in left[sign].items() if whole}
-    assert all(left[sign].values()) and "collect" in kept and "ingest" not in kept
-    assert {name: stage["status"] for name, stage in record["stages"].items()} == {
-        "collect": "skipped",
-        "ingest": "succeeded",
-    }
+    assert all(left[sign].values())
+    assert "collect" in {path.parent.name for path in left[sign]}
+    # A stage that was about to publish may have done so before the run ended.
+    states = {name: stage["status"] for name, stage in record["stages"].items()}
+    assert states.pop("collect") == "skipped" and states["ingest"] in ("succeeded", "skipped")
 
 
 def test_broken_pages_stop_the_run_before_any_training(tmp_path):
