@@ -20,7 +20,9 @@ def register(uri: str, name: str, score: float, *, turn_seconds: float = registr
 
 def compete(uri: str, trials: Sequence[Mapping[str, Sequence[float]]], competitors: int) -> dict[str, list[str]]:
     """For each name, register its scores at the same moment, one a process; returns the aliases they got."""
-    context = multiprocessing.get_context("spawn")
+    # Forks of a process that has imported this and knows no database yet, in which an interpreter need not start anew.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["qwenops.platform.mlflow.registry"])
     barrier, answers = context.Barrier(competitors), context.Queue()
     workers = [context.Process(target=_work, args=(uri, trials, k, barrier, answers)) for k in range(competitors)]
     for worker in workers:
