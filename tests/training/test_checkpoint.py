@@ -105,6 +105,14 @@ def _interrupted_at(folder, step):
         fit(tiny_model(), noisy, number_batches, CONFIG, hooks=FitCallbacks(on_step=stop), state_dir=folder)
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Checkpoints of a loop that was stopped after its tenth step; tests take copies."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    _interrupted_at(folder, 9)
+    return folder
+
+
 def _flip(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -122,14 +130,18 @@ def _flip(path):
     ],
     ids=["one bit", "empty", "missing", "half a record", "no record"],
 )
-def test_damaged_checkpoint_is_left_for_the_one_before_and_said_so(tmp_path, damage, says):
-    _interrupted_at(tmp_path, 9)
+def test_damaged_checkpoint_is_left_for_the_one_before_and_said_so(tmp_path, interrupted, damage, says):
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
     newest, older = list_checkpoints(tmp_path)
     damage(newest)
     events, seen = [], []
-    hooks = FitCallbacks(on_event=events.append, on_resume=lambda step, tokens: seen.append(step))
-    resumed = tiny_model(seed=1)
-    fit(resumed, language_modelling, number_batches, CONFIG, hooks=hooks, state_dir=tmp_path)
+
+    def stop(report):
+        raise KeyboardInterrupt
+
+    hooks = FitCallbacks(on_event=events.append, on_resume=lambda step, tokens: seen.append(step), on_step=stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_model(seed=1), language_modelling, number_batches, CONFIG, hooks=hooks, state_dir=tmp_path)
     assert seen == [int(older.name.removeprefix("step-"))] == [6]
     assert [newest.name in event and says in event for event in events] == [True]
     assert newest.with_name(newest.name + ".damaged").exists()
