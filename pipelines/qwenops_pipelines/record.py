@@ -4,6 +4,7 @@ Both ends of a run come here, `qwenops run` on one machine and the last step of 
 """
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import qwenops
+from qwenops.contracts.json_text import finite
 from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.delivery.report.page import render
 from qwenops.platform.context import RunContext
@@ -83,7 +85,7 @@ def publish_record(record: dict[str, Any], recipe: Recipe, artifacts: Mapping[st
     """Write `report.html`, `run.json` and `recipe.json` into `folder`; returns the report."""
     report = render(record, artifacts, folder)
     write_text(str(folder / "report.html"), report)
-    text = json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(finite(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(str(folder / "run.json"), text + "\n")
     write_text(str(folder / RECIPE), canonical(recipe))
     return report
@@ -133,7 +135,8 @@ def _stage(node: Node, facts: Mapping[str, Any], manifests: Mapping[str, Manifes
         "fingerprint": manifest.fingerprint,
         "inputs": {name: manifests[source].digest for name, source in node.inputs.items() if source in manifests},
         "outputs": {"output": output},
-        "metrics": dict(manifest.metrics),
+        # An artifact that an earlier version made may hold a figure that is none.
+        "metrics": {name: value for name, value in manifest.metrics.items() if math.isfinite(value)},
         "counts": dict(manifest.counts),
         "warnings": list(manifest.warnings),
     }

@@ -165,6 +165,22 @@ def test_page_survives_figures_that_are_not_numbers(artifacts):
     _read(render(record_of(artifacts), artifacts))
 
 
+def _without_measurements(value):
+    """The same plain data with null for every measured number; a depth is a setting."""
+    if isinstance(value, dict):
+        return {key: item if key == "depth" else _without_measurements(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_measurements(item) for item in value]
+    return None if isinstance(value, float) else value
+
+
+def test_page_survives_files_whose_measurements_are_null(artifacts):
+    for path in (path for folder in artifacts.values() for path in folder.rglob("*.json")):
+        if path.name != "manifest.json":
+            path.write_text(json.dumps(_without_measurements(json.loads(path.read_text()))))
+    _read(render(record_of(artifacts), artifacts))
+
+
 def test_report_stage_writes_the_page_with_links_from_its_own_folder(tmp_path, artifacts):
     out = tmp_path / "stages" / "report" / ".key.work"
     out.mkdir(parents=True)

@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 from tests.delivery.artifacts import make_tokenizer
+from tests.platform.killing import steps_of
 from tests.pretraining.corpus import PRETRAIN
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -59,8 +60,7 @@ def test_pretrain_killed_and_run_again_publishes_the_same_weights(run_stage, art
     resumed = run_stage("pretrain", PRETRAIN, artifacts)
     expected = (pretrained.path / "model.safetensors").read_bytes()
     assert (resumed.path / "model.safetensors").read_bytes() == expected
-    points = [json.loads(line) for line in (resumed.path / "curves.jsonl").read_text().splitlines()]
-    assert {point["step"] for point in points if point["name"] == "loss"} == set(range(STEPS))
+    assert steps_of(resumed.path) == steps_of(pretrained.path)
 
 
 def test_pretrain_from_a_checkpoint_starts_where_that_one_ended(run_stage, artifacts, pretrained):

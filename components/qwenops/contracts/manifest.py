@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qwenops.contracts.json_text import finite
 from qwenops.errors import ContractError
 
 MANIFEST = "manifest.json"
@@ -68,7 +69,8 @@ class Manifest:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `manifest` into `directory`; the last file to be written there."""
-    text = json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False)
+    plain = finite(asdict(manifest))
+    text = json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (directory / MANIFEST).write_text(text, encoding="utf-8")
 
 

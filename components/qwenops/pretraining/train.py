@@ -1,6 +1,5 @@
 """Run `fit` for pretrain and extend: thread count, progress, curves, a state to resume from."""
 
-import math
 from dataclasses import replace
 
 import torch
@@ -39,12 +38,9 @@ def train(
     """Train `model` in place on `source`; only rank 0 reports to `stage`. Returns the loop's result and its speed."""
     batches, speed = source.batches(), ThroughputMeter(size_of(model.config))
     leader = worker_rank().rank == 0
-    began_at = 0
     with stage.progress(source.batch_tokens * source.steps, "tokens") as progress:
 
-        def on_resume(step: int, tokens: int) -> None:
-            nonlocal began_at
-            began_at = step
+        def on_resume(_: int, tokens: int) -> None:
             progress.resume_at(tokens)
 
         def on_step(report: StepReport) -> None:
@@ -65,11 +61,6 @@ def train(
             state_dir=stage.scratch / "state",
             seed=stage.seed,
         )
-    if leader:
-        # The curve file of the process that was killed is gone; the state kept its losses.
-        for step, loss in enumerate(result.curve[:began_at]):
-            if math.isfinite(loss):
-                stage.curve("loss", step, loss)
     model.eval()
     return result, speed.metrics(result)
 

@@ -7,6 +7,7 @@ sharded weights are written at once by all workers, since a collective in a thre
 """
 
 import copy
+import math
 import shutil
 import warnings
 from collections.abc import Callable
@@ -170,6 +171,8 @@ def _load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rand
         optim_state_dict=content["optimizer"],
     )
     state = LoopState(**facts["state"])
+    # JSON has no other word for what is no number.
+    state.losses = [math.nan if loss is None else loss for loss in facts["state"]["losses"]]
     # With another number of workers the same rows are shared out anew, and random states cannot be the same.
     if random and facts["world_size"] == here.world_size:
         own = torch.load(folder / f"rank-{here.rank}.pt", map_location="cpu", weights_only=True)

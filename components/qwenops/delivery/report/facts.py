@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenops.contracts.manifest import Manifest, read_manifest
-from qwenops.platform.stage.handle import CURVES
+from qwenops.platform.stage.curves import CURVES
 
 Points = list[tuple[float, float]]
 
@@ -60,15 +60,14 @@ class RunFacts:
 
     def curves(self, node: str) -> dict[str, Points]:
         """Curve name to its points; empty without `curves.jsonl`."""
-        found: defaultdict[str, dict[float, float]] = defaultdict(dict)
+        found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
         path = self.artifacts.get(node, Path()) / CURVES
         if node in self.artifacts and path.is_file():
             with path.open(encoding="utf-8") as stream:
                 for line in stream:
                     point = json.loads(line)
-                    # A resumed stage repeats the steps after its checkpoint; the later value counts.
-                    found[point["name"]][point["step"]] = point["value"]
-        return {name: sorted(points.items()) for name, points in found.items()}
+                    found[point["name"]].append((point["step"], point["value"]))
+        return dict(found)
 
     def json(self, node: str, name: str) -> Any:
         """A JSON file of a node's artifact, or None."""

@@ -12,6 +12,7 @@ server or not).
 
 import contextlib
 import json
+import math
 import random
 import tempfile
 import time
@@ -144,7 +145,8 @@ def turn(
     with _speaking_to(tracking_uri):
         client = MlflowClient(tracking_uri)
         _make_model(client, model_name)
-        labels = {**tags, _FIGURES: json.dumps(dict(figures), sort_keys=True), _GATE: _PENDING}
+        known = {name: value for name, value in figures.items() if math.isfinite(value)}
+        labels = {**tags, _FIGURES: json.dumps(known, sort_keys=True, allow_nan=False), _GATE: _PENDING}
         made = Version(_make_version(client, model_name, source, run_id, labels), figures)
         try:
             _wait(client, model_name, int(made.number), turn_seconds)

@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from qwenops.contracts.json_text import finite
 from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
@@ -135,7 +136,7 @@ def close_run(
         found = [dataset(read_manifest(artifacts[node]), _place(stages, node), node) for node in data]
         if found:
             client.log_inputs(run_id, found)
-        client.log_dict(run_id, redact_all(run_record), "run.json")
+        client.log_dict(run_id, finite(redact_all(run_record)), "run.json")
         if (folder / "report.html").is_file():
             client.log_artifact(run_id, str(folder / "report.html"))
         if run_id != os.environ.get(INJECTED_RUN):

@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from qwenops.contracts.json_text import finite
 from qwenops.platform.logs import rank
 
 LIVE = "live.json"
@@ -63,7 +64,11 @@ class Live:
             return
         self._written = now
         draft = self._path.with_suffix(".tmp")
-        draft.write_text(json.dumps(asdict(self._state)), encoding="utf-8")
+        plain = asdict(self._state)
+        if self._alarming:
+            # JSON has no number for what is none; a scrape does, and reads the word.
+            plain["loss"] = str(plain["loss"])
+        draft.write_text(json.dumps(finite(plain), allow_nan=False), encoding="utf-8")
         draft.replace(self._path)
 
     @property
@@ -75,9 +80,10 @@ class Live:
 def read_live(path: Path) -> LiveState:
     """The state in `path`; an empty one when there is none yet."""
     try:
-        return LiveState(**json.loads(path.read_text(encoding="utf-8")))
+        plain = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return LiveState()
+    return LiveState(**plain | {"loss": None if plain["loss"] is None else float(plain["loss"])})
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """What a stage's `run` is given beside its config and inputs, and where it reports to."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -15,8 +14,7 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.observe.live import LIVE, Live
 from qwenops.platform.observe.progress import Progress
 from qwenops.platform.secrets import redact
-
-CURVES = "curves.jsonl"
+from qwenops.platform.stage.curves import add_point
 
 
 @dataclass
@@ -57,14 +55,14 @@ class Stage:
             self.warn(f"{name} is {value}, no finite number, and is left out")
 
     def curve(self, name: str, step: int, value: float) -> None:
-        """Append one point of a curve (loss over steps, say) to `curves.jsonl`; goes to MLflow and the report.
+        """Record one point of a curve (loss over steps, say); goes to `curves.jsonl`, MLflow and the report.
 
-        A point that is no finite number is left out, with a warning at the first one of a curve.
+        A stage that is killed and goes on draws on. A point that is no finite number is left out, with a warning at the
+        first one of a curve; workers other than rank 0 draw none.
         """
         if math.isfinite(value):
-            line = json.dumps({"name": name, "step": step, "value": float(value)})
-            with (self.out / CURVES).open("a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
+            if not logs.rank():
+                add_point(self.scratch, name, step, value)
         elif name not in self._broken:
             self._broken.add(name)
             self.warn(f"the curve {name} is {value} at step {step}; points that are no finite number are left out")

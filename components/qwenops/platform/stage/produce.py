@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from qwenops.contracts.json_text import mend_json_files
 from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
 from qwenops.errors import PlatformError, QwenOpsError, StageError
 from qwenops.platform import logs
@@ -23,6 +24,7 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.identity.sources import differences, version_of
 from qwenops.platform.observe.live import LIVE
 from qwenops.platform.observe.observed import observed
+from qwenops.platform.stage.curves import publish_curves
 from qwenops.platform.stage.events import Events, Facts, describe_error
 from qwenops.platform.stage.handle import Stage
 from qwenops.platform.stage.task import Published, Task, place, scratch_folder, sources_of, unsure
@@ -85,6 +87,8 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
         run(task.slice.config, **task.inputs, stage=handle)
     finally:
         events.write(run_finished=time.time())
+    publish_curves(scratch, work)
+    mend_json_files(work, handle.warn)
     now = sources_of(context).causes(task.stage, task.slice.config)
     changed = differences(task.causes, now) or differences(task.loaded or task.causes, now)
     if changed:

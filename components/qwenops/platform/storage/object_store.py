@@ -172,7 +172,8 @@ class _ScratchCopy(threading.Thread):
     """Copies changed files.
 
     Readers follow JSON files to others (`latest.json`), so those go last; files that are gone here go after them, so
-    that the copy is one a loop can resume from at any moment.
+    that the copy is one a loop can resume from at any moment. Files that are only added to (`curves.jsonl`) go after
+    the states that they tell of, so that no point before a state is missing.
     """
 
     def __init__(self, scratch: Path, url: str, seconds: float, leave: str) -> None:
@@ -207,7 +208,7 @@ class _ScratchCopy(threading.Thread):
         found, store = self._files(), _store()
         changed = [name for name, mark in found.items() if self._copied.get(name) != mark]
         with _reaching(self._url):
-            for name in sorted(changed, key=lambda name: (name.endswith(".json"), name)):
+            for name in sorted(changed, key=lambda name: (name.endswith(".json"), name.endswith(".jsonl"), name)):
                 # A checkpoint that was replaced meanwhile is in the next round.
                 with contextlib.suppress(FileNotFoundError):
                     store.put_file(str(self._scratch / name), f"{self._url}/{name}")
