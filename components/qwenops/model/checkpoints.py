@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from qwenops.contracts.checkpoint import CheckpointFacts, read_facts, write_facts
@@ -55,6 +63,22 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
             action="run the tokenizer stage again",
         )
     return AutoTokenizer.from_pretrained(path)
+
+
+def load_config(path: Path) -> PretrainedConfig:
+    """The `config.json` of a checkpoint."""
+    return AutoConfig.from_pretrained(path)
+
+
+def copy_tokenizer(path: Path, to: Path) -> PreTrainedTokenizerBase:
+    """Write the tokenizer of `path` into `to`, too; returns it.
+
+    Raises:
+        ContractError: there is none.
+    """
+    tokenizer = load_tokenizer(path)
+    tokenizer.save_pretrained(to)
+    return tokenizer
 
 
 def save_checkpoint(

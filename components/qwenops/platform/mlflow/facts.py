@@ -104,6 +104,6 @@ def _accelerators() -> Counter[str]:
     try:
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(place) for place in range(pynvml.nvmlDeviceGetCount())]
-        return Counter(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
+        return Counter(pynvml.nvmlDeviceGetName(handle) for handle in handles)
     except pynvml.NVMLError:
         return Counter({"NVIDIA": len(devices)})

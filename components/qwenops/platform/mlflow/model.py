@@ -10,11 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 
-import transformers
 from mlflow import pyfunc
 from mlflow.models import Model, ModelSignature
 from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA
-from transformers import AutoConfig, AutoTokenizer
+
+from qwenops.model.checkpoints import copy_tokenizer, load_config
 
 MODEL_FILE = "MLmodel"
 _TASK = "llm/v1/chat"
@@ -32,9 +32,8 @@ def write_mlflow_model(folder: Path, fingerprint: str) -> None:
         folder: A chat model with its tokenizer, as transformers reads it.
         fingerprint: Hexadecimal identity of the model; becomes MLflow's uuid of it.
     """
-    config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    config, tokenizer = load_config(folder), copy_tokenizer(folder, folder / "components" / "tokenizer")
     architectures = config.architectures or []
-    tokenizer.save_pretrained(folder / "components" / "tokenizer")
     model = Model(
         signature=ModelSignature(CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA),
         model_uuid=fingerprint[:32],
@@ -43,7 +42,7 @@ def write_mlflow_model(folder: Path, fingerprint: str) -> None:
     pyfunc.add_to_model(model, loader_module="mlflow.transformers", python_env=_ENVIRONMENT)
     model.add_flavor(
         "transformers",
-        transformers_version=transformers.__version__,
+        transformers_version=version("transformers"),
         code=None,
         task="text-generation",
         inference_task=_TASK,

@@ -17,7 +17,7 @@ import random
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def turn(
     figures: Mapping[str, float],
     tags: Mapping[str, str],
     turn_seconds: float = TURN_SECONDS,
-) -> Iterator[Turn]:
+) -> Generator[Turn]:
     """Make a version of `source`, wait until it is its turn, and give the block the turn.
 
     Args:
@@ -270,7 +270,7 @@ def _versions(client: MlflowClient, name: str, gate: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def _speaking_to(tracking_uri: str, *, uploading: bool = False) -> Iterator[None]:
+def _speaking_to(tracking_uri: str, *, uploading: bool = False) -> Generator[None]:
     """Find a registry that is gone in seconds, and say of any other failure what it was about."""
     reach(tracking_uri)
     try:

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, RunTag
@@ -24,6 +23,7 @@ from mlflow.protos.databricks_pb2 import (
 from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
 from qwenops.platform.secrets import redact
+from qwenops.recipe.codec import Plain
 
 EXPERIMENT = "qwenops"
 # MLflow's own name for it; a namespace that shares a server sets it, so that its runs stand apart.
@@ -92,7 +92,7 @@ def log(
         client.log_batch(run_id, metrics=figures[start : start + _METRICS_PER_BATCH])
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(config: Mapping[str, Plain], prefix: str = "") -> dict[str, str]:
     """Nested plain data as dotted keys and text values: `{"a": {"b": 1}}` is `{"a.b": "1"}`."""
     flat: dict[str, str] = {}
     for key, value in config.items():

@@ -7,9 +7,8 @@ first. A record is worth seconds: whoever logs asks here first, and then gives e
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import sqlalchemy
@@ -75,7 +74,7 @@ def reach(tracking_uri: str, attempts: int = _ATTEMPTS) -> None:
 
 
 @contextlib.contextmanager
-def impatient(*, uploading: bool = False) -> Iterator[None]:
+def impatient(*, uploading: bool = False) -> Generator[None]:
     """MLflow's client gives up sooner in this block, unless the environment says how long it may try.
 
     Args:
@@ -95,9 +94,7 @@ def _health(address: str) -> object:
     """What is wrong with the server, or None."""
     try:
         # MLflow's own request knows the user's certificates, tokens and proxies.
-        answer: Any = http_request(
-            get_default_host_creds(address), "/health", "GET", max_retries=0, timeout=ANSWER_SECONDS
-        )
+        answer = http_request(get_default_host_creds(address), "/health", "GET", max_retries=0, timeout=ANSWER_SECONDS)
     except (MlflowException, OSError) as error:
         return error
     return None if answer.status_code < _SERVER_ERRORS else f"HTTP status {answer.status_code}"

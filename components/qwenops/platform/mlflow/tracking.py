@@ -130,7 +130,9 @@ def close_run(
     stages: Mapping[str, Any] = run_record.get("stages", {})
 
     def work(client: MlflowClient) -> None:
-        run_id, gate = context.parent_run_id, (run_record.get("model") or {}).get("gate") or {}
+        run_id = context.parent_run_id
+        model: Mapping[str, Any] = run_record.get("model") or {}
+        gate: Mapping[str, Any] = model.get("gate") or {}
         tags = {"qwenops.status": status} | ({"qwenops.gate": _verdict(gate["passed"])} if "passed" in gate else {})
         log(client, run_id, metrics=list(_now(_figures(run_record))), tags=tags)
         found = [dataset(read_manifest(artifacts[node]), _place(stages, node), node) for node in data]

@@ -5,7 +5,7 @@ Each is off unless the context names it, and its library is imported only then: 
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ _YES = "yes"
 
 
 @contextlib.contextmanager
-def observed(context: RunContext, node: str, scratch: Path) -> Iterator[RunContext]:
+def observed(context: RunContext, node: str, scratch: Path) -> Generator[RunContext]:
     """Watch the stage `node` while the block runs.
 
     Args:
@@ -40,7 +40,7 @@ def observed(context: RunContext, node: str, scratch: Path) -> Iterator[RunConte
 
 
 @contextlib.contextmanager
-def metrics_served(context: RunContext, node: str, scratch: Path) -> Iterator[JobState]:
+def metrics_served(context: RunContext, node: str, scratch: Path) -> Generator[JobState]:
     """Serve the figures of a stage, where the context names a port, from the process that runs or launches it.
 
     Yields:
@@ -58,7 +58,7 @@ def metrics_served(context: RunContext, node: str, scratch: Path) -> Iterator[Jo
 
 
 @contextlib.contextmanager
-def worker_observed(context: RunContext, node: str, machine: str) -> Iterator[None]:
+def worker_observed(context: RunContext, node: str, machine: str) -> Generator[None]:
     """Watch one worker of a stage's training job: its log, and its machine's metrics when `machine` names one."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.logging_to(context, node))
@@ -71,7 +71,7 @@ def worker_observed(context: RunContext, node: str, machine: str) -> Iterator[No
 
 
 @contextlib.contextmanager
-def _ended(node: str) -> Iterator[None]:
+def _ended(node: str) -> Generator[None]:
     logs.event(f"{node} starts")
     try:
         yield
@@ -82,7 +82,7 @@ def _ended(node: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _system_metrics(context: RunContext, node: str) -> Iterator[RunContext]:
+def _system_metrics(context: RunContext, node: str) -> Generator[RunContext]:
     # MLflow takes seconds to import, which a run without system metrics need not pay.
     from qwenops.platform.mlflow import tracking
     from qwenops.platform.observe import system_metrics

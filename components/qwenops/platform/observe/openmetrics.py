@@ -7,9 +7,8 @@ those of the chart's alert rules and dashboard; every sample carries the labels 
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -74,7 +73,7 @@ class StageCollector(Collector):
 @contextlib.contextmanager
 def exporting(
     port: int, run: str, stage: str, scratch: Path, money: Callable[[], tuple[float, float] | None]
-) -> Iterator[JobState]:
+) -> Generator[JobState]:
     """Serve `/metrics` on `port` while the block runs; a port that is taken costs a warning, not the stage.
 
     Args:
@@ -86,15 +85,12 @@ def exporting(
     """
     job, registry = JobState(), CollectorRegistry()
     registry.register(StageCollector(run, stage, scratch / LIVE, job, money))
-    server: Any = None
-    try:
-        server, thread = start_http_server(port, registry=registry)
-    except OSError as error:
-        logs.event(f"no metrics are served on port {port}: {error}", level=logging.WARNING)
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            server, thread = start_http_server(port, registry=registry)
+        except OSError as error:
+            logs.event(f"no metrics are served on port {port}: {error}", level=logging.WARNING)
+        else:
+            for end in (thread.join, server.server_close, server.shutdown):
+                stack.callback(end)
         yield job
-    finally:
-        if server is not None:
-            server.shutdown()
-            server.server_close()
-            thread.join()

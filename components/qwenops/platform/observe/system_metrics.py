@@ -6,7 +6,7 @@ driven here without the fluent API, since the stage's run is not a global active
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -18,7 +18,7 @@ _LAST_SECONDS = 20.0
 
 
 @contextlib.contextmanager
-def monitored(context: RunContext, node: str = "") -> Iterator[None]:
+def monitored(context: RunContext, node: str = "") -> Generator[None]:
     """Log this machine's system metrics into the stage's MLflow run while the block runs.
 
     Args:

@@ -1,0 +1,3 @@
+from mlflow.models import Model
+
+def add_to_model(model: Model, loader_module: str, *, python_env: str) -> Model: ...
