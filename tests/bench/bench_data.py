@@ -88,8 +88,8 @@ def rules(texts: list[str], _: argparse.Namespace) -> None:
     ours = seconds(lambda: judge(texts, *columns, config), repeats=3)
     print(f"  ours       {len(texts) / ours:8.0f} documents/s  kept {judged.reasons.count('')} of {len(texts)}")
     try:
-        from datatrove.data import Document
-        from datatrove.pipeline import filters
+        from datatrove.data import Document  # pyright: ignore[reportMissingImports]
+        from datatrove.pipeline import filters  # pyright: ignore[reportMissingImports]
     except ImportError:
         print("  datatrove is not installed")
         return
@@ -119,8 +119,8 @@ def rules(texts: list[str], _: argparse.Namespace) -> None:
 
 def _cause(text: str, reason: str, family: list[Any]) -> str:
     """Why a decision differs: blank lines at the ends, words cut otherwise, or a rule that reads otherwise."""
-    from datatrove.data import Document
-    from datatrove.utils.text import split_into_words
+    from datatrove.data import Document  # pyright: ignore[reportMissingImports]
+    from datatrove.utils.text import split_into_words  # pyright: ignore[reportMissingImports]
 
     from qwenops.data.quality.batch import Batch
 
@@ -195,7 +195,8 @@ def path(_: list[str], options: argparse.Namespace) -> None:
 
     def ours() -> None:
         documents, *_ = ingest_pages(pages, IngestConfig())
-        judged = judge(*(documents[name].to_pylist() for name in ("text", "lang", "domain")), config)
+        texts, languages, domains = (documents[name].to_pylist() for name in ("text", "lang", "domain"))
+        judged = judge(texts, languages, domains, config)
         ids = documents["id"].to_pylist()
         left = [n for n, reason in enumerate(judged.reasons) if not reason]
         model.score([ids[n] for n in left], [judged.texts[n] for n in left], config.classifier)
@@ -205,9 +206,9 @@ def path(_: list[str], options: argparse.Namespace) -> None:
     spent = seconds(ours, 2)
     print(f"  ours       {len(raws) / spent:7.1f} pages/s  kept {kept[-1]} of {len(raws)}")
     try:
-        from datatrove.data import Document
-        from datatrove.pipeline import filters
-        from datatrove.pipeline.extractors import Trafilatura
+        from datatrove.data import Document  # pyright: ignore[reportMissingImports]
+        from datatrove.pipeline import filters  # pyright: ignore[reportMissingImports]
+        from datatrove.pipeline.extractors import Trafilatura  # pyright: ignore[reportMissingImports]
     except ImportError:
         print("  datatrove is not installed")
         return

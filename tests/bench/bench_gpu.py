@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class Training:
     size: Size
     length: int
     rows: int
-    recompute: str = "none"
+    recompute: Literal["none", "matmuls", "layers"] = "none"
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ def prefill(case: Prefill, device: str, repeats: int) -> str:
     tokens = torch.arange(case.length, device=place)
 
     def flash() -> torch.Tensor:
-        turned = (rotate(x, tokens, far).to(dtype) for x in (query, key))
-        return F.scaled_dot_product_attention(*turned, value, is_causal=True, enable_gqa=True)
+        turned, keys = (rotate(x, tokens, far).to(dtype) for x in (query, key))
+        return F.scaled_dot_product_attention(turned, keys, value, is_causal=True, enable_gqa=True)
 
     def dual_chunk() -> torch.Tensor:
         return attend(query, key, value, scheme, near, scaling)

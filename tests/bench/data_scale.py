@@ -7,6 +7,7 @@ stage's process and all below it, Ray's daemons, workers and object store includ
 
 import argparse
 import json
+import logging
 import os
 import random
 import re
@@ -268,7 +269,7 @@ def _run_parts(work: str, source: Path, out: Path, number: int) -> dict[str, Any
     from qwenops.platform.context import RunContext
     from qwenops.platform.ray.documents import map_parts
 
-    ray.init(num_cpus=number, object_store_memory=200_000_000, include_dashboard=False, logging_level="ERROR")
+    ray.init(num_cpus=number, object_store_memory=200_000_000, include_dashboard=False, logging_level=logging.ERROR)
     context = RunContext(str(out), str(out), str(out))
     parts, (function, columns) = part_paths(source), _work(work, source, out)
     map_parts(context, parts[:_WARM_PARTS], function, out / "warm", columns=columns)
@@ -295,8 +296,9 @@ def _work(name: str, source: Path, out: Path) -> tuple[Any, list[str] | None]:
     from qwenops.data.quality.config import QualityConfig
     from qwenops.data.quality.passes import rule_part
     from qwenops.data.tokenizer.bpe import save, train
-    from qwenops.data.tokens.run import _COLUMNS, _encode_part
-    from qwenops.tasks.evalsets import load
+    from qwenops.data.tokens.encode import encode_part
+    from qwenops.data.tokens.run import _COLUMNS
+    from qwenops.tasks.evalsets import leaks_of, load
 
     out.mkdir(parents=True, exist_ok=True)
     match name:
@@ -305,13 +307,13 @@ def _work(name: str, source: Path, out: Path) -> tuple[Any, list[str] | None]:
         case "dedup":
             return partial(_keys_of_part, config=DedupConfig()), ["id", "text", "quality"]
         case "decontaminate":
-            items = out / "items.json"
-            items.write_text(json.dumps([("continuation", i.id, i.text) for i in load("continuation", out)]))
-            return partial(_matches_of_part, config=DecontaminateConfig(), items=items), ["id", "text"]
+            leaks = out / "leaks.json"
+            leaks.write_text(json.dumps(leaks_of({"continuation": load("continuation", out)})))
+            return partial(_matches_of_part, config=DecontaminateConfig(), leaks=leaks), ["id", "text"]
         case _:
             rows = iter_documents(source, ["text"])
             save(train((next(rows)["text"] for _ in range(500)), 4096, 2), out / "tokenizer")
-            return partial(_encode_part, tokenizer=out / "tokenizer", batch_documents=256, sources=Sources()), _COLUMNS
+            return partial(encode_part, tokenizer=out / "tokenizer", batch_documents=256, sources=Sources()), _COLUMNS
 
 
 if __name__ == "__main__":
