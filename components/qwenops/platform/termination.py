@@ -1,11 +1,13 @@
-"""SIGTERM as an exception."""
+"""SIGTERM as an exception, and when the parent of a process ends."""
 
+import ctypes
 import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
 _EXIT_STATUS = 128 + signal.SIGTERM
+_PR_SET_PDEATHSIG = 1
 
 
 class Terminated(SystemExit):
@@ -31,3 +33,8 @@ def termination_raises() -> Generator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def die_with_parent() -> None:
+    """Have the kernel terminate this process when its parent ends, so that a killed run leaves nothing behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -3,7 +3,9 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -18,6 +20,7 @@ from qwenops.contracts.conversation import Conversation, read_conversations
 from qwenops.contracts.preference import Preference, read_preferences
 from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model, load_tokenizer, moved, save_checkpoint
+from qwenops.platform.stage.beside import beside
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitResult
@@ -66,27 +69,25 @@ def learn_preferences(
     questions = sample_questions(read_conversations(demonstrations), config.measure, stage.seed)
     loop = _loop(config, len(pairs))
 
-    model = moved(load_model(checkpoint), worker_rank().kind)
-    before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
-    objective = dpo_objective(config.beta, config.nll_weight)
     batches = _batches(pairs, tokenizer, loop, config, stage.seed)
-    referenced = add_reference_log_probs(model, batches, loop.steps, loop.precision)
-    result = train(stage, "dpo", model, objective, referenced, loop)
-    after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
-    facts = read_facts(checkpoint)
-    save_checkpoint(
-        model,
-        tokenizer,
-        stage.out,
-        facts.context_length_tokens,
-        facts.tokens_seen + result.tokens,
-        checkpoint.name,
-        kind="chat",
-    )
-    control = None
-    if config.control == "chosen_only":
-        control = _control(stage, checkpoint, batches, tokenizer, loop, config, questions)
-    _report(stage, result, kept, before, after, control)
+    arm = partial(_control, stage, checkpoint, batches, tokenizer, loop, config, questions)
+    with beside(stage, arm) if config.control == "chosen_only" else nullcontext(lambda: None) as control:
+        model = moved(load_model(checkpoint), worker_rank().kind)
+        before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
+        referenced = add_reference_log_probs(model, batches, loop.steps, loop.precision)
+        result = train(stage, "dpo", model, dpo_objective(config.beta, config.nll_weight), referenced, loop)
+        after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
+        facts = read_facts(checkpoint)
+        save_checkpoint(
+            model,
+            tokenizer,
+            stage.out,
+            facts.context_length_tokens,
+            facts.tokens_seen + result.tokens,
+            checkpoint.name,
+            kind="chat",
+        )
+        _report(stage, result, kept, before, after, control())
 
 
 def _read_pairs(folders: Sequence[Path], strategies: Sequence[str]) -> list[Preference]:

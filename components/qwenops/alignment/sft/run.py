@@ -7,7 +7,9 @@ demonstrations for as many steps, so that a gain is not just more training.
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
@@ -30,6 +32,7 @@ from qwenops.contracts.gate import conversation_tables, gate
 from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import RecipeError
 from qwenops.model.checkpoints import load_model, load_tokenizer, moved, save_checkpoint
+from qwenops.platform.stage.beside import beside
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
 from qwenops.training.fit import FitResult
@@ -89,25 +92,24 @@ def fine_tune(
     data = build_training_set(tokenizer, rows, config)
     stage.count(read=data.read, kept=data.read - sum(data.dropped.values()), dropped=data.dropped)
 
-    model = moved(load_model(checkpoint), worker_rank().kind)
     loop = training_config(config, data.examples)
-    before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
-    result = _train(stage, "sft", model, tokenizer, data, loop, config, text)
-    after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
-    facts = read_facts(checkpoint)
-    save_checkpoint(
-        model,
-        tokenizer,
-        stage.out,
-        max(facts.context_length_tokens, config.max_length_tokens),
-        facts.tokens_seen + result.tokens,
-        str(checkpoint.name),
-        kind="chat",
-    )
-    control = None
-    if config.control == "seed_data":
-        control = _control(stage, checkpoint, tokenizer, seed_rows, loop, config, questions, text)
-    _report(stage, result, data, before, after, control)
+    arm = partial(_control, stage, checkpoint, tokenizer, seed_rows, loop, config, questions, text)
+    with beside(stage, arm) if config.control == "seed_data" else nullcontext(lambda: None) as control:
+        model = moved(load_model(checkpoint), worker_rank().kind)
+        before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
+        result = _train(stage, "sft", model, tokenizer, data, loop, config, text)
+        after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
+        facts = read_facts(checkpoint)
+        save_checkpoint(
+            model,
+            tokenizer,
+            stage.out,
+            max(facts.context_length_tokens, config.max_length_tokens),
+            facts.tokens_seen + result.tokens,
+            str(checkpoint.name),
+            kind="chat",
+        )
+        _report(stage, result, data, before, after, control())
 
 
 def _control(

@@ -8,10 +8,11 @@ from qwenops.errors import QwenOpsError
 from qwenops.platform.context import RunContext
 from qwenops.platform.identity.sources import Sources
 from qwenops.platform.launch.outcome import outcome
-from qwenops.platform.launch.stage_server import Answer, Request, die_with_parent, serve
+from qwenops.platform.launch.stage_server import Answer, Request, serve
 from qwenops.platform.stage.events import describe_error
 from qwenops.platform.stage.produce import produce
 from qwenops.platform.stage.task import read_task, sources_of
+from qwenops.platform.termination import die_with_parent
 
 
 def answer(request: Request, loaded: Sources) -> Answer:

@@ -13,7 +13,6 @@ runs beside it, so that its threads, and with them the last bits of its sums, do
 """
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -28,8 +27,8 @@ from typing import TypedDict
 from qwenops.errors import StageError
 from qwenops.platform.stage.events import Failure
 from qwenops.platform.stage.task import TaskSpec
+from qwenops.platform.termination import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _IDLE_SECONDS = 0.2
 
 
@@ -107,11 +106,6 @@ def serve(address: str, handle: Handle, lanes: int = 1, modules: Sequence[str] =
                 with contextlib.suppress(ImportError):
                     importlib.import_module(pending.pop(0))
             crew.look()
-
-
-def die_with_parent() -> None:
-    """Have the kernel terminate this process when its parent ends, so that a killed run leaves nothing behind."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass
