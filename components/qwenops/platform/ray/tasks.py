@@ -1,12 +1,18 @@
-"""Independent pieces of work: one after the other on a laptop, as Ray tasks in a cluster."""
+"""Independent pieces of work: in forks of this process on a laptop, as Ray tasks in a cluster."""
 
+import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import ray
 
+from qwenops.errors import StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.ray.documents import connect
+from qwenops.platform.termination import die_with_parent
 
 T = TypeVar("T")
 
@@ -14,17 +20,24 @@ T = TypeVar("T")
 def run_tasks(context: RunContext, function: Callable[[Any], T], items: Sequence[Any]) -> Iterator[tuple[int, T]]:
     """Yield (place of the item, result) as pieces finish.
 
-    With `context.num_workers == 0` the pieces run in this process, in order: a worker process would spend longer on
-    importing torch than a laptop's pieces take. Otherwise each is a Ray task, with a GPU when the context has them; a
-    task whose worker dies is done again by another one, three times at most.
+    With `context.num_workers == 0` the pieces run in forks of this process, one for each lane, or in itself where there
+    is one lane: a Ray worker would spend longer on importing torch than a laptop's pieces take. Otherwise each is a Ray
+    task, with a GPU when the context has them; a task whose worker dies is done again by another one, three times at
+    most.
 
     Args:
         context: Where this runs.
         function: Picklable, a `functools.partial` too; its result depends on its item only.
         items: One for each piece.
+
+    Raises:
+        StageError: a fork died.
     """
     if not context.num_workers:
-        yield from ((place, function(item)) for place, item in enumerate(items))
+        if context.lanes > 1 and len(items) > 1:
+            yield from _in_forks(function, items, context.lanes)
+        else:
+            yield from ((place, function(item)) for place, item in enumerate(items))
         return
     connect(context)
     task = ray.remote(num_cpus=1, num_gpus=1 if context.use_gpu == "yes" else 0)(_do)
@@ -38,3 +51,27 @@ def run_tasks(context: RunContext, function: Callable[[Any], T], items: Sequence
 
 def _do(function: Callable[[Any], T], item: Any) -> T:
     return function(item)
+
+
+def _in_forks(function: Callable[[Any], T], items: Sequence[Any], lanes: int) -> Iterator[tuple[int, T]]:
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(min(lanes, len(items)), mp_context=fork, initializer=_begin_fork) as pool:
+        places = {pool.submit(function, item): place for place, item in enumerate(items)}
+        try:
+            for done in as_completed(places):
+                yield places[done], done.result()
+        except BrokenProcessPool:
+            raise StageError(
+                "a process that worked on one piece of the stage died",
+                expected=f"results of {len(items)} pieces",
+                found="a process that ended without one",
+                action="look for an out-of-memory kill (dmesg), then run again to continue",
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_fork() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    die_with_parent()
