@@ -22,15 +22,22 @@ from qwenops_pipelines.steps.earlier import find_earlier
 STORE = "s3://artifacts/team"
 
 
-@pytest.fixture
-def bucket(store, monkeypatch, tmp_path):
-    """A bucket as the store of run-1."""
+@pytest.fixture(scope="module")
+def endpoint():
     with s3_server() as address:
-        for name, value in (KEYS | {"AWS_ENDPOINT_URL_S3": address, "QWENOPS_STORE": STORE}).items():
-            monkeypatch.setenv(name, value)
-        client = boto3.client("s3", endpoint_url=address)
-        client.create_bucket(Bucket="artifacts")
-        yield client
+        yield address
+
+
+@pytest.fixture
+def bucket(endpoint, store, monkeypatch):
+    """An empty bucket as the store of run-1."""
+    for name, value in (KEYS | {"AWS_ENDPOINT_URL_S3": endpoint, "QWENOPS_STORE": STORE}).items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="artifacts")
+    yield client
+    boto3.resource("s3", endpoint_url=endpoint).Bucket("artifacts").objects.delete()
+    client.delete_bucket(Bucket="artifacts")
 
 
 def upload(name, parents=None):
