@@ -1,7 +1,7 @@
 """The command line: `qwenops COMMAND`, with the commands of `commands.py`.
 
 An error is one message (expected, found, what to do) and the exit status of its family; a traceback is shown only
-with `--debug` (`ending.py`). Each command imports what it needs, so `qwenops --help` answers at once.
+with `--debug` (`exit_status.py`). Each command imports what it needs, so `qwenops --help` answers at once.
 """
 
 import argparse
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from qwenops import __version__
 from qwenops.errors import RecipeError
-from qwenops_pipelines.ending import one_message
+from qwenops_pipelines.exit_status import report_errors
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse `arguments` (the process's own when None), run the command, exit with its status."""
-    with one_message():
+    with report_errors():
         options = _parser().parse_args(arguments)
-    with one_message(debug=options.debug):
+    with report_errors(debug=options.debug):
         from qwenops_pipelines import commands
 
         status = commands.COMMANDS[options.command](options)
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(status)
 
 
-def place(text: str) -> Path:
+def parse_path(text: str) -> Path:
     """A file or folder of this machine, as an argument names it.
 
     Raises:
@@ -41,7 +41,7 @@ def place(text: str) -> Path:
     return Path(text)
 
 
-def amount(text: str) -> float:
+def parse_positive(text: str) -> float:
     """A finite number above zero.
 
     Raises:
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run a recipe on this machine")
     _add_recipe(run)
-    run.add_argument("--out", type=place, help="folder of the run (default runs/RECIPE)")
+    run.add_argument("--out", type=parse_path, help="folder of the run (default runs/RECIPE)")
     run.add_argument("--until", default="report", metavar="STAGE", help="stop after this stage")
     run.add_argument(
         "--from", default="", dest="restart", metavar="STAGE", help="make this stage and what follows again"
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     rehearse = commands.add_parser("rehearse", help="run every stage of a recipe here, with its choices at toy size")
     _add_recipe(rehearse)
-    rehearse.add_argument("--out", type=place, help="folder of the rehearsal (default runs/RECIPE-rehearsal)")
+    rehearse.add_argument("--out", type=parse_path, help="folder of the rehearsal (default runs/RECIPE-rehearsal)")
     rehearse.add_argument(
         "--placement", default="h200_node", help="where the recipe is to run, which is checked (default h200_node)"
     )
@@ -90,15 +90,17 @@ def _parser() -> argparse.ArgumentParser:
     compile_ = commands.add_parser("compile", help="write the pipeline as KFP YAML")
     _add_recipe(compile_)
     compile_.add_argument("--placement", required=True, help="laptop, h200_node, kind, or a .json file")
-    compile_.add_argument("-o", "--output", type=place, required=True, help="YAML file to write")
+    compile_.add_argument("-o", "--output", type=parse_path, required=True, help="YAML file to write")
     compile_.add_argument("--pipeline", default="full", help="full, data, pretraining, post_training, evaluation")
     compile_.add_argument("--until", default="", metavar="STAGE", help="last stage of the pipeline")
 
     submit = commands.add_parser("submit", help="run a compiled pipeline on Kubeflow")
     _add_kubeflow(submit)
     submit.add_argument("--wait", action="store_true", help="follow the run; the exit status is its outcome")
-    submit.add_argument("--timeout", type=amount, default=86_400.0, metavar="SECONDS", help="longest wait (one day)")
-    submit.add_argument("--summary", type=place, metavar="FILE", help="append a Markdown summary to this file")
+    submit.add_argument(
+        "--timeout", type=parse_positive, default=86_400.0, metavar="SECONDS", help="longest wait (one day)"
+    )
+    submit.add_argument("--summary", type=parse_path, metavar="FILE", help="append a Markdown summary to this file")
 
     schedule = commands.add_parser("schedule", help="run a compiled pipeline on Kubeflow at fixed times")
     _add_kubeflow(schedule)
@@ -112,26 +114,26 @@ def _parser() -> argparse.ArgumentParser:
     placement.add_argument("placement", help="laptop, h200_node, kind, or a .json file")
 
     show = commands.add_parser("show", help="what a run did")
-    show.add_argument("run", type=place, help="folder of a run")
+    show.add_argument("run", type=parse_path, help="folder of a run")
     compare = commands.add_parser("compare", help="two runs side by side")
-    compare.add_argument("runs", type=place, nargs=2, help="folders of two runs")
+    compare.add_argument("runs", type=parse_path, nargs=2, help="folders of two runs")
 
     chat = commands.add_parser("chat", help="talk to an exported model")
-    chat.add_argument("model", type=place, help="folder of a run, or of an exported model")
+    chat.add_argument("model", type=parse_path, help="folder of a run, or of an exported model")
     chat.add_argument("--long-context", choices=("plain", "yarn", "dca"), default="plain", help="long-context mode")
 
     ui = commands.add_parser("ui", help="MLflow's pages of all runs on this machine, to compare them")
     ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default 5000)")
 
     review = commands.add_parser("review", help="sampled documents of each source to judge; a saved page to weights")
-    review.add_argument("target", type=place, help="folder of a run, or the decisions.json that the page saved")
+    review.add_argument("target", type=parse_path, help="folder of a run, or the decisions.json that the page saved")
     review.add_argument("--documents", type=int, default=20, help="sampled documents of each source (default 20)")
     review.add_argument("--seed", type=int, default=0, help="seed of the sample (default 0)")
-    review.add_argument("-o", "--output", type=place, default=Path("review.html"), help="page to write")
+    review.add_argument("-o", "--output", type=parse_path, default=Path("review.html"), help="page to write")
 
     upcycle = commands.add_parser("upcycle", help="turn a dense Qwen2 folder into a mixture of experts, file by file")
-    upcycle.add_argument("dense", type=place, metavar="DENSE", help="folder of a dense Qwen2 model")
-    upcycle.add_argument("out", type=place, metavar="OUT", help="new folder for the mixture")
+    upcycle.add_argument("dense", type=parse_path, metavar="DENSE", help="folder of a dense Qwen2 model")
+    upcycle.add_argument("out", type=parse_path, metavar="OUT", help="new folder for the mixture")
     upcycle.add_argument("--experts", type=int, default=64, help="routed experts per layer (default 64)")
     upcycle.add_argument("--active", type=int, default=8, help="routed experts a token uses (default 8)")
     upcycle.add_argument("--expert-width", type=int, default=2560, help="width of a routed expert (default 2560)")
@@ -142,7 +144,9 @@ def _parser() -> argparse.ArgumentParser:
         "--start", choices=("report", "function_preserving"), default="report", help="what it computes"
     )
     upcycle.add_argument("--seed", type=int, default=0, help="seed of every draw (default 0)")
-    upcycle.add_argument("--shard-gb", type=amount, default=5.0, help="size of an output file, most of the memory")
+    upcycle.add_argument(
+        "--shard-gb", type=parse_positive, default=5.0, help="size of an output file, most of the memory"
+    )
 
     doctor = commands.add_parser("doctor", help="what is missing here, and the command that mends it")
     doctor.add_argument("--cluster", action="store_true", help="look at the cluster that the kubeconfig names")
@@ -152,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_kubeflow(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pipeline", type=place, help="YAML that `qwenops compile` wrote")
+    parser.add_argument("pipeline", type=parse_path, help="YAML that `qwenops compile` wrote")
     parser.add_argument("--host", default="", help="address of Kubeflow Pipelines (default $KF_PIPELINES_ENDPOINT)")
     parser.add_argument("--namespace", default="", help="namespace of the run; empty where there is one user")
     parser.add_argument("--service-account", default="", help="account of the steps (default: Kubeflow's own)")

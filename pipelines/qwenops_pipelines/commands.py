@@ -13,7 +13,7 @@ from qwenops.model.sizes import Experts
 from qwenops.platform.secrets import redact
 from qwenops.recipe.codec import canonical, decode
 from qwenops_pipelines import machine
-from qwenops_pipelines.dags.edges import NODES, Node
+from qwenops_pipelines.dags.nodes import NODES, Node
 from qwenops_pipelines.dags.pipelines import find_pipeline
 from qwenops_pipelines.extras import RUN, require
 from qwenops_pipelines.limits import check_form
@@ -224,7 +224,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.cluster:
         from qwenops_pipelines import doctor as cluster
 
-        return cluster.report(cluster.look(by_name(options.placement), options.namespace))
+        return cluster.report(cluster.check_cluster(by_name(options.placement), options.namespace))
     return machine.report()
 
 

@@ -42,7 +42,7 @@ class Finding:
     command: str = ""
 
 
-def look(
+def check_cluster(
     placement: Placement, namespace: str, api: client.ApiClient | None = None, pull_seconds: float = _PULL_SECONDS
 ) -> list[Finding]:
     """Check the cluster that the kubeconfig (or the pod's service account) names.

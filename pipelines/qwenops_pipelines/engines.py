@@ -14,7 +14,7 @@ from qwenops.recipe.addresses import split_hub_id
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.pods import Pod
 from qwenops.recipe.schema import Recipe
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.extras import absent
 
 

@@ -45,12 +45,12 @@ def connect(host: str, namespace: str) -> Any:
     credentials = ServiceAccountTokenVolumeCredentials(projected) if projected and not token else None
     options: dict[str, Any] = {"host": host or None, "existing_token": token or None, "credentials": credentials}
     options |= {"namespace": namespace} if namespace else {}
-    with translated(host), quiet():
+    with translate_errors(host), quiet():
         return kfp.Client(**options)
 
 
 @contextlib.contextmanager
-def translated(host: str) -> Iterator[None]:
+def translate_errors(host: str) -> Iterator[None]:
     """Turn the client's exceptions into `PlatformError`."""
     try:
         yield
@@ -97,7 +97,7 @@ def _knock(host: str, token: str) -> None:
         with urlopen(request, timeout=_SECONDS) as answer:
             kind = str(answer.headers.get("Content-Type", ""))
     except HTTPError as error:
-        with translated(host):
+        with translate_errors(host):
             raise kfp_server_api.ApiException(status=error.code, reason=error.reason) from None
     except (URLError, TimeoutError, ValueError) as error:
         raise _unreachable(host, error) from None

@@ -29,11 +29,10 @@ from qwenops.recipe.codec import canonical
 from qwenops.recipe.mesh import mesh_text
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
-from qwenops_pipelines.ahead import lanes, sharing, started_ahead
 from qwenops_pipelines.dags.build import build
-from qwenops_pipelines.dags.edges import NODES, Node, ancestors
+from qwenops_pipelines.dags.nodes import NODES, Node, ancestors
+from qwenops_pipelines.local_models import check_models
 from qwenops_pipelines.meshes import check_fit
-from qwenops_pipelines.models_at_hand import check_models
 from qwenops_pipelines.record import (
     RECIPE,
     Clock,
@@ -43,8 +42,9 @@ from qwenops_pipelines.record import (
     publish_record,
     read_events,
 )
-from qwenops_pipelines.reuse import Stock
+from qwenops_pipelines.reuse import ReusePlan
 from qwenops_pipelines.services import ENVIRONMENT, services
+from qwenops_pipelines.stage_scheduler import nodes_sharing_processors, num_slots, run_ahead
 from qwenops_pipelines.user_folders import cache_folder, tracking_address
 
 _WATCH_SECONDS = 0.5
@@ -92,24 +92,24 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
                 stale.unlink(missing_ok=True)
         # Before anything is looked up: what a hub id stands for is asked as the stages will.
         os.environ.update(ENVIRONMENT)
-        stock = Stock(recipe, context, nodes)
-        todo = [node for node in nodes if node.name not in stock.found]
-        libraries = [stock.causes[node.name] for node in todo]
+        plan = ReusePlan(recipe, context, nodes)
+        todo = [node for node in nodes if node.name not in plan.reused]
+        libraries = [plan.causes[node.name] for node in todo]
         check_models(recipe, [node.name for node in todo], Path(context.cache))
         print(
             f"{recipe.name}: {len(nodes)} stages, {len(nodes) - len(todo)} reused, {len(todo)} to run; output in {out}"
         )
-        print(*(f"  {line}\n" for line in stock.lines()), sep="", end="", flush=True)
+        print(*(f"  {line}\n" for line in plan.lines()), sep="", end="", flush=True)
         with (
             services(context, recipe, out, todo, libraries) as ready,
             _console(ready, nodes) as watch,
-            started_ahead(recipe, nodes, stock.found, ready.lanes) if todo else contextlib.nullcontext(),
+            run_ahead(recipe, nodes, plan.reused, ready.slots) if todo else contextlib.nullcontext(),
         ):
             if todo:
                 failure = _run_dag(recipe, placement, ready, out, until)
             else:
                 # Each step would start a process to find what was found already.
-                stock.record_reuse(ready)
+                plan.record_reuse(ready)
                 failure = None
         clock = Clock(began, time.time(), watch.peak_resident_bytes)
         artifacts = artifact_folders(read_events(Path(ready.events)), ready)
@@ -128,7 +128,7 @@ def why_again(recipe: Recipe, out: Path, placement: Placement, stage: str) -> st
     """Why a run of `recipe` into `out` would make a stage again, or that it would not; changes nothing."""
     nodes = ancestors(stage)
     os.environ.update(ENVIRONMENT)
-    return Stock(recipe, _context(out, placement, nodes), nodes).why(stage)
+    return ReusePlan(recipe, _context(out, placement, nodes), nodes).why(stage)
 
 
 @contextlib.contextmanager
@@ -157,7 +157,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _context(out: Path, placement: Placement, nodes: tuple[Node, ...]) -> RunContext:
-    folder, at_once = out.resolve(), lanes(placement.num_workers)
+    folder, at_once = out.resolve(), num_slots(placement.num_workers)
     return RunContext(
         store=str(folder / "stages"),
         events=str(folder / "events"),
@@ -169,8 +169,8 @@ def _context(out: Path, placement: Placement, nodes: tuple[Node, ...]) -> RunCon
         logs=str(folder / "logs"),
         account=account_text(placement),
         secrets=",".join(sorted(placement.secret_env)),
-        lanes=at_once,
-        sharing=",".join(sharing(nodes)) if at_once > 1 else "",
+        slots=at_once,
+        sharing=",".join(nodes_sharing_processors(nodes)) if at_once > 1 else "",
         # Two bars would draw over each other.
         show_bar="yes" if sys.stdout.isatty() and at_once == 1 else "no",
     )

@@ -1,6 +1,6 @@
 """`qwenops plan`: what a recipe asks for at a placement, derived from its numbers; starts nothing.
 
-Tokens per second come from `measured.py` where a rate of that kind of device was measured, else from the device's peak
+Tokens per second come from `devices.py` where a rate of that kind of device was measured, else from the device's peak
 and an assumed utilisation, and each line says which. Memory comes from `qwenops.training.footprint`, which the tests
 hold against what a loop really allocates, and on a CPU against the resident memory that it adds to its process.
 """
@@ -12,7 +12,7 @@ from qwenops.recipe.mesh import ParallelConfig
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops.training.footprint import Footprint, footprint
-from qwenops_pipelines.measured import PROCESS_BYTES, Device, device_of
+from qwenops_pipelines.devices import PROCESS_BYTES, Device, device_of
 from qwenops_pipelines.meshes import check_fit, mesh_of, workers_of
 from qwenops_pipelines.workloads import Workload, workloads
 

@@ -17,10 +17,10 @@ from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.delivery.report.page import render
 from qwenops.platform.context import RunContext
 from qwenops.platform.observe.cost import cost_entry
-from qwenops.platform.storage.artifacts import localized, write_text
+from qwenops.platform.storage.artifacts import local_copy, write_text
 from qwenops.recipe.codec import canonical, fingerprint
 from qwenops.recipe.schema import Recipe
-from qwenops_pipelines.dags.edges import Node
+from qwenops_pipelines.dags.nodes import Node
 
 SCHEMA_VERSION = 1
 RECIPE = "recipe.json"
@@ -110,7 +110,7 @@ def close_tracking(
 
 def artifact_folders(events: Mapping[str, Mapping[str, Any]], context: RunContext) -> dict[str, Path]:
     """Node name to the local folder of its published artifact, for the nodes that have one."""
-    return {name: localized(facts["artifact"], context) for name, facts in events.items() if facts.get("artifact")}
+    return {name: local_copy(facts["artifact"], context) for name, facts in events.items() if facts.get("artifact")}
 
 
 def _stage(node: Node, facts: Mapping[str, Any], manifests: Mapping[str, Manifest]) -> dict[str, Any]:

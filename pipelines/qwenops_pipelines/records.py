@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from qwenops.contracts.metrics import find_metric
 from qwenops.errors import RecipeError
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 
 
 class Output(BaseModel):

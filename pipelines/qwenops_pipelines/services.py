@@ -19,7 +19,7 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.ray.start import patiently
 from qwenops.recipe.codec import fingerprint
 from qwenops.recipe.schema import Recipe
-from qwenops_pipelines.dags.edges import Node
+from qwenops_pipelines.dags.nodes import Node
 from qwenops_pipelines.user_folders import artifact_root, home
 
 _OBJECT_STORE_BYTES = 300 * 2**20

@@ -12,8 +12,8 @@ from typing import Any
 import kfp_server_api
 
 from qwenops.errors import PlatformError, RecipeError, StageError
-from qwenops_pipelines.kubeflow import connect, quiet, translated
-from qwenops_pipelines.versions import EXPERIMENT, Package, Target, made_or_found, upload
+from qwenops_pipelines.kubeflow import connect, quiet, translate_errors
+from qwenops_pipelines.versions import EXPERIMENT, Package, Target, get_or_create, upload
 
 # The client's own annotations call every field of every object optional.
 _API: Any = kfp_server_api
@@ -22,7 +22,7 @@ GATE_FAILED = 6
 """Exit status of `qwenops submit --wait` when the evaluation gate did not pass."""
 _POLL_SECONDS = 10.0
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-_GATE_STEP = "heed-gate"
+_GATE_STEP = "enforce-gate"
 _PAGE = 100
 
 
@@ -35,7 +35,7 @@ def submit(target: Target, package: Package, parameters: Mapping[str, str], run_
     """
     _check_form(package, parameters)
     client = connect(target.host, target.namespace)
-    with translated(target.host), quiet():
+    with translate_errors(target.host), quiet():
         experiment = _experiment(client, target)
         pipeline_id, version_id = upload(client, target, package)
         run = client.run_pipeline(
@@ -65,7 +65,7 @@ def schedule(target: Target, package: Package, parameters: Mapping[str, str], na
             action="put the seconds in front",
         )
     client = connect(target.host, target.namespace)
-    with translated(target.host), quiet():
+    with translate_errors(target.host), quiet():
         experiment = _experiment(client, target)
         pipeline_id, _ = upload(client, target, package)
         wanted = _API.V2beta1RecurringRun(
@@ -106,7 +106,7 @@ def wait(client: Any, host: str, run_id: str, timeout_seconds: float, summary: P
     deadline = time.monotonic() + timeout_seconds
     shown: dict[str, str] = {}
     while True:
-        with translated(host), quiet():
+        with translate_errors(host), quiet():
             run = client.get_run(run_id)
         steps = _steps(run)
         for name, state in steps.items():
@@ -171,7 +171,7 @@ def _experiment(client: Any, target: Target) -> str:
     """Id of the experiment; only the default one is created when it is missing."""
     namespace = target.namespace or None
     if target.experiment == EXPERIMENT:
-        return made_or_found(
+        return get_or_create(
             lambda: client.create_experiment(EXPERIMENT, namespace=namespace),
             lambda: client.get_experiment(experiment_name=EXPERIMENT, namespace=namespace),
         ).experiment_id

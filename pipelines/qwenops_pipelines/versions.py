@@ -77,13 +77,13 @@ def read_package(path: Path, commit: str = "") -> Package:
 def upload(client: Any, target: Target, package: Package) -> tuple[str, str]:
     """Return the ids of the pipeline and of the package's version, uploading what is not there."""
     namespace = {"namespace": target.namespace} if target.namespace else {}
-    pipeline_id = find_pipeline_id(client, target, package.name) or made_or_found(
+    pipeline_id = find_pipeline_id(client, target, package.name) or get_or_create(
         lambda: client.upload_pipeline(str(package.path), package.name, **namespace).pipeline_id,
         lambda: find_pipeline_id(client, target, package.name),
     )
     # The same commit may be compiled for another placement: the second file of a name gets its digest behind it.
     for name in (package.version, f"{package.version}.{package.digest[:6]}"):
-        there = _version(client, pipeline_id, name) or made_or_found(
+        there = _version(client, pipeline_id, name) or get_or_create(
             lambda name=name: client.upload_pipeline_version(
                 str(package.path), name, pipeline_id=pipeline_id, description=package.digest
             ),
@@ -114,7 +114,7 @@ def _version(client: Any, pipeline_id: str, name: str) -> Any:
     return found[0] if found else None
 
 
-def made_or_found(make: Callable[[], Any], find: Callable[[], Any]) -> Any:
+def get_or_create(make: Callable[[], Any], find: Callable[[], Any]) -> Any:
     """What `make` creates, or what `find` finds where the server says that somebody else has."""
     try:
         return make()

@@ -11,7 +11,7 @@ from qwenops.generation.config import EngineConfig
 from qwenops.platform.identity.outside import library_version
 from qwenops.platform.identity.source_graph import SourceGraph
 from qwenops.recipe.config import Config
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 
 # How a description begins whose field names something outside the recipe.
 _OUTSIDE = re.compile(r"\b(folders?|files?|JSON lines|JSONL|form|id of the data set|model whose)\b", re.IGNORECASE)

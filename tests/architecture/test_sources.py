@@ -11,7 +11,7 @@ from qwenops.contracts.metrics import METRICS, find_metric
 
 _MARK = re.compile(r"\b(TODO|FIXME|XXX)\b")
 # Kubeflow serialises a component's body, an accelerator or a fence may be missing, a start is slow: these import late.
-_IMPORTS_INSIDE = ("component.py", "vllm_engine.py", "confinement.py", "border.py")
+_IMPORTS_INSIDE = ("component.py", "vllm_engine.py", "confinement.py", "protocol.py")
 _READS_ENVIRONMENT = re.compile(r"\bos\.(getenv|environ(\[|\.get))")
 _FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc", "manager"}
 

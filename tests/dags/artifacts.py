@@ -6,10 +6,10 @@ from pathlib import Path
 from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, write_manifest
 from qwenops.platform.identity.sources import Sources
 from qwenops.platform.stage.task import stage_fingerprint
-from qwenops.platform.storage.addresses import MADE
+from qwenops.platform.storage.addresses import PUBLISHED_MARK
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.schema import resolve
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.recipes import load_recipe
 
 SOURCES = Sources(Path(tempfile.gettempdir()) / "qwenops-tests")
@@ -32,7 +32,7 @@ def publish(store, name, parents=None, created="2026-01-01T00:00:00+00:00", file
     while folder.exists():
         folder = folder.with_name(folder.name[:-1] + chr(ord(folder.name[-1]) + 1))
     folder.mkdir(parents=True)
-    folder.with_name(f".{folder.name}{MADE}").touch()
+    folder.with_name(f".{folder.name}{PUBLISHED_MARK}").touch()
     for file, text in {"data.txt": f"{name} {created}", **(files or {})}.items():
         (folder / file).write_text(text)
     manifest = Manifest(

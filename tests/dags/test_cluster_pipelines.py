@@ -9,7 +9,7 @@ from tests.dags.artifacts import TEXT, publish
 
 from qwenops.recipe.placement import Placement
 from qwenops_pipelines.dags.build import build
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.recipes import load_recipe
 

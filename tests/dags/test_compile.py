@@ -9,7 +9,7 @@ from tests.dags.golden import GOLDEN, all_tasks, describe_all, read_spec
 from qwenops.recipe.codec import canonical, fingerprint
 from qwenops.recipe.image import IMAGE
 from qwenops_pipelines.compile import COMPILED, compile_pipeline, shipped
-from qwenops_pipelines.dags.edges import NODES, ancestors
+from qwenops_pipelines.dags.nodes import NODES, ancestors
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import RECIPES, load_recipe
@@ -104,7 +104,7 @@ def test_shipped_file_loads_in_kfp_and_places_every_task(pipeline):
     assert images == {by_name("h200_node").image}
     assert IMAGE not in path.read_text()
     for name, task in all_tasks(spec).items():
-        alone = name in ("resolve-recipe", "heed-gate", "finish-run")
+        alone = name in ("resolve-recipe", "enforce-gate", "finish-run")
         assert task.get("cachingOptions", {}).get("enableCache", False) != alone
 
 

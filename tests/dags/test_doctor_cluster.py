@@ -9,7 +9,7 @@ from tests.dags.kubeflow_server import JsonHandler
 from tests.platform.servers import serve
 
 from qwenops.errors import PlatformError
-from qwenops_pipelines.doctor import look, report
+from qwenops_pipelines.doctor import check_cluster, report
 from qwenops_pipelines.placements import by_name
 
 SLOW = "/apis/storage.k8s.io/v1/storageclasses/slow"
@@ -104,7 +104,7 @@ def looked_at(cluster, pull_seconds=5.0):
         configuration = client.Configuration(host=address)
         configuration.retries = False
         with client.ApiClient(configuration) as api:
-            yield {f.name: f for f in look(by_name("h200_node"), "team", api, pull_seconds)}
+            yield {f.name: f for f in check_cluster(by_name("h200_node"), "team", api, pull_seconds)}
 
 
 def starting(findings, word):
@@ -236,4 +236,4 @@ def test_cluster_that_does_not_answer_is_one_clear_error():
     configuration = client.Configuration(host="http://127.0.0.1:9")
     configuration.retries = False
     with client.ApiClient(configuration) as api, pytest.raises(PlatformError, match="cannot be reached"):
-        look(by_name("h200_node"), "team", api)
+        check_cluster(by_name("h200_node"), "team", api)

@@ -16,7 +16,7 @@ from qwenops.platform.launch.kfp_artifacts import FORM
 from qwenops.platform.storage import addresses, object_store
 from qwenops.recipe.codec import canonical
 from qwenops_pipelines.compile import compile_pipeline
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import load_recipe
@@ -93,7 +93,7 @@ def test_every_step_hands_on_what_the_next_one_reads(place, made, tmp_path, plac
     # A second run starts no stage, and its gate reads the verdict through the cached artifact.
     assert back_end.run("run-2") == "COMPLETE", back_end.error
     started = {name for name, state in back_end.states.items() if state != "CACHED"}
-    assert started == {"resolve-recipe", "heed-gate", "finish-run"}
+    assert started == {"resolve-recipe", "enforce-gate", "finish-run"}
     assert record(place, "run-2")["status"] == "succeeded"
 
 

@@ -15,7 +15,7 @@ from qwenops.recipe.prices import Prices
 from qwenops.training.precision import compute_dtype
 from qwenops_pipelines import plan
 from qwenops_pipelines.compile import compile_pipeline
-from qwenops_pipelines.measured import this_cpu
+from qwenops_pipelines.devices import this_cpu
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.plan import describe, plan_stages
 from qwenops_pipelines.recipes import load_recipe

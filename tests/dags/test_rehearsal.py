@@ -12,7 +12,7 @@ from qwenops.errors import RecipeError
 from qwenops.recipe.config import Config
 from qwenops.recipe.mesh import ParallelConfig
 from qwenops.recipe.schema import Recipe
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.meshes import check_fit
 from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import RECIPES, load_recipe

@@ -7,9 +7,9 @@ from tests.dags.artifacts import publish
 
 from qwenops.contracts.manifest import read_manifest, write_manifest
 from qwenops.platform.context import RunContext
-from qwenops_pipelines.dags.edges import ancestors
+from qwenops_pipelines.dags.nodes import ancestors
 from qwenops_pipelines.recipes import load_recipe
-from qwenops_pipelines.reuse import Stock
+from qwenops_pipelines.reuse import ReusePlan
 
 NODES = ancestors("ingest")
 
@@ -32,39 +32,39 @@ def changed(folder, **facts):
 
 
 def test_intact_artifacts_stay_and_a_new_store_says_nothing(context, folders, tmp_path):
-    assert Stock(load_recipe("smoke", []), context, NODES).found == folders
+    assert ReusePlan(load_recipe("smoke", []), context, NODES).reused == folders
     elsewhere = dataclasses.replace(context, store=str(tmp_path / "other"))
-    assert Stock(load_recipe("smoke", []), elsewhere, NODES).lines() == []
+    assert ReusePlan(load_recipe("smoke", []), elsewhere, NODES).lines() == []
 
 
 def test_words_name_the_file_and_what_reads_the_stage(context, folders):
     causes = read_manifest(folders["collect"]).causes
     changed(folders["collect"], fingerprint="other", causes={**causes, "data/collect/pages.py": "old", "torch": "1.0"})
-    stock = Stock(load_recipe("smoke", []), context, NODES)
-    assert not stock.found
-    assert stock.lines() == [
+    plan = ReusePlan(load_recipe("smoke", []), context, NODES)
+    assert not plan.reused
+    assert plan.lines() == [
         "collect again: data/collect/pages.py changed, torch counts no more",
         "again, for what they read: ingest",
     ]
 
 
 def test_words_name_the_field_of_the_recipe(context, folders):
-    stock = Stock(load_recipe("smoke", ["ingest.heldout_share=0.25"]), context, NODES)
-    assert set(stock.found) == {"collect"}
-    assert stock.lines() == ["ingest again: heldout_share changed"]
+    plan = ReusePlan(load_recipe("smoke", ["ingest.heldout_share=0.25"]), context, NODES)
+    assert set(plan.reused) == {"collect"}
+    assert plan.lines() == ["ingest again: heldout_share changed"]
 
 
 def test_words_say_that_an_output_is_damaged(context, folders):
     (folders["ingest"] / "data.txt").write_text("another")
-    stock = Stock(load_recipe("smoke", []), context, NODES)
-    assert stock.lines() == ["ingest again: its output is damaged, or something changed while it was made"]
+    plan = ReusePlan(load_recipe("smoke", []), context, NODES)
+    assert plan.lines() == ["ingest again: its output is damaged, or something changed while it was made"]
 
 
 def test_why_answers_for_one_stage_with_the_reasons_above_it(context, folders):
     recipe = load_recipe("smoke", [])
-    assert Stock(recipe, context, NODES).why("ingest") == f"ingest is reused: {folders['ingest']}"
+    assert ReusePlan(recipe, context, NODES).why("ingest") == f"ingest is reused: {folders['ingest']}"
     changed(folders["collect"], fingerprint="other", causes={})
-    answer = Stock(recipe, context, NODES).why("ingest").splitlines()
+    answer = ReusePlan(recipe, context, NODES).why("ingest").splitlines()
     assert answer[0] == "ingest runs again: what it reads is made again"
     assert answer[1].startswith("collect runs again: ")
-    assert Stock(recipe, context, ancestors("quality")).why("quality") == "quality has not been made yet"
+    assert ReusePlan(recipe, context, ancestors("quality")).why("quality") == "quality has not been made yet"

@@ -3,9 +3,9 @@
 import pytest
 
 from qwenops.platform.context import RunContext
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.recipes import load_recipe
-from qwenops_pipelines.reuse import Stock
+from qwenops_pipelines.reuse import ReusePlan
 from qwenops_pipelines.services import _preloaded
 
 
@@ -13,7 +13,7 @@ from qwenops_pipelines.services import _preloaded
 def causes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     context = RunContext(str(folder / "store"), str(folder / "events"), str(folder / "cache"))
-    return Stock(load_recipe("smoke", []), context, NODES).causes
+    return ReusePlan(load_recipe("smoke", []), context, NODES).causes
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from pathlib import Path
 from tests.dags.conftest import qwenops, record_of
 
 from qwenops.recipe.placement import Placement
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.local import _context
 from qwenops_pipelines.recipes import load_recipe
-from qwenops_pipelines.reuse import Stock
+from qwenops_pipelines.reuse import ReusePlan
 
 REQUIRED = {
     "pretrain": ("loss.first", "loss.final", "needle.accuracy", "tokens_per_second", "bits_per_byte.en"),
@@ -72,7 +72,7 @@ def test_deleted_output_is_made_again_with_what_depends_on_it(smoke_run, tmp_pat
     shutil.copytree(smoke_run, out, symlinks=True)
     shutil.rmtree(next((out / "stages" / "tokenizer").glob("[!.]*")))
     context = _context(out, Placement(name="t", image="python"), NODES)
-    found = set(Stock(load_recipe("smoke", []), context, NODES).found)
+    found = set(ReusePlan(load_recipe("smoke", []), context, NODES).reused)
     assert {"collect", "ingest", "quality", "dedup", "decontaminate", "ontology", "select", "evolve"} == found
     result = qwenops("run", "smoke", "--out", out, "--until", "tokenizer")
     assert result.returncode == 0, result.stderr
@@ -84,7 +84,7 @@ def test_deleted_output_is_made_again_with_what_depends_on_it(smoke_run, tmp_pat
 def test_other_sft_learning_rate_reuses_everything_before_sft(smoke_run):
     recipe = load_recipe("smoke", ["sft.training.learning_rate=0.00123"])
     context = _context(smoke_run, Placement(name="t", image="python"), NODES)
-    lost = {node.name for node in NODES} - set(Stock(recipe, context, NODES).found)
+    lost = {node.name for node in NODES} - set(ReusePlan(recipe, context, NODES).reused)
     assert {"sft", "reward", "dpo", "online", "export", "register", "report"} <= lost
     assert not lost & {"tokens", "pretrain", "extend", "upcycle", "sft_seed", "rank", "synthesize", "long_context"}
 

@@ -23,9 +23,9 @@ from qwenops.recipe.schema import read_recipe, resolve
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.recipes import load_recipe
 from qwenops_pipelines.steps.begin import begin
-from qwenops_pipelines.steps.earlier import find_earlier, take_up
 from qwenops_pipelines.steps.finish import finish
-from qwenops_pipelines.steps.gate import heed
+from qwenops_pipelines.steps.gate import enforce_gate
+from qwenops_pipelines.steps.import_artifacts import find_artifacts, import_artifacts
 
 
 def cache_keys(pipeline="full"):
@@ -105,7 +105,7 @@ def test_base_model_is_taken_up_with_the_tokenizer_it_was_trained_with(store):
     old = publish(store, "tokenizer", created="2026-01-01T00:00:00+00:00")
     tokens = publish(store, "tokens", {"tokenizer": old})
     publish(store, "tokenizer", created="2026-02-01T00:00:00+00:00")
-    found = find_earlier(("tokenizer", "tokens"), resolve(RECIPE), RunContext.from_environment(), "")
+    found = find_artifacts(("tokenizer", "tokens"), resolve(RECIPE), RunContext.from_environment(), "")
     assert found == {"tokenizer": str(old), "tokens": str(tokens)}
 
 
@@ -113,10 +113,12 @@ def test_newest_intact_artifact_of_this_recipe_is_taken(store):
     good = publish(store, "tokenizer", created="2026-01-01T00:00:00+00:00")
     broken = publish(store, "tokenizer", created="2026-02-01T00:00:00+00:00")
     (broken / "data.txt").write_text("rotten")
-    assert find_earlier(("tokenizer",), resolve(RECIPE), RunContext.from_environment(), "") == {"tokenizer": str(good)}
+    assert find_artifacts(("tokenizer",), resolve(RECIPE), RunContext.from_environment(), "") == {
+        "tokenizer": str(good)
+    }
     other = resolve(load_recipe("tiny", []))
     with pytest.raises(ContractError, match="no artifact of tokenizer"):
-        find_earlier(("tokenizer",), other, RunContext.from_environment(), "")
+        find_artifacts(("tokenizer",), other, RunContext.from_environment(), "")
 
 
 def test_run_to_start_from_is_found_by_folder_id_or_name(store, tmp_path):
@@ -127,19 +129,19 @@ def test_run_to_start_from_is_found_by_folder_id_or_name(store, tmp_path):
         folder.mkdir(parents=True)
         (folder / "run.json").write_text(json.dumps(record))
     for start_from in ("run-0", "monday", str(tmp_path / "laptop")):
-        assert find_earlier(("tokenizer",), resolve(RECIPE), RunContext.from_environment(), start_from) == {
+        assert find_artifacts(("tokenizer",), resolve(RECIPE), RunContext.from_environment(), start_from) == {
             "tokenizer": str(path)
         }
     with pytest.raises(ContractError, match="no run to start from"):
-        find_earlier(("tokenizer",), resolve(RECIPE), RunContext.from_environment(), "tuesday")
+        find_artifacts(("tokenizer",), resolve(RECIPE), RunContext.from_environment(), "tuesday")
     with pytest.raises(ContractError, match="no artifact of tokens"):
-        find_earlier(("tokens",), resolve(RECIPE), RunContext.from_environment(), "monday")
+        find_artifacts(("tokens",), resolve(RECIPE), RunContext.from_environment(), "monday")
 
 
 def test_taken_up_artifact_says_what_it_is_and_where(store, tmp_path):
     path = publish(store, "tokens")
     artifact = dsl.Dataset(name="tokens", uri=str(tmp_path / "tokens"), metadata={})
-    take_up(canonical({"places": {"tokens": str(path)}}), {"tokens": artifact})
+    import_artifacts(canonical({"places": {"tokens": str(path)}}), {"tokens": artifact})
     assert address_of(artifact.path) == str(path)
     assert artifact.metadata["digest"] == read_manifest(path).digest
 
@@ -147,11 +149,11 @@ def test_taken_up_artifact_says_what_it_is_and_where(store, tmp_path):
 @pytest.mark.parametrize(("passed", "choice", "error"), [(False, "fail", ContractError), (True, "x", RecipeError)])
 def test_gate_ends_a_run_only_when_asked(store, tmp_path, passed, choice, error):
     (tmp_path / "register.json").write_text(json.dumps({"passed": passed, "reasons": ["pass rate fell"]}))
-    heed(str(tmp_path), "report")
+    enforce_gate(str(tmp_path), "report")
     if passed:
-        heed(str(tmp_path), "fail")
+        enforce_gate(str(tmp_path), "fail")
     with pytest.raises(error):
-        heed(str(tmp_path), choice)
+        enforce_gate(str(tmp_path), choice)
 
 
 def end(store, state, pipeline="data"):

@@ -17,7 +17,7 @@ from qwenops.recipe.codec import decode
 from qwenops.recipe.schema import resolve
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.steps.begin import begin
-from qwenops_pipelines.steps.earlier import find_earlier
+from qwenops_pipelines.steps.import_artifacts import find_artifacts
 
 STORE = "s3://artifacts/team"
 
@@ -80,11 +80,11 @@ def test_earlier_artifact_is_found_by_a_pod_with_an_empty_cache(bucket, monkeypa
     _, address = upload("tokenizer")
     monkeypatch.setenv("QWENOPS_CACHE", str(tmp_path / "empty"))
     context = RunContext.from_environment()
-    assert find_earlier(("tokenizer",), resolve(RECIPE), context, "") == {"tokenizer": address}
+    assert find_artifacts(("tokenizer",), resolve(RECIPE), context, "") == {"tokenizer": address}
     assert (addresses.mirror(address, context) / "data.txt").is_file()
     bucket.delete_object(Bucket="artifacts", Key=f"{address.removeprefix('s3://artifacts/')}/{MANIFEST}")
     with pytest.raises(ContractError, match="no artifact of tokenizer"):
-        find_earlier(("tokenizer",), resolve(RECIPE), context, "")
+        find_artifacts(("tokenizer",), resolve(RECIPE), context, "")
 
 
 def test_wholly_cached_run_is_recorded_with_addresses_and_can_be_started_from(bucket, monkeypatch, tmp_path):
@@ -98,5 +98,5 @@ def test_wholly_cached_run_is_recorded_with_addresses_and_can_be_started_from(bu
     assert {name: stage["outputs"]["output"]["path"] for name, stage in record["stages"].items()} == addresses
     assert json.loads((tmp_path / "empty" / "runs" / "run-1" / "run.json").read_text()) == record
     context = RunContext.from_environment()
-    found = find_earlier(("tokenizer", "tokens"), resolve(RECIPE), context, "night")
+    found = find_artifacts(("tokenizer", "tokens"), resolve(RECIPE), context, "night")
     assert found == {name: addresses[name] for name in ("tokenizer", "tokens")}

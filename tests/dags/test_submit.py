@@ -142,7 +142,7 @@ def test_overrides_change_the_compiled_recipe(backend, package):
 @pytest.mark.parametrize(
     ("state", "steps", "status", "word"),
     [
-        ("FAILED", {"heed-gate": "FAILED", "register": "SUCCEEDED"}, 6, "gate did not pass"),
+        ("FAILED", {"enforce-gate": "FAILED", "register": "SUCCEEDED"}, 6, "gate did not pass"),
         ("FAILED", {"pretrain": "FAILED"}, 4, "failed: pretrain"),
         ("CANCELED", {}, 5, "was stopped"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.delivery.artifacts import publish
 
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 
 INPUTS: dict[str, dict[str, str]] = {
     "collect": {},

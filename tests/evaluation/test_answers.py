@@ -11,7 +11,7 @@ from tests.evaluation.models_for_tests import SHARED_DATA
 from qwenops.evaluation.answers import final_label, final_math, final_number, same_label, same_number
 from qwenops.evaluation.mathematics import same_math
 from qwenops.evaluation.scoring import program, score_response
-from qwenops.platform.sandbox.judging import Court
+from qwenops.platform.sandbox.judging import Sandbox
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalsets import load
 
@@ -75,7 +75,7 @@ def test_a_number_too_large_to_compute_is_not_computed():
 
 
 def test_code_is_found_in_every_wrapping():
-    court, item = Court.open("bubblewrap", 20.0), code_item(PROMPT, "assert root(8) == 2 and root(18) == 3")
+    court, item = Sandbox.open("bubblewrap", 20.0), code_item(PROMPT, "assert root(8) == 2 and root(18) == 3")
     verdicts = court.judge_all([program(item, answer) for answer in CODE.values()])
     assert [name for name, verdict in zip(CODE, verdicts, strict=True) if not verdict.passed] == []
 
@@ -85,7 +85,7 @@ def test_code_is_found_in_every_wrapping():
 )
 def test_a_wrong_program_stays_wrong(answer: str):
     item = code_item(PROMPT, "assert root(8) == 2")
-    assert score_response(item, answer, lambda made: Court.open("bubblewrap", 20.0).judge(made).passed) == 0
+    assert score_response(item, answer, lambda made: Sandbox.open("bubblewrap", 20.0).judge(made).passed) == 0
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="the official sets are not on this machine")
@@ -108,5 +108,5 @@ def test_every_shared_case_is_right():
     assert wrong == []
     codes = [json.loads(line) for line in (CASES / "code_answers.jsonl").read_text(encoding="utf-8").splitlines()]
     programs = [program(code_item(row["prompt"], row["tests"]), row["answer"]) for row in codes]
-    verdicts = Court.open("bubblewrap", 20.0).judge_all(programs)
+    verdicts = Sandbox.open("bubblewrap", 20.0).judge_all(programs)
     assert [verdict.passed for verdict in verdicts] == [row["passes"] for row in codes]

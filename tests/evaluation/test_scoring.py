@@ -10,7 +10,7 @@ from qwenops.errors import StageError
 from qwenops.evaluation.answers import final_label, final_math, final_number, same_number
 from qwenops.evaluation.mathematics import same_math
 from qwenops.evaluation.scoring import pass_at_k, program, score_response
-from qwenops.platform.sandbox.judging import Court, Program
+from qwenops.platform.sandbox.judging import Program, Sandbox
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalsets import choose_items, load
 
@@ -20,7 +20,7 @@ def code_item(prefix: str, tests: str) -> EvalItem:
 
 
 def passes(program: Program) -> bool:
-    return Court.open("bubblewrap", 10.0).judge(program).passed
+    return Sandbox.open("bubblewrap", 10.0).judge(program).passed
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_code_without_a_prefix_stands_alone():
 @pytest.mark.parametrize("name", ["humaneval", "mbpp"])
 def test_every_reference_program_passes_and_no_empty_one_does(name: str):
     items = load(name, SHARED_DATA / name)
-    court = Court.open("bubblewrap", 10.0)
+    court = Sandbox.open("bubblewrap", 10.0)
     right = court.judge_all([program(item, item.target) for item in items])
     assert sum(verdict.passed for verdict in right) >= 0.995 * len(items)
     wrong = [replace(program(item, item.target), code="") for item in items]

@@ -29,7 +29,7 @@ from qwenops.instructions.synthesize.mutation import mutate
 from qwenops.instructions.synthesize.rejection import sample_and_reject
 from qwenops.instructions.synthesize.repurposing import describe, find_passages, repurpose
 from qwenops.instructions.synthesize.run import run
-from qwenops.platform.sandbox.judging import Court
+from qwenops.platform.sandbox.judging import Sandbox
 from qwenops.tasks.constraints import at_most_words
 from qwenops.tasks.safety_prompts import load
 from qwenops.tasks.verifiable import generate, verify
@@ -50,7 +50,7 @@ CONFIG = SynthesizeConfig(
 
 
 def judge(programs):
-    return Court.open("bubblewrap", 5.0).judge_all(programs)
+    return Sandbox.open("bubblewrap", 5.0).judge_all(programs)
 
 
 class Scripted:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from hostile_programs import ESCAPES, FORGERIES, GREED, IMPORTS
 
-from qwenops.platform.sandbox.judging import Court, Program
+from qwenops.platform.sandbox.judging import Program, Sandbox
 
 CUBES = ("assert f(2) == 8", "assert abs(f(3) - 27) < 1e-6", "assert f(2) in {8}", "assert not f(2) != 8")
 
@@ -70,7 +70,7 @@ def judge_hostile(
     folder: Path, isolation: Any, kinds: tuple[str, ...], left_out: tuple[str, ...] = ()
 ) -> dict[str, dict[str, tuple[str, ...]]]:
     """Results of every hostile program by kind and name, but for those left out."""
-    court = Court.open(isolation, timeout_seconds=8.0)
+    court = Sandbox.open(isolation, timeout_seconds=8.0)
     with host(folder) as place:
         bodies = {"escapes": ESCAPES, "greed": GREED}
         programs = {

@@ -22,7 +22,7 @@ from qwenops.platform.identity.outside import digest_outside
 from qwenops.platform.identity.sources import Sources
 from qwenops.recipe.outside import Outside
 from qwenops.recipe.schema import resolve
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.recipes import load_recipe
 
 ALL = {node.name for node in NODES}

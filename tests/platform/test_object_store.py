@@ -36,7 +36,7 @@ def bucket(endpoint, monkeypatch):
 
 def _objects(client) -> list[str]:
     found = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
-    return [key for key in found if not key.endswith(addresses.MADE)]
+    return [key for key in found if not key.endswith(addresses.PUBLISHED_MARK)]
 
 
 def _artifact(folder: Path, identity: str, text: str = "one\n") -> Path:
@@ -168,7 +168,7 @@ def test_missing_bucket_is_a_platform_error(bucket, tmp_path):
 def test_input_that_is_not_intact_is_a_contract_error(bucket, tmp_path):
     context = RunContext(store="", events="", cache=str(tmp_path))
     with pytest.raises(ContractError, match="no intact artifact at s3://qwenops/nothing"):
-        artifacts.localized("s3://qwenops/nothing", context)
+        artifacts.local_copy("s3://qwenops/nothing", context)
 
 
 def test_address_and_local_copy_lead_to_each_other(tmp_path):

@@ -25,7 +25,7 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.kubernetes.log_follower import split
 from qwenops.platform.kubernetes.ray_job import RayJobLauncher, release_run
 from qwenops.platform.launch.execute import execute
-from qwenops.platform.launch.launchers import release
+from qwenops.platform.launch.launchers import delete_jobs
 from qwenops.platform.stage.task import read_task
 from qwenops.platform.termination import Terminated
 from qwenops.recipe.codec import canonical
@@ -99,12 +99,12 @@ def test_step_in_a_pod_launches_what_its_environment_says(counter, server, monke
     assert (published.path / "value.txt").read_text() == "4"
     assert len(operator.seen) == 1
     server.store.add("rayjobs", {"metadata": {"name": "left", "labels": {"qwenops.io/run": "run-1"}}, "spec": {}})
-    assert release(RunContext.from_environment()) == ("left",)
+    assert delete_jobs(RunContext.from_environment()) == ("left",)
     assert leftovers(server) == []
 
 
 def test_release_outside_a_cluster_does_nothing(counter):
-    assert release(RunContext.from_environment()) == ()
+    assert delete_jobs(RunContext.from_environment()) == ()
 
 
 def test_both_launchers_publish_the_same_artifact(counter, server, kube, monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from tests.helm.pod_security import violations
 from qwenops.platform.kubernetes.ray_manifest import Identity, label_value, ray_job
 from qwenops.recipe.codec import canonical, decode
 from qwenops.recipe.placement import GcsFaultTolerance, Placement, RayCluster, RayGroup, Resources, Toleration, Volume
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.placements import by_name
 
 CRDS = next((p / "shared/data/kuberay_crds" for p in Path(__file__).parents if (p / "shared/data").is_dir()), None)

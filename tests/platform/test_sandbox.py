@@ -14,7 +14,7 @@ from tests.platform.hostile_programs import ESCAPES, FORGERIES, GREED
 
 from qwenops.errors import PlatformError
 from qwenops.platform.sandbox import confinement
-from qwenops.platform.sandbox.judging import Court, Program, Verdict
+from qwenops.platform.sandbox.judging import Program, Sandbox, Verdict
 
 ROOT = Path(__file__).parents[2]
 needs_fence = pytest.mark.skipif(
@@ -29,7 +29,7 @@ HARMFUL = (
 
 
 def judge(code: str, *tests: str, names: tuple[str, ...] = ("f",), prelude: str = "", seconds: float = 20.0) -> Verdict:
-    return Court.open("bubblewrap", seconds).judge(Program(code, tests, names, prelude))
+    return Sandbox.open("bubblewrap", seconds).judge(Program(code, tests, names, prelude))
 
 
 @needs_fence
@@ -144,8 +144,8 @@ def test_without_a_fence_nothing_runs_unless_the_recipe_says_so(monkeypatch: pyt
     confinement._bubblewrap.cache_clear()
     try:
         with pytest.raises(PlatformError, match="none_at_own_risk"):
-            Court.open("bubblewrap", 5.0)
-        court = Court.open("none_at_own_risk", 20.0)
+            Sandbox.open("bubblewrap", 5.0)
+        court = Sandbox.open("none_at_own_risk", 20.0)
         assert court.judge(Program("def f(x):\n    return x", ("assert f(1) == 1",), ("f",))).passed
         assert not court.judge(Program(FORGERIES["equal to everything"], ("assert f(1) == 1",), ("f",))).passed
     finally:

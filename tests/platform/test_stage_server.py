@@ -22,7 +22,7 @@ from qwenops.recipe.slice import Slice
 def _serve(address):
     # Ray, started by an earlier test of this process, has left a handler that shuts Ray down, for ever in a fork.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    stage_server.serve(address, _answer, lanes=2)
+    stage_server.serve(address, _answer, slots=2)
 
 
 def _answer(message):

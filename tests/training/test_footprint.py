@@ -22,7 +22,7 @@ from qwenops.training.footprint import flops_per_token, footprint
 from qwenops.training.objective import language_modelling
 from qwenops.training.optimizer import build_optimizer
 from qwenops.training.precision import compute_dtype
-from qwenops_pipelines.measured import PROCESS_BYTES
+from qwenops_pipelines.devices import PROCESS_BYTES
 
 SMALL = Size(
     hidden_size=128,

@@ -36,8 +36,8 @@ class RunContext:
         mesh: How the workers divide a model (`recipe.mesh.ParallelConfig`) as canonical JSON; empty for the default.
         use_gpu: Whether training workers ask for a GPU: "yes" or "no".
         stage_server: Socket of the server that runs stages in forks of a warm process; empty for none.
-        lanes: Stages that this server runs at once.
-        sharing: Nodes that compute on one lane's part of the processors, separated by commas; others have them all.
+        slots: Stages that this server runs at once.
+        sharing: Nodes that compute on one slot's part of the processors, separated by commas; others have them all.
         show_bar: "yes" draws a progress bar, "no" prints plain lines.
         run_id: Unique id of the pipeline run; on a cluster its events lie in a folder of that name.
         cluster: The Ray cluster that runs this stage as a RayJob, as JSON text of a `RayCluster`; empty runs it here.
@@ -62,7 +62,7 @@ class RunContext:
     mesh: str = ""
     use_gpu: str = "no"
     stage_server: str = ""
-    lanes: int = 1
+    slots: int = 1
     sharing: str = ""
     show_bar: str = "no"
     run_id: str = ""

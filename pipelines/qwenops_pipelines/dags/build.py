@@ -1,4 +1,4 @@
-"""One of the five pipelines as a KFP pipeline: the table of `edges.py`, one task per node.
+"""One of the five pipelines as a KFP pipeline: the table of `nodes.py`, one task per node.
 
 On a cluster everything stands inside an exit handler, which publishes what the run did and frees the cluster whatever
 the end is; on one machine `qwenops run` does both itself, and a step more would cost seconds.
@@ -15,14 +15,14 @@ from kfp import dsl
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
-from qwenops_pipelines.dags.dress import dress
-from qwenops_pipelines.dags.edges import Node, ancestors
+from qwenops_pipelines.dags.kubernetes_options import set_kubernetes_options
+from qwenops_pipelines.dags.nodes import Node, ancestors
 from qwenops_pipelines.dags.pipelines import PIPELINES, Pipeline
 from qwenops_pipelines.steps import component as steps
 
 # A component is called with channels and without its outputs, where its function has paths and values.
 _finish_run: Any = steps.finish_run
-_heed_gate: Any = steps.heed_gate
+_enforce_gate: Any = steps.enforce_gate
 _FORM = {
     "recipe_text": (
         "The recipe as JSON text, every number of the run; or the path or s3:// address of a file that holds it, for "
@@ -62,14 +62,14 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
             return
         finish: Any = _finish_run(recipe=given["recipe_text"], run_name=given["run_name"], pipeline=pipeline.name)
         finish.set_caching_options(False)
-        dress(finish, placement, "delivery")
+        set_kubernetes_options(finish, placement, "delivery")
         with dsl.ExitHandler(finish, name="run"):
             tasks = _tasks(given, nodes, placement, pipeline)
             if judged:
-                heed: Any = _heed_gate(verdict=tasks["register"].outputs["output"], failed_gate=given["failed_gate"])
-                heed.after(tasks[nodes[-1].name])
-                heed.set_caching_options(False)
-                dress(heed, placement, "delivery")
+                gate: Any = _enforce_gate(verdict=tasks["register"].outputs["output"], failed_gate=given["failed_gate"])
+                gate.after(tasks[nodes[-1].name])
+                gate.set_caching_options(False)
+                set_kubernetes_options(gate, placement, "delivery")
 
     made = dsl.pipeline(name=_name(recipe, pipeline), description=pipeline.description)
     # KFP reads the whole stack of calls for each field of a task: on a thread's own stack that costs next to nothing.
@@ -88,18 +88,18 @@ def _tasks(
         start_from=given.get("start_from", ""),
     )
     slices.set_caching_options(False)
-    dress(slices, placement, "recipe")
+    set_kubernetes_options(slices, placement, "recipe")
     artifacts: dict[str, Any] = {}
     tasks: dict[str, dsl.PipelineTask] = {}
     if pipeline.earlier:
         earlier = getattr(steps, f"earlier_for_{pipeline.name}")(earlier=slices.outputs["earlier"])
-        dress(earlier, placement, "recipe")
+        set_kubernetes_options(earlier, placement, "recipe")
         artifacts |= {name: earlier.outputs[name] for name in pipeline.earlier}
     for node in nodes:
         inputs = {name: artifacts[source] for name, source in node.inputs.items()}
         task = _component(node)(config=slices.outputs[node.name], **inputs)
         task.set_display_name(node.name)
-        dress(task, placement, node.area)
+        set_kubernetes_options(task, placement, node.area)
         artifacts[node.name] = task.outputs["output"]
         tasks[node.name] = task
     return tasks

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from qwenops.errors import RecipeError
-from qwenops_pipelines.dags.edges import NODES, Node
+from qwenops_pipelines.dags.nodes import NODES, Node
 
 
 @dataclass(frozen=True)

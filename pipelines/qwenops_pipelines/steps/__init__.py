@@ -1,1 +1,1 @@
-"""The steps of a pipeline that belong to no stage: cut the recipe, take up earlier work, heed the gate, finish."""
+"""The steps of a pipeline that belong to no stage: cut the recipe, import artifacts, enforce the gate, finish."""

@@ -21,19 +21,19 @@ from qwenops.platform.stage.task import sources_of
 from qwenops.platform.storage import artifacts
 from qwenops.recipe.codec import canonical, fingerprint
 from qwenops.recipe.schema import Recipe, read_recipe, resolve
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.dags.pipelines import find_pipeline
-from qwenops_pipelines.steps.earlier import find_earlier
+from qwenops_pipelines.steps.import_artifacts import find_artifacts
 
 
 def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> dict[str, str]:
-    """Return node name to the reference to its slice, and under "earlier" what `earlier.take_up` needs.
+    """Return node name to the reference to its slice, and under "earlier" what `earlier.import_artifacts` needs.
 
     Args:
         recipe_text: JSON text of the recipe, or the path or `s3://` address of a file that holds it.
         run_name: Name of the run in MLflow.
         pipeline: Name of the pipeline.
-        start_from: Where the artifacts of nodes outside the pipeline come from; see `earlier.find_earlier`.
+        start_from: Where the artifacts of nodes outside the pipeline come from; see `earlier.find_artifacts`.
 
     Raises:
         RecipeError: the text is no valid recipe.
@@ -44,7 +44,7 @@ def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> di
     slices = resolve(recipe)
     context = RunContext.from_environment()
     needed = find_pipeline(pipeline).earlier
-    found = find_earlier(needed, slices, context, start_from) if needed else {}
+    found = find_artifacts(needed, slices, context, start_from) if needed else {}
     earlier: dict[str, Any] = {"places": found}
     cache_keys: dict[str, str] = {}
     if context.run_id:

@@ -65,10 +65,10 @@ def resolve_recipe(
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def earlier_for_pretraining(earlier: str, tokenizer: dsl.Output[dsl.Artifact], tokens: dsl.Output[dsl.Dataset]):
-    """Take up the token shards and the tokenizer of an earlier run. Seconds."""
-    from qwenops_pipelines.steps.earlier import take_up
+    """Import the token shards and the tokenizer of an earlier run. Seconds."""
+    from qwenops_pipelines.steps.import_artifacts import import_artifacts
 
-    take_up(earlier, {"tokenizer": tokenizer, "tokens": tokens})
+    import_artifacts(earlier, {"tokenizer": tokenizer, "tokens": tokens})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -78,10 +78,10 @@ def earlier_for_post_training(
     tokens: dsl.Output[dsl.Dataset],
     extend: dsl.Output[dsl.Model],
 ):
-    """Take up the clean documents, the token shards and the base model of an earlier run. Seconds."""
-    from qwenops_pipelines.steps.earlier import take_up
+    """Import the clean documents, the token shards and the base model of an earlier run. Seconds."""
+    from qwenops_pipelines.steps.import_artifacts import import_artifacts
 
-    take_up(earlier, {"decontaminate": decontaminate, "tokens": tokens, "extend": extend})
+    import_artifacts(earlier, {"decontaminate": decontaminate, "tokens": tokens, "extend": extend})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -99,25 +99,25 @@ def earlier_for_evaluation(
     dpo: dsl.Output[dsl.Model],
     online: dsl.Output[dsl.Model],
 ):
-    """Take up the data and the models of an earlier run. Seconds."""
-    from qwenops_pipelines.steps.earlier import take_up
+    """Import the data and the models of an earlier run. Seconds."""
+    from qwenops_pipelines.steps.import_artifacts import import_artifacts
 
     data = {"decontaminate": decontaminate, "tokenizer": tokenizer, "tokens": tokens}
     answers = {"evolve": evolve, "synthesize": synthesize}
     models = {"extend": extend, "upcycle": upcycle, "sft_seed": sft_seed, "reward": reward}
-    take_up(earlier, {**data, **answers, **models, "dpo": dpo, "online": online})
+    import_artifacts(earlier, {**data, **answers, **models, "dpo": dpo, "online": online})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def heed_gate(verdict: dsl.Input[dsl.Artifact], failed_gate: str):
+def enforce_gate(verdict: dsl.Input[dsl.Artifact], failed_gate: str):
     """End the run as failed when the evaluation gate did not pass and `failed_gate` is "fail". Seconds.
 
     When it fails, the message holds the gate's reasons; the model is registered as a candidate and champion stays
     where it was.
     """
-    from qwenops_pipelines.steps.gate import heed
+    from qwenops_pipelines.steps.gate import enforce_gate
 
-    heed(verdict.path, failed_gate)
+    enforce_gate(verdict.path, failed_gate)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -50,7 +50,7 @@ def finish(
     if context.pod_namespace:
         from qwenops.platform.launch import launchers
 
-        launchers.release(context)
+        launchers.delete_jobs(context)
     try:
         recipe, chosen = read_recipe(fetch_text(recipe_text)), find_pipeline(pipeline)
     except RecipeError as error:
@@ -90,7 +90,7 @@ def _note_cached(pipeline: Pipeline, slices: dict[str, Slice[Config]], context: 
         place = f"{context.store}/{node.name}/{key[:16]}"
         if artifacts.manifest(place):
             Events(Path(context.events), node.name).write(status="skipped", finished=time.time(), artifact=place)
-            folders[node.name] = artifacts.localized(place, context)
+            folders[node.name] = artifacts.local_copy(place, context)
     return folders
 
 

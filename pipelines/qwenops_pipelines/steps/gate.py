@@ -10,7 +10,7 @@ from qwenops.platform.storage import artifacts
 CHOICES = ("report", "fail")
 
 
-def heed(verdict: str, failed_gate: str) -> None:
+def enforce_gate(verdict: str, failed_gate: str) -> None:
     """Print the verdict; end the step as failed when the gate did not pass and the run asks for that.
 
     Args:
@@ -25,7 +25,7 @@ def heed(verdict: str, failed_gate: str) -> None:
         raise RecipeError(
             "bad failed_gate", expected=" or ".join(CHOICES), found=failed_gate, action="start the run again"
         )
-    folder = artifacts.localized(address_of(verdict), RunContext.from_environment())
+    folder = artifacts.local_copy(address_of(verdict), RunContext.from_environment())
     facts = json.loads((folder / "register.json").read_text(encoding="utf-8"))
     print(f"gate {'passed' if facts['passed'] else 'not passed'}: {'; '.join(facts['reasons'])}")
     if failed_gate == "fail" and not facts["passed"]:

@@ -19,7 +19,7 @@ from qwenops.evaluation.harness import (
 from qwenops.evaluation.registry import TASKS, Task
 from qwenops.evaluation.scoring import JudgeProgram, pass_at_k
 from qwenops.generation.engine import Sampling
-from qwenops.platform.sandbox.judging import Court
+from qwenops.platform.sandbox.judging import Sandbox
 from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalsets import choose_items, load_available
@@ -67,8 +67,8 @@ def run(config: BenchmarksConfig, *, base: Path, moe: Path, chat: Path, stage: S
 def _open_judge(config: BenchmarksConfig, exams: Sequence[Exam]) -> JudgeProgram | None:
     if not any(item.scorer == "python" for exam in exams for item in exam.items[:1]):
         return None
-    court = Court.open(config.program_isolation, config.program_timeout_seconds)
-    return lambda program: court.judge(program).passed
+    sandbox = Sandbox.open(config.program_isolation, config.program_timeout_seconds)
+    return lambda program: sandbox.judge(program).passed
 
 
 def _check(config: BenchmarksConfig) -> None:

@@ -20,7 +20,7 @@ from qwenops.instructions.synthesize import constitution, execution, following, 
 from qwenops.instructions.synthesize.config import SynthesizeConfig
 from qwenops.instructions.synthesize.made import Made
 from qwenops.platform.engines import open_stage_engine
-from qwenops.platform.sandbox.judging import Court
+from qwenops.platform.sandbox.judging import Sandbox
 from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.safety_prompts import load as load_safety_prompts
 
@@ -49,7 +49,7 @@ class Synthesis:
         self._config, self._instructions, self._checkpoint = config, instructions, checkpoint
         self._documents, self._scratch, self._rng = documents, scratch, random.Random(seed)
         if _RUN_PROGRAMS & set(config.strategies):
-            self._court = Court.open(config.program_isolation, config.sandbox_seconds)
+            self._sandbox = Sandbox.open(config.program_isolation, config.sandbox_seconds)
         self._writer: Engine | None = None
         if config.writer == "llm":
             self._writer = open_stage_engine(config.writer_engine, scratch, checkpoint)
@@ -70,7 +70,7 @@ class Synthesis:
             if self._writer:
                 candidates, unfinished = execution.sampled_candidates(task, self._writer, number)
             model = self._writer.name if self._writer else "written programs and mutants"
-            _add(total, execution.judge_programs(task, candidates, model, self._court.judge_all, self._config))
+            _add(total, execution.judge_programs(task, candidates, model, self._sandbox.judge_all, self._config))
             _add(total, Made(judged=unfinished.total(), unfinished=unfinished))
         return total
 
@@ -89,11 +89,13 @@ class Synthesis:
                 continue
             written = following.written_checks(constraint, row.response)
             checks = following.llm_checks(constraint, self._writer, _CHECK_AUTHORS) if self._writer else written
-            checks = following.cross_validate(checks, self._config.check_agreement, self._court.judge_all)
+            checks = following.cross_validate(checks, self._config.check_agreement, self._sandbox.judge_all)
             if checks.functions and checks.cases:
                 valid += 1
                 responses, model = [row.response, *following.transforms(row.response)], "original and changed texts"
-                made = following.follow(row, checks, constraint, responses, model, self._court.judge_all, self._config)
+                made = following.follow(
+                    row, checks, constraint, responses, model, self._sandbox.judge_all, self._config
+                )
                 _add(total, made)
         total.notes.append(f"{valid} of {len(rows)} instructions have checks that passed cross-validation")
         return total

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Patience:
+class RetryBudget:
     """Growing pauses within a budget of seconds without one success."""
 
     budget_seconds: float
@@ -134,7 +134,7 @@ class Kube:
 
     def follow_job(self, name: str) -> Iterator[RayJob | None]:
         """Every state of a RayJob that is seen, one per `watch_seconds` or more; ends with None once it is gone."""
-        patience = Patience(self._outage_seconds)
+        patience = RetryBudget(self._outage_seconds)
         while True:
             listed = self._known(
                 "list rayjobs",
@@ -203,7 +203,7 @@ class Kube:
             raise explain(error, what, self.namespace) from error
 
     def _call(self, what: str, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        patience = Patience(self._outage_seconds)
+        patience = RetryBudget(self._outage_seconds)
         while True:
             try:
                 return function(*arguments, **options, _request_timeout=(_CONNECT_SECONDS, _READ_SECONDS))

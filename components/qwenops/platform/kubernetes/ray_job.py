@@ -7,7 +7,7 @@ RayJob with it when the run is deleted. A pod without an owner owns its RayJob i
 Who deletes it. This process, on every way out: success, failure, a cancelled run (SIGTERM). It leaves the job
 alone in one case, an eviction of its own pod (`termination.is_evicted`); then the next attempt of the step
 computes the same name and adopts it. A step that is killed without a word leaves it as well: Kubeflow's retry
-adopts it, else the run's exit handler (`launchers.release`), the deadline or the Workflow's deletion ends it.
+adopts it, else the run's exit handler (`launchers.delete_jobs`), the deadline or the Workflow's deletion ends it.
 
 Names carry an attempt: a job that the cluster failed is deleted, and only when it is gone does the next one
 start, so that two drivers never write one scratch folder. The stage continues from its last checkpoint there.
@@ -29,7 +29,7 @@ from qwenops.platform.kubernetes.ray_work import Work, driver_error, identify
 from qwenops.platform.observe.live import JobState
 from qwenops.platform.observe.observed import metrics_served
 from qwenops.platform.stage.events import Events, describe_error
-from qwenops.platform.stage.task import Published, Task, TaskSpec, find_published, place, scratch_folder
+from qwenops.platform.stage.task import Published, Task, TaskSpec, artifact_location, find_published, scratch_folder
 from qwenops.platform.storage import addresses
 from qwenops.platform.termination import Terminated, termination_raises
 from qwenops.recipe.placement import RayCluster
@@ -61,7 +61,7 @@ class RayJobLauncher:
         """
         work = Work(spec, task, context, identify(task, context, self._kube))
         events = Events(Path(context.events), work.node)
-        scratch = scratch_folder(place(task, context)[1])
+        scratch = scratch_folder(artifact_location(task, context)[1])
         with termination_raises(), metrics_served(context, work.node, scratch) as self._job:
             try:
                 return self._attempts(work)
@@ -221,7 +221,7 @@ class RayJobLauncher:
             if time.monotonic() > deadline:
                 raise PlatformError(
                     f"{work.node} succeeded on the cluster, but its artifact is not here",
-                    expected=f"an intact artifact {place(work.task, work.context)[1]}",
+                    expected=f"an intact artifact {artifact_location(work.task, work.context)[1]}",
                     found=Events(Path(work.context.events), work.node)
                     .read()
                     .get("artifact", "no artifact in the driver's events"),

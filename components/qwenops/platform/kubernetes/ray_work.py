@@ -10,7 +10,7 @@ from qwenops.platform.kubernetes.objects import Json
 from qwenops.platform.kubernetes.ray_manifest import Identity, ray_job
 from qwenops.platform.kubernetes.token import write_token
 from qwenops.platform.stage.events import Events, described_error
-from qwenops.platform.stage.task import Task, TaskSpec, place
+from qwenops.platform.stage.task import Task, TaskSpec, artifact_location
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.placement import RayCluster
 
@@ -45,7 +45,7 @@ class Work:
 
 def identify(task: Task, context: RunContext, kube: Kube) -> Identity:
     """What a task's RayJobs are called and whom they belong to."""
-    key, _ = place(task, context)
+    key, _ = artifact_location(task, context)
     owner = _owner(context.pod_name, kube)
     return Identity(context.run_id or owner.get("uid") or context.run_name, task.slice.node, key, owner)
 

@@ -1,8 +1,8 @@
 """Run (or reuse) one stage: what a step of either backend calls.
 
 It returns the published artifact when one with the task's fingerprint is intact, and otherwise asks the launcher that
-the placement chose. On one machine a stage may have been started ahead of its step (`qwenops_pipelines.ahead`): the
-step then takes what came of that.
+the placement chose. On one machine a stage may have been started ahead of its step
+(`qwenops_pipelines.stage_scheduler`): the step then takes what came of that.
 """
 
 import time
@@ -13,7 +13,7 @@ from typing import Any
 from qwenops.platform.context import RunContext
 from qwenops.platform.launch import kfp_artifacts, launchers
 from qwenops.platform.launch.launchers import LaunchRequest
-from qwenops.platform.launch.outcome import is_running, outcome
+from qwenops.platform.launch.outcome import is_running, recorded_outcome
 from qwenops.platform.stage.events import Events
 from qwenops.platform.stage.task import Published, Task, TaskSpec, find_published, read_task
 
@@ -53,7 +53,7 @@ def run_task(task: Task, spec: TaskSpec, context: RunContext) -> Published:
         QwenOpsError: as `execute`.
     """
     events, began = Events(Path(context.events), task.slice.node), time.time()
-    published = outcome(task, context)
+    published = recorded_outcome(task, context)
     if published is None and not is_running(task, context) and (published := find_published(task, context)):
         events.write(status="skipped", started=began, finished=time.time(), artifact=published.address)
     if published is None:
@@ -61,5 +61,5 @@ def run_task(task: Task, spec: TaskSpec, context: RunContext) -> Published:
             # Where stages start ahead of their steps, this one may end just now, and says so itself.
             events.write(status="running", started=began)
         request: LaunchRequest = {**spec, "causes": dict(task.causes), "node": task.slice.node}
-        published = launchers.pick(context).launch(task, request, context)
+        published = launchers.select_launcher(context).launch(task, request, context)
     return published

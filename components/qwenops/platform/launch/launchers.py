@@ -70,7 +70,7 @@ class LocalLauncher:
         return Published(path, read_manifest(path), reused=False, address=addresses.address_of(path, context))
 
 
-def pick(context: RunContext) -> Launcher:
+def select_launcher(context: RunContext) -> Launcher:
     """The launcher that the placement chose for this step: `rayjob` where it names a Ray cluster, else `local`."""
     if not context.cluster:
         return LocalLauncher()
@@ -82,7 +82,7 @@ def pick(context: RunContext) -> Launcher:
     return ray_job.RayJobLauncher(kube, cluster)
 
 
-def release(context: RunContext, *, wait_seconds: float = 60) -> tuple[str, ...]:
+def delete_jobs(context: RunContext, *, wait_seconds: float = 60) -> tuple[str, ...]:
     """Delete what RayJobs a pipeline run has left, whatever its state; for the run's exit handler.
 
     Args:

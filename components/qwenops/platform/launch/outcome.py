@@ -7,7 +7,7 @@ from qwenops.platform.stage.events import Events, Facts, described_error
 from qwenops.platform.stage.task import Published, Task, find_published
 
 
-def outcome(task: Task, context: RunContext) -> Published | None:
+def recorded_outcome(task: Task, context: RunContext) -> Published | None:
     """The artifact of a task that this run has made or found; None where it has yet to run.
 
     Only where stages are started ahead of their steps, on one machine: a step of a cluster that is tried again runs.

@@ -7,7 +7,7 @@ from functools import partial
 from qwenops.errors import QwenOpsError
 from qwenops.platform.context import RunContext
 from qwenops.platform.identity.sources import Sources
-from qwenops.platform.launch.outcome import outcome
+from qwenops.platform.launch.outcome import recorded_outcome
 from qwenops.platform.launch.stage_server import Answer, Request, serve
 from qwenops.platform.stage.events import describe_error
 from qwenops.platform.stage.produce import produce
@@ -24,7 +24,7 @@ def answer(request: Request, loaded: Sources) -> Answer:
     try:
         task = read_task(request, context)
         # Asked twice, by the step and ahead of it, a stage runs once.
-        published = outcome(task, context)
+        published = recorded_outcome(task, context)
         if published is None:
             published = produce(replace(task, loaded=loaded.causes(task.stage, task.slice.config)), context)
     except QwenOpsError as error:
@@ -41,7 +41,7 @@ def main() -> None:
     context = RunContext.from_environment()
     loaded = sources_of(context)
     options = parser.parse_args()
-    serve(options.socket, partial(answer, loaded=loaded), context.lanes, options.modules)
+    serve(options.socket, partial(answer, loaded=loaded), context.slots, options.modules)
 
 
 if __name__ == "__main__":

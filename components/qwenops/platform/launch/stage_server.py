@@ -7,8 +7,8 @@ still has a process of its own. Without a server (on a cluster, in a test) `exec
 process; the results are the same.
 
 Protocol: one connection per stage on a Unix socket; a JSON line in, a JSON line out. A connection that closes
-without an answer means that the stage's process died. A request waits while as many stages run as there are lanes, and
-while its own node runs. A stage that shares the machine is held to the processors of one lane, whether or not another
+without an answer means that the stage's process died. A request waits while as many stages run as there are slots, and
+while its own node runs. A stage that shares the machine is held to the processors of one slot, whether or not another
 runs beside it, so that its threads, and with them the last bits of its sums, do not depend on what else runs.
 """
 
@@ -33,7 +33,7 @@ _IDLE_SECONDS = 0.2
 
 
 class Request(TaskSpec):
-    """What the server is asked: a task, the name of its node, and whether it is held to the processors of one lane."""
+    """What the server is asked: a task, the name of its node, and whether it is held to the processors of one slot."""
 
     node: str
     sharing: bool
@@ -81,13 +81,13 @@ def is_up(address: str) -> bool:
         return connection.connect_ex(address) == 0
 
 
-def serve(address: str, handle: Handle, lanes: int = 1, modules: Sequence[str] = ()) -> None:
+def serve(address: str, handle: Handle, slots: int = 1, modules: Sequence[str] = ()) -> None:
     """Accept requests forever, forking for each; import `modules` while nothing is asked.
 
     Args:
         address: Path of the Unix socket to listen on.
         handle: Called in the forked process with the request; its result is the answer.
-        lanes: Stages that run at once.
+        slots: Stages that run at once.
         modules: Names of modules, the one that is needed first at the front; a stage imports what is missing itself.
     """
     # Ctrl-C reaches every process of a terminal; this one ends when the run that started it says so, without a word.
@@ -96,23 +96,23 @@ def serve(address: str, handle: Handle, lanes: int = 1, modules: Sequence[str] =
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
-        crew = _Crew(lanes, listener, handle)
+        pool = _WorkerPool(slots, listener, handle)
         while True:
             ready, _, _ = select.select([listener], [], [], 0 if pending else _IDLE_SECONDS)
             if ready:
-                crew.ask(listener.accept()[0])
+                pool.ask(listener.accept()[0])
             elif pending:
                 # What cannot be imported here a stage finds missing itself, if it needs it at all.
                 with contextlib.suppress(ImportError):
                     importlib.import_module(pending.pop(0))
-            crew.look()
+            pool.look()
 
 
 @dataclass
-class _Crew:
-    """The requests that wait, and by process the node and the lane of those that run."""
+class _WorkerPool:
+    """The requests that wait, and by process the node and the slot of those that run."""
 
-    lanes: int
+    slots: int
     listener: socket.socket
     handle: Handle
     waiting: list[tuple[socket.socket, Request]] = field(default_factory=list[tuple[socket.socket, Request]])
@@ -130,15 +130,15 @@ class _Crew:
         while self.running and (ended := os.waitpid(-1, os.WNOHANG)[0]):
             self.running.pop(ended, None)
         for connection, message in list(self.waiting):
-            nodes, used = {node for node, _ in self.running.values()}, {lane for _, lane in self.running.values()}
-            free = sorted(set(range(self.lanes)) - used)
+            nodes, used = {node for node, _ in self.running.values()}, {slot for _, slot in self.running.values()}
+            free = sorted(set(range(self.slots)) - used)
             if free and message["node"] not in nodes:
                 self.waiting.remove((connection, message))
                 with connection:
                     child = self._fork(connection, message, free[0])
                 self.running[child] = (message["node"], free[0])
 
-    def _fork(self, connection: socket.socket, message: Request, lane: int) -> int:
+    def _fork(self, connection: socket.socket, message: Request, slot: int) -> int:
         sys.stdout.flush()
         if child := os.fork():
             return child
@@ -151,7 +151,7 @@ class _Crew:
         die_with_parent()
         try:
             if message["sharing"]:
-                os.sched_setaffinity(0, _processors(lane, self.lanes))
+                os.sched_setaffinity(0, _processors(slot, self.slots))
             answer = self.handle(message)
             connection.sendall(json.dumps(answer).encode() + b"\n")
         finally:
@@ -161,11 +161,11 @@ class _Crew:
             os._exit(0)
 
 
-def _processors(lane: int, lanes: int) -> list[int]:
+def _processors(slot: int, slots: int) -> list[int]:
     """The processors of one of the equal parts that this process's are shared out in; at least one."""
     mine = sorted(os.sched_getaffinity(0))
-    each = max(len(mine) // lanes, 1)
-    first = lane * each % len(mine)
+    each = max(len(mine) // slots, 1)
+    first = slot * each % len(mine)
     return mine[first : first + each]
 
 

@@ -1,6 +1,6 @@
 """Judge a program by its tests: the program computes in one process, the tests compare in another.
 
-The verdict is made outside the program's process, from values that crossed the border as plain data. A program that
+The verdict is made outside the program's process, from values that crossed the boundary as plain data. A program that
 prints the expected output, ends with a status, patches the interpreter or returns an object equal to everything has
 therefore nothing to forge: the tests' process holds none of its code. Both processes stand behind the same fence.
 """
@@ -19,8 +19,8 @@ from typing import IO, Any, Literal
 
 from qwenops.errors import PlatformError
 from qwenops.platform.sandbox.confinement import SCRATCH_BYTES, Fence, open_fence
-from qwenops.platform.sandbox.guest import referee, stand
-from qwenops.platform.sandbox.guest.border import BorderError, receive, send
+from qwenops.platform.sandbox.guest import program_server, referee
+from qwenops.platform.sandbox.guest.protocol import ProtocolError, receive, send
 from qwenops.recipe.isolation import Isolation
 
 Result = Literal["passed", "failed", "raised", "died", "timeout"]
@@ -68,7 +68,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Court:
+class Sandbox:
     """Judges programs within limits.
 
     Attributes:
@@ -84,8 +84,8 @@ class Court:
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
     @classmethod
-    def open(cls, isolation: Isolation, timeout_seconds: float) -> "Court":
-        """A court behind the fence a recipe asks for.
+    def open(cls, isolation: Isolation, timeout_seconds: float) -> "Sandbox":
+        """A sandbox behind the fence a recipe asks for.
 
         Raises:
             PlatformError: programs cannot be confined on this machine.
@@ -105,7 +105,7 @@ class Court:
         """
         with ExitStack() as stack:
             limits = (self.memory_mb << 20, max(1, round(self.timeout_seconds + 0.5)), SCRATCH_BYTES)
-            program_process = self._start(stack, stand, limits)
+            program_process = self._start(stack, program_server, limits)
             assert program_process.stdin and program_process.stdout
             pipes = (program_process.stdout.fileno(), program_process.stdin.fileno())
             tests_process = self._start(stack, referee, (_REFEREE_BYTES, limits[1], limits[2], *pipes), pipes)
@@ -118,7 +118,7 @@ class Court:
                 )
             began = time.monotonic()
             job = {"code": program.code, "tests": program.tests, "names": program.names, "prelude": program.prelude}
-            with suppress(BorderError):
+            with suppress(ProtocolError):
                 send(tests_process.stdin, job)
             results: Any = _receive(tests_process.stdout, self.timeout_seconds)
             seconds = time.monotonic() - began
@@ -142,7 +142,7 @@ def _receive(stream: IO[bytes], timeout_seconds: float) -> Any:
         return None
     try:
         return receive(stream)
-    except BorderError:
+    except ProtocolError:
         return None
 
 

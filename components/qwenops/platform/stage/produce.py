@@ -27,7 +27,14 @@ from qwenops.platform.observe.observed import observed
 from qwenops.platform.stage.curves import publish_curves
 from qwenops.platform.stage.events import Events, Facts, describe_error
 from qwenops.platform.stage.handle import Stage
-from qwenops.platform.stage.task import Published, Task, place, scratch_folder, sources_of, unsure
+from qwenops.platform.stage.task import (
+    Published,
+    Task,
+    artifact_location,
+    provisional_fingerprint,
+    scratch_folder,
+    sources_of,
+)
 from qwenops.platform.storage import addresses, artifacts
 
 
@@ -53,7 +60,7 @@ def produce(task: Task, context: RunContext, *, job: str = "") -> Published:
 
 def _produce(task: Task, context: RunContext, events: Events) -> Published:
     node = task.slice.node
-    _, destination = place(task, context)
+    _, destination = artifact_location(task, context)
     scratch = scratch_folder(destination)
     with _named_failures(node):
         scratch.mkdir(parents=True, exist_ok=True)
@@ -74,7 +81,7 @@ def _produce(task: Task, context: RunContext, events: Events) -> Published:
 def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Manifest:
     """Run the stage in a fresh folder, write the manifest last and rename the folder to its destination."""
     node = task.slice.node
-    key, destination = place(task, context)
+    key, destination = artifact_location(task, context)
     run = _load_run(task.stage)
     work = destination.with_name(f".{key[:16]}.work")
     shutil.rmtree(work, ignore_errors=True)
@@ -95,7 +102,7 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
         handle.warn(f"{changed[0]} while {node} was made; the next run makes it again")
     manifest = Manifest(
         node=node,
-        fingerprint=unsure(key) if changed else key,
+        fingerprint=provisional_fingerprint(key) if changed else key,
         artifact_id=uuid.uuid4().hex,
         parents={name: read_manifest(path).artifact_id for name, path in task.inputs.items()},
         files=digest_files(work),

@@ -86,14 +86,14 @@ def find_published(task: Task, context: RunContext, *, made_now: bool = False) -
         context: Names the store.
         made_now: Also take one during whose making something changed, which no later run takes.
     """
-    key, destination = place(task, context)
+    key, destination = artifact_location(task, context)
     address = addresses.address_of(destination, context)
     if addresses.is_remote(address):
         return _fetched(address, destination)
     if not (destination / MANIFEST).exists():
         return None
     manifest = read_manifest(destination)
-    known = (key, unsure(key)) if made_now else (key,)
+    known = (key, provisional_fingerprint(key)) if made_now else (key,)
     if manifest.fingerprint in known and is_intact(destination, manifest):
         return Published(destination, manifest, reused=True, address=address)
     return None
@@ -105,7 +105,7 @@ def stage_fingerprint(causes: Mapping[str, str], envelope: Slice[Config], parent
     return fingerprint({"causes": dict(causes), "slice": plain, "parents": dict(parents)})
 
 
-def place(task: Task, context: RunContext) -> tuple[str, Path]:
+def artifact_location(task: Task, context: RunContext) -> tuple[str, Path]:
     """The task's fingerprint and the folder its artifact is published to."""
     parents = {name: read_manifest(path).artifact_id for name, path in task.inputs.items()}
     key = stage_fingerprint(task.causes, task.slice, parents)
@@ -117,13 +117,13 @@ def scratch_folder(destination: Path) -> Path:
     return destination.with_name(f".{destination.name}.scratch")
 
 
-def unsure(key: str) -> str:
+def provisional_fingerprint(key: str) -> str:
     """The fingerprint of an artifact during whose making something changed that `key` covers."""
     return f"{key}?"
 
 
 def _localized(inputs: Mapping[str, str], context: RunContext) -> dict[str, Path]:
-    return {name: artifacts.localized(place, context) for name, place in inputs.items()}
+    return {name: artifacts.local_copy(artifact_location, context) for name, artifact_location in inputs.items()}
 
 
 def _fetched(address: str, folder: Path) -> Published | None:

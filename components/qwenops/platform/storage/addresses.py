@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qwenops.platform.context import RunContext
 
-MADE = ".made"
+PUBLISHED_MARK = ".made"
 """Ending of the file beside an artifact that outlives it, by which a deleted artifact is noticed."""
 STORE_ID = ".store-id"
 _SCHEME = "s3://"

@@ -10,10 +10,10 @@ from pathlib import Path
 from qwenops.contracts.manifest import MANIFEST, Manifest, is_intact, read_manifest
 from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
-from qwenops.platform.storage.addresses import MADE, STORE_ID, is_remote, mirror
+from qwenops.platform.storage.addresses import PUBLISHED_MARK, STORE_ID, is_remote, mirror
 
 
-def localized(place: str | Path, context: RunContext) -> Path:
+def local_copy(place: str | Path, context: RunContext) -> Path:
     """The local folder of an input, copied and verified when `place` is an address of an object store.
 
     Raises:
@@ -31,7 +31,7 @@ def localized(place: str | Path, context: RunContext) -> Path:
     return folder
 
 
-def below(place: str) -> list[str]:
+def list_artifacts(place: str) -> list[str]:
     """The places of the artifacts directly below `place`, in no order."""
     if is_remote(place):
         return object_store().artifacts(place)
@@ -45,7 +45,7 @@ def manifest(place: str) -> Manifest | None:
     return read_manifest(Path(place)) if (Path(place) / MANIFEST).is_file() else None
 
 
-def is_whole(place: str, context: RunContext) -> bool:
+def is_complete(place: str, context: RunContext) -> bool:
     """Whether the artifact at `place` is as its manifest says; one of an object store is copied here for it."""
     if is_remote(place):
         return object_store().fetch(place, mirror(place, context))
@@ -57,7 +57,9 @@ def has_lost(place: str) -> bool:
     """Whether an artifact was published below `place` that is no longer there."""
     if is_remote(place):
         return object_store().has_lost(place)
-    made = [path.name.removeprefix(".").removesuffix(MADE) for path in Path(place).glob(f".*{MADE}")]
+    made = [
+        path.name.removeprefix(".").removesuffix(PUBLISHED_MARK) for path in Path(place).glob(f".*{PUBLISHED_MARK}")
+    ]
     return not all((Path(place) / key / MANIFEST).is_file() for key in made)
 
 

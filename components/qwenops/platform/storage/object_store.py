@@ -23,7 +23,7 @@ from fsspec import AbstractFileSystem
 
 from qwenops.contracts.manifest import MANIFEST, Manifest, is_intact, read_manifest
 from qwenops.errors import ContractError, PlatformError
-from qwenops.platform.storage.addresses import MADE, STORE_ID
+from qwenops.platform.storage.addresses import PUBLISHED_MARK, STORE_ID
 from qwenops.platform.storage.remote_files import S3_ENDPOINTS, open_store
 
 _SECONDS_BETWEEN_COPIES = 60.0
@@ -50,7 +50,7 @@ def publish(folder: Path, url: str) -> bool:
         except FileExistsError:
             _remove(store, prefix)
             return False
-        store.touch(_beside(url, MADE))
+        store.touch(_beside(url, PUBLISHED_MARK))
     return True
 
 
@@ -103,8 +103,8 @@ def manifest(url: str) -> Manifest | None:
 def has_lost(url: str) -> bool:
     """Whether an artifact was published below `url` that is no longer there."""
     with _reaching(url):
-        made = [f"s3://{place}" for place in _store().glob(f"{url}/.*{MADE}")]
-    return not set(made) <= {_beside(there, MADE) for there in artifacts(url)}
+        made = [f"s3://{place}" for place in _store().glob(f"{url}/.*{PUBLISHED_MARK}")]
+    return not set(made) <= {_beside(there, PUBLISHED_MARK) for there in artifacts(url)}
 
 
 def store_id(url: str) -> str:

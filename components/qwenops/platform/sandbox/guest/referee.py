@@ -12,8 +12,8 @@ import contextlib
 import os
 import sys
 
-from qwenops.platform.sandbox.guest.border import BorderError, decode, encode, receive, send
-from qwenops.platform.sandbox.guest.stand import limit, quiet
+from qwenops.platform.sandbox.guest.program_server import limit, quiet
+from qwenops.platform.sandbox.guest.protocol import ProtocolError, decode, encode, receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Line:
                     if now is not None:
                         _replace(argument, decode(now, self._proxy))
                 return value
-        except (BorderError, TypeError, ValueError, RecursionError):
+        except (ProtocolError, TypeError, ValueError, RecursionError):
             self._break()
         raise error
 
@@ -71,7 +71,7 @@ class Line:
             if request is not None:
                 send(self._requests, request)
             return receive(self._replies)
-        except BorderError:
+        except ProtocolError:
             self._break()
 
     def _break(self) -> NoReturn:
@@ -81,7 +81,7 @@ class Line:
     def _proxy(self, reference: list[Any]) -> Proxy:
         kind, place = reference
         if kind != "kept" or type(place) is not int:
-            raise BorderError("not a reference")
+            raise ProtocolError("not a reference")
         return Proxy(self, ["kept", place])
 
 
@@ -176,7 +176,7 @@ def _refer(value: Any) -> list[Any]:
 
 def _replace(argument: Any, now: Any) -> None:
     if type(argument) is not type(now):
-        raise BorderError("an argument changed its type")
+        raise ProtocolError("an argument changed its type")
     if isinstance(argument, list | bytearray):
         argument[:] = now
     elif _is_updatable(argument):

@@ -1,4 +1,4 @@
-"""The border between a program nobody has read and the tests that judge it: plain data and nothing else.
+"""The protocol between a program nobody has read and the tests that judge it: plain data and nothing else.
 
 A value crosses as JSON with the builtin types it needs by name, and becomes exactly that type again, so neither a
 class with an `__eq__` of its own nor a subclass of `str` reaches a test. What is not plain data stays where it is and
@@ -30,7 +30,7 @@ _RARE_NAMES = {"Decimal", "Fraction", "datetime", "date", "time"}
 _BYTES = {"bytes": bytes, "bytearray": bytearray}
 
 
-class BorderError(Exception):
+class ProtocolError(Exception):
     """What arrived is not a message of this protocol, or the other side is gone."""
 
 
@@ -66,11 +66,11 @@ def decode(tree: Any, find: Callable[[list[Any]], Any]) -> Any:
     """The value of a tree, of exactly the builtin type that it names; `find` gives what a reference stands for.
 
     Raises:
-        BorderError: no value is written so.
+        ProtocolError: no value is written so.
     """
     if not _is_list(tree):
         if isinstance(tree, dict):
-            raise BorderError("a JSON object is not a value")
+            raise ProtocolError("a JSON object is not a value")
         return tree
     try:
         name, *rest = tree
@@ -90,35 +90,35 @@ def decode(tree: Any, find: Callable[[list[Any]], Any]) -> Any:
             return _decode_rare(name, rest)
         return find(tree)
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-        raise BorderError(f"not a value: {error}") from error
+        raise ProtocolError(f"not a value: {error}") from error
 
 
 def send(stream: IO[bytes], message: Any) -> None:
     """Write one message, a line of JSON.
 
     Raises:
-        BorderError: nobody reads any more.
+        ProtocolError: nobody reads any more.
     """
     try:
         stream.write(json.dumps(message).encode("ascii") + b"\n")
         stream.flush()
     except OSError as error:
-        raise BorderError(str(error)) from error
+        raise ProtocolError(str(error)) from error
 
 
 def receive(stream: IO[bytes]) -> Any:
     """Read one message.
 
     Raises:
-        BorderError: the other side is gone, or what it wrote is no message of at most `LONGEST_MESSAGE` bytes.
+        ProtocolError: the other side is gone, or what it wrote is no message of at most `LONGEST_MESSAGE` bytes.
     """
     line = stream.readline(LONGEST_MESSAGE + 1)
     if not line.endswith(b"\n"):
-        raise BorderError("the program is gone" if len(line) <= LONGEST_MESSAGE else "the message is too long")
+        raise ProtocolError("the program is gone" if len(line) <= LONGEST_MESSAGE else "the message is too long")
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise BorderError(f"not a message: {error}") from error
+        raise ProtocolError(f"not a message: {error}") from error
 
 
 def _is_dict(value: Any) -> TypeGuard[dict[Any, Any]]:

@@ -16,10 +16,10 @@ from qwenops.platform.launch import kfp_artifacts
 from qwenops.platform.storage import addresses, artifacts
 from qwenops.recipe.config import Config
 from qwenops.recipe.slice import Slice
-from qwenops_pipelines.dags.edges import NODES
+from qwenops_pipelines.dags.nodes import NODES
 
 
-def find_earlier(
+def find_artifacts(
     needed: Sequence[str], slices: Mapping[str, Slice[Config]], context: RunContext, start_from: str
 ) -> dict[str, str]:
     """Find an intact artifact of each needed node.
@@ -52,8 +52,8 @@ def find_earlier(
     return found
 
 
-def take_up(earlier: str, outputs: Mapping[str, Any]) -> None:
-    """Let KFP artifacts stand for the artifacts that `find_earlier` found.
+def import_artifacts(earlier: str, outputs: Mapping[str, Any]) -> None:
+    """Let KFP artifacts stand for the artifacts that `find_artifacts` found.
 
     Args:
         earlier: JSON text: under "places" node name to folder or address.
@@ -61,7 +61,7 @@ def take_up(earlier: str, outputs: Mapping[str, Any]) -> None:
     """
     context, places = RunContext.from_environment(), json.loads(earlier)["places"]
     for node, output in outputs.items():
-        path = artifacts.localized(places[node], context)
+        path = artifacts.local_copy(places[node], context)
         kfp_artifacts.fill(path, read_manifest(path), context, address=places[node], output=output)
 
 
@@ -103,14 +103,14 @@ def _recorded(record: Path, node: str) -> list[str]:
 
 def _made_by(envelope: Slice[Config], place: str) -> list[str]:
     config = envelope.config.model_dump(mode="json")
-    made = {found: artifacts.manifest(found) for found in artifacts.below(place)}
+    made = {found: artifacts.manifest(found) for found in artifacts.list_artifacts(place)}
     return [found for found, manifest in made.items() if manifest and manifest.config == config]
 
 
 def _newest_intact(node: str, candidates: Iterable[str], where: str, context: RunContext) -> str:
     manifests = {place: manifest for place in candidates if (manifest := artifacts.manifest(place))}
     for place in sorted(manifests, key=lambda place: manifests[place].created_at, reverse=True):
-        if artifacts.is_whole(place, context):
+        if artifacts.is_complete(place, context):
             return place
     raise ContractError(
         f"no artifact of {node} to start from",

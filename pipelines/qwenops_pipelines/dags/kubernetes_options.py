@@ -23,7 +23,7 @@ _IDENTITY = {"runAsUser": "run_as_user", "runAsGroup": "run_as_group", "runAsNon
 _WATCHED = {"QWENOPS_LOGS": "stderr", "QWENOPS_METRICS_PORT": "9464", "QWENOPS_SYSTEM_METRICS": "yes"}
 
 
-def dress(task: dsl.PipelineTask, placement: Placement, area: str) -> None:
+def set_kubernetes_options(task: dsl.PipelineTask, placement: Placement, area: str) -> None:
     """Set everything on `task` that says where it runs. What it computes stays untouched.
 
     Args:

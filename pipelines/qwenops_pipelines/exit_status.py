@@ -23,7 +23,7 @@ _INTERRUPTED = 130
 
 
 @contextlib.contextmanager
-def one_message(*, debug: bool = False) -> Iterator[None]:
+def report_errors(*, debug: bool = False) -> Iterator[None]:
     """Turn whatever ends the block into one message on standard error and an exit status; `debug` adds a traceback."""
     # A name that the terminal's encoding lacks must not be what ends a command.
     for stream in (sys.stdout, sys.stderr):

@@ -19,20 +19,20 @@ from qwenops.recipe.codec import canonical
 from qwenops.recipe.config import Config
 from qwenops.recipe.schema import Recipe, resolve
 from qwenops.recipe.slice import Slice
-from qwenops_pipelines.dags.edges import Node
+from qwenops_pipelines.dags.nodes import Node
 
 _LOOK_SECONDS = 0.5
 # Areas whose stages compute for as long as they last; the others wait for files, or for Ray.
 _COMPUTING = ("pretraining", "alignment", "evaluation")
 
 
-def lanes(num_workers: int) -> int:
+def num_slots(num_workers: int) -> int:
     """Stages that this machine runs at once: two, or one where there is an accelerator, or workers besides."""
     accelerated = any(Path("/dev").glob("nvidia[0-9]*"))
     return 1 if accelerated or num_workers or len(os.sched_getaffinity(0)) == 1 else 2
 
 
-def sharing(nodes: Sequence[Node]) -> tuple[str, ...]:
+def nodes_sharing_processors(nodes: Sequence[Node]) -> tuple[str, ...]:
     """The nodes beside which the DAG lets another run that computes as long as they do."""
     above: dict[str, set[str]] = {}
     for node in nodes:
@@ -46,20 +46,20 @@ def sharing(nodes: Sequence[Node]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def started_ahead(recipe: Recipe, nodes: Sequence[Node], found: Mapping[str, Path], lanes: int) -> Iterator[None]:
+def run_ahead(recipe: Recipe, nodes: Sequence[Node], found: Mapping[str, Path], num_slots: int) -> Iterator[None]:
     """Run the stages of `nodes` as above until the block is left; what then still runs is left to the stage server.
 
     Args:
         recipe: What runs.
         nodes: Its nodes, in running order.
         found: Those whose artifacts are reused, to their folders.
-        lanes: Stages at once; with one, every stage waits for its step.
+        num_slots: Stages at once; with one, every stage waits for its step.
     """
-    if lanes == 1:
+    if num_slots == 1:
         yield
         return
     stopped = threading.Event()
-    thread = threading.Thread(target=_run, args=(recipe, nodes, found, lanes, stopped), name="ahead", daemon=True)
+    thread = threading.Thread(target=_run, args=(recipe, nodes, found, num_slots, stopped), name="ahead", daemon=True)
     thread.start()
     try:
         yield
@@ -68,15 +68,15 @@ def started_ahead(recipe: Recipe, nodes: Sequence[Node], found: Mapping[str, Pat
 
 
 def _run(
-    recipe: Recipe, nodes: Sequence[Node], found: Mapping[str, Path], lanes: int, stopped: threading.Event
+    recipe: Recipe, nodes: Sequence[Node], found: Mapping[str, Path], num_slots: int, stopped: threading.Event
 ) -> None:
     slices, todo = resolve(recipe), [node for node in nodes if node.name not in found]
     made = dict(found)
     running: dict[Future[Published], Node] = {}
-    pool = ThreadPoolExecutor(lanes, thread_name_prefix="ahead")
+    pool = ThreadPoolExecutor(num_slots, thread_name_prefix="ahead")
     while not stopped.is_set() and (todo or running):
         ready = [node for node in todo if made.keys() >= set(node.inputs.values())]
-        for node in ready[: lanes - len(running)]:
+        for node in ready[: num_slots - len(running)]:
             todo.remove(node)
             inputs = {name: made[source] for name, source in node.inputs.items()}
             running[pool.submit(_execute, node.stage, slices[node.name], inputs)] = node

@@ -11,7 +11,7 @@ import resource
 import sys
 from types import ModuleType
 
-from qwenops.platform.sandbox.guest.border import BorderError, decode, encode, receive, send
+from qwenops.platform.sandbox.guest.protocol import ProtocolError, decode, encode, receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ MODULE = "solution"
 _OPEN_FILES = 64
 
 
-class Stand:
+class ProgramServer:
     """The program's module, and the objects that stayed here because they are not plain data."""
 
     def __init__(self) -> None:
@@ -102,12 +102,12 @@ def main() -> None:
     limit(*map(int, sys.argv[1:4]))
     del sys.argv[1:], sys.path[0]
     sys.set_int_max_str_digits(0)
-    stand = Stand()
+    stand = ProgramServer()
     send(replies, "ready")
     while True:
         try:
             request = receive(requests)
-        except BorderError:
+        except ProtocolError:
             return
         reply = stand.answer(request)
         try:

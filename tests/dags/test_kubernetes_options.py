@@ -11,7 +11,7 @@ from qwenops.errors import RecipeError
 from qwenops.platform.context import RunContext
 from qwenops.recipe.codec import decode
 from qwenops.recipe.placement import Placement, RayCluster, RayGroup, Resources, Toleration, Volume
-from qwenops_pipelines.dags.dress import dress
+from qwenops_pipelines.dags.kubernetes_options import set_kubernetes_options
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
@@ -48,7 +48,7 @@ def dressed(tmp_path, placement, area):
 
     @dsl.pipeline(name="one")
     def pipeline():
-        dress(step(text="x"), placement, area)
+        set_kubernetes_options(step(text="x"), placement, area)
 
     compiler.Compiler().compile(pipeline, str(tmp_path / "p.yaml"))
     spec, *rest = yaml.safe_load_all((tmp_path / "p.yaml").read_text())
