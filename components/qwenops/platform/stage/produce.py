@@ -118,7 +118,7 @@ def _make(task: Task, context: RunContext, events: Events, scratch: Path) -> Man
         inputs={name: addresses.address_of(path, context) for name, path in task.inputs.items()},
     )
     write_manifest(work, manifest)
-    destination.with_name(f".{destination.name}{addresses.MADE}").touch()
+    destination.with_name(f".{destination.name}{addresses.PUBLISHED_MARK}").touch()
     os.replace(work, destination)
     return manifest
 
