@@ -114,7 +114,7 @@ def test_stage_whose_code_changed_is_made_again(toy):
     assert again.manifest.code_version != first.manifest.code_version
     earlier, now = first.manifest, again.manifest
     assert reasons(earlier, now.causes, now.config, now.parents) == ["toy/counter/run.py changed"]
-    assert reasons(earlier, earlier.causes, {"value": 5}, {}) == ["value changed"]
+    assert reasons(earlier, earlier.causes, earlier.config | {"value": 5}, {}) == ["value changed"]
 
 
 def test_stage_whose_code_changes_while_it_runs_is_used_once(toy):
