@@ -16,8 +16,8 @@ from qwenops.platform.stage.handle import Stage
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
 
 
-def _stage(folder, lanes=2):
-    context = RunContext(str(folder / "store"), str(folder / "events"), str(folder / "cache"), lanes=lanes)
+def _stage(folder, slots=2):
+    context = RunContext(str(folder / "store"), str(folder / "events"), str(folder / "cache"), slots=slots)
     for name in ("events", "out", "scratch"):
         (folder / name).mkdir(exist_ok=True)
     return Stage("sft", 0, context, folder / "out", folder / "scratch")
@@ -126,8 +126,8 @@ def test_other_arm_ends_with_a_first_one_that_fails(tmp_path):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-@pytest.mark.parametrize("held", [True, False], ids=["one lane", "all processors"])
+@pytest.mark.parametrize("held", [True, False], ids=["one slot", "all processors"])
 def test_without_free_processors_the_arms_follow_each_other_in_one_process(tmp_path, held):
-    stage = _stage(tmp_path, lanes=1 if held else 2)
+    stage = _stage(tmp_path, slots=1 if held else 2)
     found = _of_lane(_two_arms, stage, os.getpid) if held else _two_arms(stage, os.getpid)
     assert found[0][0] == found[1]

@@ -29,16 +29,16 @@ def _square(item: int, *, fault: str = "", mark: Path | None = None) -> tuple[in
     return item * item, os.getpid()
 
 
-@pytest.mark.parametrize(("num_workers", "lanes"), [(0, 1), (0, 2), (2, 1)], ids=["here", "forks", "ray"])
-def test_results_come_with_the_places_of_their_items(tmp_path, num_workers, lanes):
-    context = RunContext(str(tmp_path), str(tmp_path), str(tmp_path), num_workers=num_workers, lanes=lanes)
+@pytest.mark.parametrize(("num_workers", "slots"), [(0, 1), (0, 2), (2, 1)], ids=["here", "forks", "ray"])
+def test_results_come_with_the_places_of_their_items(tmp_path, num_workers, slots):
+    context = RunContext(str(tmp_path), str(tmp_path), str(tmp_path), num_workers=num_workers, slots=slots)
     results = dict(run_tasks(context, partial(_square, fault=""), [3, 1, 2]))
     assert {place: result for place, (result, _) in results.items()} == {0: 9, 1: 1, 2: 4}
-    assert (os.getpid() in {pid for _, pid in results.values()}) == (num_workers == 0 and lanes == 1)
+    assert (os.getpid() in {pid for _, pid in results.values()}) == (num_workers == 0 and slots == 1)
 
 
 def test_killed_fork_is_said(tmp_path):
-    context = RunContext(str(tmp_path), str(tmp_path), str(tmp_path), lanes=2)
+    context = RunContext(str(tmp_path), str(tmp_path), str(tmp_path), slots=2)
     with pytest.raises(StageError, match="died"):
         list(run_tasks(context, partial(_square, mark=tmp_path / "mark"), [0, 1]))
 
@@ -51,8 +51,8 @@ def test_task_of_a_killed_worker_is_done_by_another(tmp_path):
     assert os.getpid() not in {pid for _, pid in found.values()}
 
 
-@pytest.mark.parametrize(("num_workers", "lanes"), [(0, 2), (2, 1)], ids=["forks", "ray"])
-def test_error_of_a_task_keeps_its_family(tmp_path, num_workers, lanes):
-    context = RunContext(str(tmp_path), str(tmp_path), str(tmp_path), num_workers=num_workers, lanes=lanes)
+@pytest.mark.parametrize(("num_workers", "slots"), [(0, 2), (2, 1)], ids=["forks", "ray"])
+def test_error_of_a_task_keeps_its_family(tmp_path, num_workers, slots):
+    context = RunContext(str(tmp_path), str(tmp_path), str(tmp_path), num_workers=num_workers, slots=slots)
     with pytest.raises(StageError, match="bad item"):
         list(run_tasks(context, partial(_square, fault="two"), [0, 2]))

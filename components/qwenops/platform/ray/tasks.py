@@ -20,8 +20,8 @@ T = TypeVar("T")
 def run_tasks(context: RunContext, function: Callable[[Any], T], items: Sequence[Any]) -> Iterator[tuple[int, T]]:
     """Yield (place of the item, result) as pieces finish.
 
-    With `context.num_workers == 0` the pieces run in forks of this process, one for each lane, or in itself where there
-    is one lane: a Ray worker would spend longer on importing torch than a laptop's pieces take. Otherwise each is a Ray
+    With `context.num_workers == 0` the pieces run in forks of this process, one for each slot, or in itself where there
+    is one slot: a Ray worker would spend longer on importing torch than a laptop's pieces take. Otherwise each is a Ray
     task, with a GPU when the context has them; a task whose worker dies is done again by another one, three times at
     most.
 
@@ -34,8 +34,8 @@ def run_tasks(context: RunContext, function: Callable[[Any], T], items: Sequence
         StageError: a fork died.
     """
     if not context.num_workers:
-        if context.lanes > 1 and len(items) > 1:
-            yield from _in_forks(function, items, context.lanes)
+        if context.slots > 1 and len(items) > 1:
+            yield from _in_forks(function, items, context.slots)
         else:
             yield from ((place, function(item)) for place, item in enumerate(items))
         return
@@ -53,9 +53,9 @@ def _do(function: Callable[[Any], T], item: Any) -> T:
     return function(item)
 
 
-def _in_forks(function: Callable[[Any], T], items: Sequence[Any], lanes: int) -> Iterator[tuple[int, T]]:
+def _in_forks(function: Callable[[Any], T], items: Sequence[Any], slots: int) -> Iterator[tuple[int, T]]:
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(min(lanes, len(items)), mp_context=fork, initializer=_begin_fork) as pool:
+    with ProcessPoolExecutor(min(slots, len(items)), mp_context=fork, initializer=_begin_fork) as pool:
         places = {pool.submit(function, item): place for place, item in enumerate(items)}
         try:
             for done in as_completed(places):

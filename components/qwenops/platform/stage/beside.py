@@ -1,8 +1,8 @@
 """A second piece of a stage's work beside the first: the other arm of a comparison, in a fork of the stage's process.
 
-Where the stage is held to one of two lanes the fork waits until no other stage computes, and then takes the processors
+Where the stage is held to one of two slots the fork waits until no other stage computes, and then takes the processors
 that the stage's own process leaves free; where they are never free it starts when the first piece is done. In either
-case each piece has the processors of one lane, so its threads, and with them its figures, do not depend on what else
+case each piece has the processors of one slot, so its threads, and with them its figures, do not depend on what else
 runs. Everywhere else the pieces run one after the other: all processors, an accelerator or workers belong to one of
 them at a time.
 """
@@ -42,7 +42,7 @@ def beside(stage: Stage, work: Callable[[], T]) -> Generator[Callable[[], T]]:
     """
     # The stage server, which forked this process, holds all processors of the run.
     free = os.sched_getaffinity(os.getppid()) - os.sched_getaffinity(0)
-    if not free or not _has_lanes(stage.context):
+    if not free or not _has_slots(stage.context):
         yield work
         return
     context = multiprocessing.get_context("fork")
@@ -80,8 +80,8 @@ def beside(stage: Stage, work: Callable[[], T]) -> Generator[Callable[[], T]]:
         ours.close()
 
 
-def _has_lanes(context: RunContext) -> bool:
-    return context.lanes > 1 and not context.num_workers and context.use_gpu != "yes"
+def _has_slots(context: RunContext) -> bool:
+    return context.slots > 1 and not context.num_workers and context.use_gpu != "yes"
 
 
 def _run(stage: Stage, work: Callable[[], T], ours: Connection, theirs: Connection, free: set[int]) -> None:
