@@ -28,7 +28,7 @@ from qwenops.evaluation.registry import TASKS
 from qwenops.generation.chat import render
 from qwenops.generation.engine import Sampling
 from qwenops.model.checkpoints import load_model, load_tokenizer
-from qwenops.tasks.own_sets import continuation_items, verifiable_items
+from qwenops.tasks.generated_sets import continuation_items, verifiable_items
 
 SMALL = BenchmarksConfig(tasks=("continuation", "verifiable"), max_new_tokens=4, verifiable_per_kind=2, max_shots=1)
 

@@ -231,7 +231,7 @@ EDITS = {
     "the console": (line_in("platform/observe/progress.py", "advance", "amount = 0"), ()),
     "the log": (line_in("platform/logs.py", "event", "fields = {}"), ()),
     "a module that a stage imports by a literal name": (
-        line_in("generation/opening.py", "_short_name", "folder = folder.parent"),
+        line_in("generation/factory.py", "_short_name", "folder = folder.parent"),
         ("quality", "ontology", "evolve", "rank", "synthesize", "benchmarks", "safety", "multilingual"),
     ),
     "what a stage reports to": (line_in("platform/stage/handle.py", "curve", "value = 2 * value"), tuple(ALL)),

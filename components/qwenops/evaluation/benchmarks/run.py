@@ -23,7 +23,7 @@ from qwenops.platform.sandbox.judging import Sandbox
 from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.evalitem import EvalItem
 from qwenops.tasks.evalsets import choose_items, load_available
-from qwenops.tasks.own_sets import verifiable_items
+from qwenops.tasks.generated_sets import verifiable_items
 
 ITEMS = "items.jsonl"
 SCORES = "scores.json"

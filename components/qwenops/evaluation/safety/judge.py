@@ -26,7 +26,7 @@ from qwenops.contracts.conversation import ask
 from qwenops.errors import ContractError
 from qwenops.generation.chat import split_thought
 from qwenops.generation.engine import Engine, Sampling
-from qwenops.tasks.own_sets import continuation_items
+from qwenops.tasks.generated_sets import continuation_items
 from qwenops.tasks.safety_prompts import COMPLIANCES, SafetyPrompt, load
 
 Verdict = Literal["refused", "complied", "neither", "unjudged"]

@@ -15,7 +15,7 @@ from qwenops.contracts.conversation import Conversation, ask
 from qwenops.generation.engine import Engine, Sample, Sampling, count_unfinished
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
 from qwenops.instructions.synthesize.config import SynthesizeConfig
-from qwenops.instructions.synthesize.made import Made
+from qwenops.instructions.synthesize.result import SynthesisResult
 from qwenops.tasks.safety_prompts import SafetyPrompt
 
 STRATEGY = "constitution"
@@ -63,10 +63,10 @@ def llm_answers(prompts: Sequence[SafetyPrompt], engine: Engine) -> list[tuple[S
 
 def apply_constitution(
     prompts: Sequence[SafetyPrompt], answers: Sequence[tuple[Sample, Sample]], model: str, config: SynthesizeConfig
-) -> Made:
+) -> SynthesisResult:
     """Demonstrations and pairs of (aligned, deviated) answers."""
     principles = load_principles()
-    made = Made(judged=len(prompts))
+    made = SynthesisResult(judged=len(prompts))
     for prompt, (aligned, deviated) in zip(prompts, answers, strict=True):
         if not aligned.is_whole or deviated.finish == "lost":
             made.unfinished += Counter(sorted(count_unfinished((aligned, deviated)))[-1:])

@@ -17,8 +17,8 @@ from qwenops.contracts.conversation import Conversation, ask, conversation_id
 from qwenops.generation.engine import Engine, Sampling, count_unfinished
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
 from qwenops.instructions.synthesize.config import SynthesizeConfig
-from qwenops.instructions.synthesize.made import Made
 from qwenops.instructions.synthesize.mutation import mutate
+from qwenops.instructions.synthesize.result import SynthesisResult
 from qwenops.platform.sandbox.judging import Program, Verdict
 from qwenops.tasks.code_answers import find_program, parses
 
@@ -70,9 +70,9 @@ def run_tests(programs: Sequence[str], tests: Sequence[str], judge: Judge) -> li
 
 def judge_programs(
     task: CodeTask, candidates: Sequence[str], model: str, judge: Judge, config: SynthesizeConfig
-) -> Made:
+) -> SynthesisResult:
     """Run every candidate on the valid tests; those that pass all teach, the widest gaps make pairs."""
-    made = Made()
+    made = SynthesisResult()
     results = dict(zip(candidates, run_tests(candidates, task.tests, judge), strict=True))
     valid = _valid_tests(task, results)
     if not valid or not results:

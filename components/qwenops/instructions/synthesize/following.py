@@ -16,7 +16,7 @@ from qwenops.contracts.conversation import Conversation, ask, conversation_id
 from qwenops.generation.engine import Engine, Sampling
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
 from qwenops.instructions.synthesize.config import SynthesizeConfig
-from qwenops.instructions.synthesize.made import Made
+from qwenops.instructions.synthesize.result import SynthesisResult
 from qwenops.platform.sandbox.judging import Program, Verdict
 from qwenops.tasks.constraints import Constraint, constraints_met_by
 
@@ -124,9 +124,9 @@ def follow(
     model: str,
     judge: Judge,
     config: SynthesizeConfig,
-) -> Made:
+) -> SynthesisResult:
     """Judge responses to the instruction with the constraint added, by the functions that survived."""
-    made = Made()
+    made = SynthesisResult()
     text = f"{row.instruction} {constraint.text}"
     asked = replace(
         row,

@@ -11,13 +11,13 @@ from qwenops.contracts.conversation import Conversation
 from qwenops.generation.engine import Engine, Sample, count_unfinished
 from qwenops.instructions.pairing import make_demonstration, make_pair, pair_split
 from qwenops.instructions.synthesize.config import SynthesizeConfig
-from qwenops.instructions.synthesize.made import Made
+from qwenops.instructions.synthesize.result import SynthesisResult
 from qwenops.tasks.verifiable import verify
 
 STRATEGY = "rejection_sampling"
 
 
-def sample_and_reject(rows: Sequence[Conversation], engine: Engine, config: SynthesizeConfig) -> Made:
+def sample_and_reject(rows: Sequence[Conversation], engine: Engine, config: SynthesizeConfig) -> SynthesisResult:
     """Answer each verifiable instruction n times per round and part right from wrong.
 
     Args:
@@ -25,7 +25,7 @@ def sample_and_reject(rows: Sequence[Conversation], engine: Engine, config: Synt
         engine: What answers.
         config: Sampling and limits.
     """
-    made = Made()
+    made = SynthesisResult()
     sampling = config.rejection_sampling
     for row, answers in zip(rows, _answer_in_rounds(rows, engine, config), strict=True):
         provenance = {"model": engine.name, "sampling": sampling.label, "n": len(answers), "judge": "machine:verifier"}

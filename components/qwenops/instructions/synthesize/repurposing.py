@@ -13,7 +13,7 @@ from typing import Any
 from qwenops.contracts.conversation import Conversation, answer, ask, conversation_id
 from qwenops.generation.engine import Engine, Sampling, count_unfinished
 from qwenops.instructions.synthesize.config import SynthesizeConfig
-from qwenops.instructions.synthesize.made import Made
+from qwenops.instructions.synthesize.result import SynthesisResult
 
 STRATEGY = "repurposing"
 LEVELS = ("line", "outline", "brief")
@@ -52,9 +52,11 @@ def find_passages(documents: Iterable[Mapping[str, Any]], number: int, max_chara
     return found
 
 
-def repurpose(passages: Sequence[Mapping[str, Any]], engine: Engine | None, config: SynthesizeConfig) -> Made:
+def repurpose(
+    passages: Sequence[Mapping[str, Any]], engine: Engine | None, config: SynthesizeConfig
+) -> SynthesisResult:
     """Three instructions per passage, by templates or by a language model."""
-    made = Made()
+    made = SynthesisResult()
     model = engine.name if engine else "templates"
     for passage in passages:
         made.judged += 1

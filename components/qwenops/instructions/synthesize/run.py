@@ -18,7 +18,7 @@ from qwenops.generation.engine import Engine
 from qwenops.instructions.cleaning import Cleaner
 from qwenops.instructions.synthesize import constitution, execution, following, rejection, repurposing
 from qwenops.instructions.synthesize.config import SynthesizeConfig
-from qwenops.instructions.synthesize.made import Made
+from qwenops.instructions.synthesize.result import SynthesisResult
 from qwenops.platform.engines import open_stage_engine
 from qwenops.platform.sandbox.judging import Sandbox
 from qwenops.platform.stage.handle import Stage
@@ -54,16 +54,16 @@ class Synthesis:
         if config.writer == "llm":
             self._writer = open_stage_engine(config.writer_engine, scratch, checkpoint)
 
-    def rejection_sampling(self) -> Made:
+    def rejection_sampling(self) -> SynthesisResult:
         """Right answers to verifiable questions, sampled from the checkpoint."""
         rows = [row for row in read_conversations(self._instructions, "train", PROMPTS) if row.verifier is not None]
         rows = self._rng.sample(rows, min(self._config.rejection_prompts, len(rows)))
         engine = open_stage_engine(self._config.engine, self._scratch, self._checkpoint)
         return rejection.sample_and_reject(rows, engine, self._config)
 
-    def code_execution(self) -> Made:
+    def code_execution(self) -> SynthesisResult:
         """Programs that pass their tests."""
-        total = Made(notes=[f"programs were confined by: {self._config.program_isolation}"])
+        total = SynthesisResult(notes=[f"programs were confined by: {self._config.program_isolation}"])
         for task in execution.load_code_tasks():
             number = self._config.programs_per_task
             candidates, unfinished = execution.written_candidates(task, number), Counter[str]()
@@ -71,12 +71,12 @@ class Synthesis:
                 candidates, unfinished = execution.sampled_candidates(task, self._writer, number)
             model = self._writer.name if self._writer else "written programs and mutants"
             _add(total, execution.judge_programs(task, candidates, model, self._sandbox.judge_all, self._config))
-            _add(total, Made(judged=unfinished.total(), unfinished=unfinished))
+            _add(total, SynthesisResult(judged=unfinished.total(), unfinished=unfinished))
         return total
 
-    def instruction_following(self) -> Made:
+    def instruction_following(self) -> SynthesisResult:
         """Responses that meet a constraint, by checks that were checked."""
-        total = Made()
+        total = SynthesisResult()
         rows = [
             row
             for row in read_conversations(self._instructions, "train")
@@ -100,14 +100,14 @@ class Synthesis:
         total.notes.append(f"{valid} of {len(rows)} instructions have checks that passed cross-validation")
         return total
 
-    def repurposing(self) -> Made:
+    def repurposing(self) -> SynthesisResult:
         """Instructions for passages of prose."""
         config = self._config
         prose = (row for row in self._read_documents() if row["domain"] in ("prose", "web"))
         passages = repurposing.find_passages(prose, config.repurposed_documents, config.max_passage_characters)
         return repurposing.repurpose(passages, self._writer, config)
 
-    def constitution(self) -> Made:
+    def constitution(self) -> SynthesisResult:
         """Answers that follow a principle, against answers that leave it."""
         prompts = load_safety_prompts("train")
         prompts = self._rng.sample(prompts, min(self._config.constitution_prompts, len(prompts)))
@@ -128,7 +128,7 @@ def run(config: SynthesizeConfig, *, instructions: Path, checkpoint: Path, docum
     if not config.strategies:
         raise RecipeError("synthesize has no strategy", expected="at least one", found="none")
     synthesis = Synthesis(config, instructions, checkpoint, documents, stage.scratch, stage.seed)
-    run_strategy: dict[str, Callable[[], Made]] = {
+    run_strategy: dict[str, Callable[[], SynthesisResult]] = {
         "rejection_sampling": synthesis.rejection_sampling,
         "code_execution": synthesis.code_execution,
         "instruction_following": synthesis.instruction_following,
@@ -136,7 +136,7 @@ def run(config: SynthesizeConfig, *, instructions: Path, checkpoint: Path, docum
         "constitution": synthesis.constitution,
     }
     with stage.progress(len(config.strategies), "strategies") as progress:
-        made: dict[str, Made] = {}
+        made: dict[str, SynthesisResult] = {}
         for name in config.strategies:
             made[name] = run_strategy[name]()
             progress.advance(1, name)
@@ -145,7 +145,7 @@ def run(config: SynthesizeConfig, *, instructions: Path, checkpoint: Path, docum
         stage.warn("programs, checks, briefs and principled answers are the project's own texts, not a model's")
 
 
-def _write(made: dict[str, Made], config: SynthesizeConfig, stage: Stage) -> None:
+def _write(made: dict[str, SynthesisResult], config: SynthesizeConfig, stage: Stage) -> None:
     cleaner = Cleaner(config.decontamination, stage)
     demonstrations = cleaner.conversations(
         {row.id: row for part in made.values() for row in part.demonstrations}.values()
@@ -187,7 +187,7 @@ def _write(made: dict[str, Made], config: SynthesizeConfig, stage: Stage) -> Non
     stage.records = len(demonstrations) + len(preferences)
 
 
-def _add(total: Made, part: Made) -> None:
+def _add(total: SynthesisResult, part: SynthesisResult) -> None:
     total.demonstrations += part.demonstrations
     total.preferences += part.preferences
     total.judged += part.judged

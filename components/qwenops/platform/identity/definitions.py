@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 WHOLE = "*"
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _SCOPES = (*_DEFINITIONS, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-# `phrases.json`, `expectations/pages.json`, `qwenops.generation.opening`.
+# `phrases.json`, `expectations/pages.json`, `qwenops.generation.factory`.
 _PLACE = re.compile(r"[\w-]+([./][\w-]+)+")
 _NOT_ON_IMPORT = ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'")
 _DIGEST_CHARACTERS = 16

@@ -8,7 +8,7 @@ from qwenops.contracts.preference import Preference
 
 
 @dataclass
-class Made:
+class SynthesisResult:
     """Rows of one strategy.
 
     Attributes:
