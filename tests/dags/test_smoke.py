@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from tests.dags.conftest import qwenops, record_of
 
 from qwenops.recipe.placement import Placement
