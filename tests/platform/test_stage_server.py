@@ -70,7 +70,7 @@ def _at_once(address, *asked):
         return list(pool.map(lambda request: _ask(address, **request), asked))
 
 
-def test_as_many_stages_as_lanes_run_at_once_and_the_next_waits(address):
+def test_as_many_stages_as_slots_run_at_once_and_the_next_waits(address):
     first, second, third = sorted(
         _at_once(address, *({"do": word, "seconds": 0.5} for word in "abc")), key=lambda answer: answer["began"]
     )
@@ -83,7 +83,7 @@ def test_node_that_is_asked_for_twice_never_runs_beside_itself(address):
     assert one["began"] >= other["ended"] or other["began"] >= one["ended"]
 
 
-def test_stage_that_shares_the_machine_has_one_lanes_processors_alone_or_not(address):
+def test_stage_that_shares_the_machine_has_one_slots_processors_alone_or_not(address):
     mine = sorted(os.sched_getaffinity(0))
     alone = _ask(address, "a", sharing=True)
     one, other = _at_once(address, *({"do": word, "sharing": True, "seconds": 0.3} for word in "ab"))
