@@ -205,6 +205,7 @@ def _metrics(node: str) -> dict[str, float]:
         "reward": {"pair_accuracy": 0.87},
         "dpo": {"pass_rate": 0.79, "pass_rate.sampled": 0.63, "control.pass_rate": 0.74, "pass_rate.prompts": 400},
         "online": {
+            "pass_rate.prompts": 500,
             "pass_rate": 0.81,
             "pass_rate.sampled": 0.7,
             "adamw.pass_rate": 0.77,

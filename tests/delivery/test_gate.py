@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.delivery.fabricated import figures
 
@@ -124,6 +125,26 @@ def test_healthy_run_passes_and_every_rule_says_why(champion: Figures | None):
         # No program and no exam by language was asked, now or for the champion.
         unused = {rule.figure for rule in set(STRICT) - applied}
         assert unused == {"benchmarks.*.pass_at_1", *(f for f in unused if f.startswith("multilingual.*."))}
+
+
+def test_equal_models_fail_beside_each_other_in_one_of_a_hundred_comparisons_and_a_worse_one_does_not_pass():
+    draws = np.random.default_rng(0)
+    name, items = "online.pass_rate", figures()["online.pass_rate.prompts"]
+
+    def passes(share: float, champion: float) -> bool:
+        found = draws.binomial(int(items), [share, champion]) / items
+        verdict = judge(STRICTLY, figures() | {name: found[0]}, compared(STRICTLY, figures() | {name: found[1]}))
+        return not [f for f in verdict.findings if not f.passed and f.rule.reference == "champion"]
+
+    equal = [passes(0.88, 0.88) for _ in range(1000)]
+    assert 0.975 < np.mean(equal) < 0.998
+    assert np.mean([passes(0.70, 0.88) for _ in range(200)]) < 0.01
+
+
+def test_share_of_nothing_counted_has_no_room():
+    healthy = {name: value for name, value in figures().items() if name != "online.pass_rate.prompts"}
+    verdict = judge(STRICTLY, healthy | {"online.pass_rate": 0.80}, compared(STRICTLY, healthy))
+    assert "online.pass_rate = 0.8 should be at least 0.81 (the present champion's)" in verdict.sentences
 
 
 @pytest.mark.skipif(not CASES.is_file(), reason="the folder of shared cases is not beside the project")

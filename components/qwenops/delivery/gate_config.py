@@ -45,6 +45,12 @@ class Rule(Config):
     factor: float = Field(
         default=1.0, gt=0, description="What `reference` is multiplied by. house choice: losses compare by their ratio."
     )
+    sample: str = Field(
+        default="",
+        description="Figure that counts what a share is a share of, its `*` being the parts of the judged one; the "
+        "bound then gives way by what chance alone makes of two equal models. house choice: a rule that half of them "
+        "break says nothing.",
+    )
     cells: str = Field(
         default="",
         description="Pattern whose `*` names cells that must have been measured. house choice: a cell that is left out "

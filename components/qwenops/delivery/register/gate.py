@@ -7,11 +7,15 @@ number, and whatever rests on a judge who was not shown to judge.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from qwenops.delivery.gate_config import CHAMPION, JUDGE, JUDGED, NotGated, Rule, fill, fits, mistrust, stars
 from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.register.policy import STRICT
 
+# House choice: several figures are compared, so one in a hundred for each keeps an equal model from failing by any.
+_ONE_IN = 100
+_DEVIATIONS = NormalDist().inv_cdf(1 - 1 / _ONE_IN)
 _WORDS = {"at_least": "at least", "at_most": "at most", "above": "above"}
 
 
@@ -22,12 +26,14 @@ class Finding:
     Attributes:
         rule: The rule.
         passed: Whether it holds.
+        behind: Whether it holds for chance alone: the figure is behind, by no more than two equal models differ.
         sentence: What was expected and found, for the report and the registry.
     """
 
     rule: Rule
     passed: bool
     sentence: str
+    behind: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,11 @@ class Verdict:
     def passed(self) -> bool:
         """Whether all rules hold."""
         return all(finding.passed for finding in self.findings)
+
+    @property
+    def leads(self) -> bool:
+        """Whether the model may be champion: all rules hold, none for chance alone, so that no series drifts down."""
+        return self.passed and not any(finding.behind for finding in self.findings)
 
     @property
     def sentences(self) -> list[str]:
@@ -74,7 +85,8 @@ def judge(config: RegisterConfig, figures: Mapping[str, float], champion: Mappin
 
 def compared(config: RegisterConfig, figures: Mapping[str, float]) -> dict[str, float]:
     """The figures that a later model is compared with when this one is the champion."""
-    patterns = [rule.figure for rule in (*STRICT, *config.rules) if rule.reference == CHAMPION]
+    rules = [rule for rule in (*STRICT, *config.rules) if rule.reference == CHAMPION]
+    patterns = {pattern for rule in rules for pattern in (rule.figure, rule.sample) if pattern}
     return {name: value for name, value in figures.items() if any(fits(pattern, name) for pattern in patterns)}
 
 
@@ -99,8 +111,9 @@ class _Gate:
             return [Finding(rule, False, self._absent(rule.figure))]
         found = [self._finding(rule, name) for name in gated]
         broken = [finding for finding, _ in found if not finding.passed]
-        if broken or not found:
-            return broken
+        behind = [finding for finding, _ in found if finding.behind]
+        if broken or behind or not found:
+            return broken + behind
         closest, _ = min(found, key=lambda pair: pair[1])
         more = f"; so are {len(found) - 1} more of {rule.figure}" if len(found) > 1 else ""
         return [Finding(rule, True, closest.sentence + more)]
@@ -131,13 +144,31 @@ class _Gate:
             if rule.reference == CHAMPION:
                 return Finding(rule, True, f"{name} has no counterpart in the present champion"), math.inf
             return Finding(rule, False, self._absent(self._reference_name(rule, name))), -math.inf
-        bound = rule.factor * reference + rule.value
+        wanted, chance = rule.factor * reference + rule.value, self._chance(rule, name, found, reference)
+        bound = wanted + chance if rule.bound == "at_most" else wanted - chance
         room = bound - found if rule.bound == "at_most" else found - bound
         holds = room > 0 if rule.bound == "above" else room >= 0
+        origin = _origin(rule) + (f", less {chance:.2g} for chance" if chance and not holds else "")
         verb = "is" if holds else "should be"
-        return Finding(
-            rule, holds, f"{name} = {found:.4g} {verb} {_WORDS[rule.bound]} {bound:.4g}{_origin(rule)}"
-        ), room
+        sentence = f"{name} = {found:.4g} {verb} {_WORDS[rule.bound]} {bound if not holds else wanted:.4g}{origin}"
+        behind = holds and room < chance
+        if behind:
+            by = f"by no more than chance ({chance:.2g}), so champion stays"
+            sentence = f"{name} = {found:.4g} is behind {wanted:.4g}{origin} {by}"
+        return Finding(rule, holds, sentence, behind), room
+
+    def _chance(self, rule: Rule, name: str, found: float, reference: float) -> float:
+        """How far two equal models' shares lie apart in one of `_ONE_IN` comparisons; 0 where none are counted.
+
+        The two samples count as independent: models of two seeds are asked other questions.
+        """
+        counts = fill(rule.sample, stars(rule.figure, name)) if rule.sample else ""
+        own = self.figures.get(counts, 0.0)
+        other = ((self.champion or {}) if rule.reference == CHAMPION else self.figures).get(counts, own)
+        if not (own > 0 and other > 0 and 0 <= found <= 1 and 0 <= reference <= 1):
+            return 0.0
+        share = (own * found + other * reference) / (own + other)
+        return _DEVIATIONS * math.sqrt(share * (1 - share) * (1 / own + 1 / other))
 
     def _reference(self, rule: Rule, name: str) -> float | None:
         if not rule.reference:

@@ -23,19 +23,20 @@ STRICT: tuple[Rule, ...] = (
     Rule(figure="export.export.max_logit_difference", bound="at_most", value=1e-4),
     Rule(figure="export.export.template_differences", bound="at_most", value=0.0),
     Rule(figure="export.export.ends_turn", bound="at_least", value=1.0),
-    # Alignment gained, and is no worse than the champion's: without tolerance, so that a series cannot drift down.
+    # Alignment gained, and is not behind the champion's by more than chance makes of equal models: without that room
+    # every second one would stop. One that is behind by chance passes and does not become champion: no series drifts.
     Rule(figure="online.kept_start", bound="at_most", value=0.0),
     Rule(figure="online.kl.final", bound="above", value=0.0),
     Rule(figure="online.reward.final", bound="above", reference="online.reward.first"),
     Rule(figure="online.pass_rate", bound="at_least", value=-0.02, reference="dpo.pass_rate"),
-    Rule(figure="online.pass_rate", bound="at_least", reference=CHAMPION),
+    Rule(figure="online.pass_rate", bound="at_least", reference=CHAMPION, sample="online.pass_rate.prompts"),
     Rule(figure="reward.pair_accuracy", bound="at_least", value=0.6),
     Rule(figure="upcycle.experts.dead", bound="at_most", value=0.0),
-    # Every benchmark the recipe names was asked, is beyond guessing, and within two points of the champion's.
+    # Every benchmark the recipe names was asked, beats guessing, and is within two points and chance of the champion's.
     Rule(figure="benchmarks.tasks.missing", bound="at_most", value=0.0),
     Rule(figure="benchmarks.*.low", bound="above", reference="benchmarks.*.chance"),
     *(
-        Rule(figure=f"{node}.*.{score}", bound="at_least", value=-0.02, reference=CHAMPION)
+        Rule(figure=f"{node}.*.{score}", bound="at_least", value=-0.02, reference=CHAMPION, sample=f"{node}.*.items")
         for node in ("benchmarks", "multilingual")
         for score in _SCORES
     ),

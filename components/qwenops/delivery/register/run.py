@@ -51,7 +51,8 @@ def run(config: RegisterConfig, *, model: Path, stage: Stage, **evaluations: Pat
         "passed": verdict.passed,
         "reasons": verdict.sentences,
         "findings": [
-            {"passed": f.passed, "sentence": f.sentence, **f.rule.model_dump(mode="json")} for f in verdict.findings
+            {"passed": f.passed, "behind": f.behind, "sentence": f.sentence, **f.rule.model_dump(mode="json")}
+            for f in verdict.findings
         ],
         "not_gated": [e.model_dump(mode="json") for e in config.not_gated],
         "model": asdict(entry),
@@ -79,7 +80,9 @@ def _register(
         uri, config.model_name, source, run_id=run_id, figures=compared(config, figures), tags=_tags(manifests)
     ) as turn:
         verdict = judge(config, figures, turn.champion.figures if turn.champion else None)
-        alias = turn.settle(passed=verdict.passed, description=_description(config, verdict, figures))
+        alias = turn.settle(
+            passed=verdict.passed, leads=verdict.leads, description=_description(config, verdict, figures)
+        )
     return Entry(str(model), f"models:/{config.model_name}/{turn.version.number}", alias), verdict
 
 

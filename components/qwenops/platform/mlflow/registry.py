@@ -32,7 +32,8 @@ TURN_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 _FIGURES, _GATE = "figures", "gate"
 _PENDING, _UNFINISHED = "pending", "unfinished"
-_VERDICTS = {True: "passed", False: "failed"}
+# Of versions that passed, only those with the first word were champion.
+_PASSED, _BEHIND, _FAILED = "passed", "passed, behind the champion", "failed"
 # MLflow itself tries three times to take the next version number.
 _ATTEMPTS = 8
 _ARTIFACTS = "model"
@@ -64,8 +65,13 @@ class Turn:
         self.version = version
         self.champion = _at_alias(client, model_name)
 
-    def settle(self, *, passed: bool, description: str) -> str:
+    def settle(self, *, passed: bool, description: str, leads: bool = True) -> str:
         """Move the aliases as the verdict says, then write description and verdict, once and last.
+
+        Args:
+            passed: Whether the gate passed.
+            description: For whoever looks at the version.
+            leads: Whether a version that passed becomes champion.
 
         Returns:
             The highest alias of this version.
@@ -76,15 +82,16 @@ class Turn:
         try:
             self._check()
             self._point(CANDIDATE)
-            if passed:
+            if passed and leads:
                 self._point(CHAMPION)
             self._check()
         except PlatformError:
             self._put_back()
             raise
         self._client.update_model_version(self._name, self.version.number, description)
-        self._client.set_model_version_tag(self._name, self.version.number, _GATE, _VERDICTS[passed])
-        return CHAMPION if passed else CANDIDATE
+        verdict = _FAILED if not passed else _PASSED if leads else _BEHIND
+        self._client.set_model_version_tag(self._name, self.version.number, _GATE, verdict)
+        return CHAMPION if passed and leads else CANDIDATE
 
     def _point(self, alias: str) -> None:
         self._client.set_registered_model_alias(self._name, alias, self.version.number)
@@ -101,7 +108,7 @@ class Turn:
 
     def _put_back(self) -> None:
         """Give an alias that this overtaken version took to the newest one that has earned it since."""
-        later = [v for v in _versions(self._client, self._name, _VERDICTS[True]) if v > int(self.version.number)]
+        later = [v for v in _versions(self._client, self._name, _PASSED) if v > int(self.version.number)]
         present = _at_alias(self._client, self._name)
         if later and present and present.number == self.version.number:
             self._client.set_registered_model_alias(self._name, CHAMPION, str(max(later)))
