@@ -98,7 +98,7 @@ def test_check_of_a_server_leaves_nothing_active_behind(path_server):
 
 @pytest.mark.parametrize("does", ["refuse connections", "accept and say nothing"])
 def test_dead_server_is_found_in_seconds(does, monkeypatch):
-    monkeypatch.setattr(patience, "_ANSWER_SECONDS", 1)
+    monkeypatch.setattr(patience, "ANSWER_SECONDS", 1)
     monkeypatch.setattr(patience, "_PAUSE_SECONDS", 0.1)
     with socket.socket() as dead:
         dead.bind(("127.0.0.1", 0))
