@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
+# What is compiled once is not compiled again in each of hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test test-fast test-all test-chart bench-data bench-model bench-train bench-gpu lint types ui compile compile-check clean
 
 help: ## list the targets
