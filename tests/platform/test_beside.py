@@ -69,7 +69,7 @@ def test_other_arm_has_a_process_and_processors_of_its_own_and_its_warnings_coun
     assert pid != other_pid
     assert others and not set(processors) & set(others)
     assert warnings == ["from the other arm"]
-    assert "loss.control" in (tmp_path / "out/curves.jsonl").read_text()
+    assert "loss.control" in (tmp_path / "scratch/curves.jsonl").read_text()
 
 
 def test_other_arm_waits_while_another_stage_computes_and_then_takes_the_place_of_the_first(tmp_path):
