@@ -16,6 +16,7 @@ _NO_RECIPE = (
     "qwenops.recipe.pods",
     "qwenops.recipe.prices",
     "qwenops.recipe.schema",
+    "qwenops.recipe.slice",
     "qwenops.platform.stage.slices",
 )
 
