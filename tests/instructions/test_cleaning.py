@@ -119,4 +119,4 @@ def test_rows_follow_the_rule_of_the_documents_unless_a_stage_names_its_own():
     slices = resolve(load_recipe("smoke", changes))
     for node in ("ontology", "evolve", "rank", "synthesize"):
         rule = slices[node].config.decontamination
-        assert (rule.folder, rule.min_share, rule.sets) == ("/sets", 0.5, ["continuation"])
+        assert (rule.folder, rule.min_share, rule.sets) == ("/sets", 0.5, ("continuation",))

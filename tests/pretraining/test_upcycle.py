@@ -144,4 +144,4 @@ def test_cut_step_has_the_texts_loss_of_the_whole_and_the_balance_of_its_passes_
         objective = balanced_language_modelling(log, coefficient, language_modelling)
         fit(model, objective, lambda _: iter([passes]), loop, hooks=FitCallbacks(on_step=reports.append))
     assert reports[0].loss == pytest.approx(float(expected), rel=1e-5)
-    assert reports[0].facts["text"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+    assert reports[0].metrics["text"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
