@@ -38,3 +38,10 @@ def termination_raises() -> Generator[None]:
 def die_with_parent() -> None:
     """Have the kernel terminate this process when its parent ends, so that a killed run leaves nothing behind."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def begin_fork() -> None:
+    """Let this fork end by SIGTERM, Ctrl-C and the end of its parent, whatever the parent does at the first two."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    die_with_parent()

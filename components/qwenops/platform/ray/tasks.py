@@ -1,7 +1,6 @@
 """Independent pieces of work: in forks of this process on a laptop, as Ray tasks in a cluster."""
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,7 +11,7 @@ import ray
 from qwenops.errors import StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.ray.documents import connect
-from qwenops.platform.termination import die_with_parent
+from qwenops.platform.termination import begin_fork
 
 T = TypeVar("T")
 
@@ -55,7 +54,7 @@ def _do(function: Callable[[Any], T], item: Any) -> T:
 
 def _in_forks(function: Callable[[Any], T], items: Sequence[Any], slots: int) -> Iterator[tuple[int, T]]:
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(min(slots, len(items)), mp_context=fork, initializer=_begin_fork) as pool:
+    with ProcessPoolExecutor(min(slots, len(items)), mp_context=fork, initializer=begin_fork) as pool:
         places = {pool.submit(function, item): place for place, item in enumerate(items)}
         try:
             for done in as_completed(places):
@@ -69,9 +68,3 @@ def _in_forks(function: Callable[[Any], T], items: Sequence[Any], slots: int) ->
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin_fork() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    die_with_parent()

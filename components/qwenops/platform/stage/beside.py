@@ -8,10 +8,8 @@ them at a time.
 """
 
 import contextlib
-import json
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection
@@ -20,8 +18,9 @@ from typing import TypeVar
 
 from qwenops.errors import QwenOpsError, StageError
 from qwenops.platform.context import RunContext
+from qwenops.platform.stage.events import Events
 from qwenops.platform.stage.handle import Stage
-from qwenops.platform.termination import die_with_parent
+from qwenops.platform.termination import begin_fork
 
 T = TypeVar("T")
 _LOOK_SECONDS = 0.5
@@ -87,9 +86,7 @@ def _has_slots(context: RunContext) -> bool:
 def _run(stage: Stage, work: Callable[[], T], ours: Connection, theirs: Connection, free: set[int]) -> None:
     """In the fork: wait for a turn, work, send (result, warnings, error)."""
     ours.close()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    die_with_parent()
+    begin_fork()
     known = len(stage.warnings)
     found: T | None = None
     error: QwenOpsError | None = None
@@ -114,9 +111,5 @@ def _is_awaited(stage: Stage, theirs: Connection) -> bool:
 
 def _others_running(events: Path, node: str) -> bool:
     """Whether another node of the run computes, by what it has recorded."""
-    for file in events.glob("*.json"):
-        if file.stem != node:
-            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-                if json.loads(file.read_text(encoding="utf-8")).get("status") == "running":
-                    return True
-    return False
+    others = (file.stem for file in events.glob("*.json") if file.stem != node)
+    return any(Events(events, other).read().get("status") == "running" for other in others)
