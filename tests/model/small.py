@@ -1,11 +1,13 @@
 """Small untrained models for the model tests."""
 
 import torch
-from transformers import PreTrainedModel, Qwen2ForCausalLM, Qwen2MoeForCausalLM
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen2MoeForCausalLM
 
 from qwenops.model.architecture import model_config
 from qwenops.model.sizes import Experts, Size
 from qwenops.model.upcycling import FeedForward
+from qwenops.training.objective import language_modelling
+from qwenops.training.terms import Batch
 
 TRAINED = 64
 
@@ -56,3 +58,19 @@ def feed_forward(width: int, hidden: int = 8, seed: int = 0) -> FeedForward:
 def apply_feed_forward(weights: FeedForward, x: torch.Tensor) -> torch.Tensor:
     gated = torch.nn.functional.silu(x @ weights.gate.mT) * (x @ weights.up.mT)
     return gated @ weights.down.mT
+
+
+def grouped_model() -> Qwen2ForCausalLM:
+    """A model two of whose query heads share a key, as transformers makes it."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
+    return Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=4, num_key_value_heads=2))
+
+
+def loss_and_gradients(implementation: str, batch: Batch) -> list[torch.Tensor]:
+    """Of `grouped_model` that attends by `implementation`: the text loss of `batch` and every weight's gradient."""
+    model = grouped_model()
+    model.set_attn_implementation(implementation)
+    loss, _ = language_modelling(model, batch)
+    loss.backward()
+    return [loss, *(parameter.grad for parameter in model.parameters())]

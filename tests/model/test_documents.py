@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tests.model.small import grouped_model, loss_and_gradients
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from qwenops.model import documents
 from qwenops.training.batching import Example, pack_batch, pad_batch, text_batch
@@ -16,12 +16,6 @@ from qwenops.training.objective import language_modelling
 _ROUNDING = 1e-5
 
 
-def _model():
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
-    return Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=4, num_key_value_heads=2))
-
-
 def _examples(*lengths):
     draw = torch.Generator().manual_seed(sum(lengths))
     return [Example(torch.randint(1, 64, (n,), generator=draw).tolist(), (True,) * n) for n in lengths]
@@ -31,33 +25,25 @@ WHOLE = text_batch(torch.arange(50).reshape(2, 25).numpy())
 PACKED = pack_batch([_examples(5, 9, 1, 6), _examples(24), _examples(12, 8)], 24, 0)
 
 
-def _loss_and_gradients(implementation, batch):
-    model = _model()
-    model.set_attn_implementation(implementation)
-    loss, _ = language_modelling(model, batch)
-    loss.backward()
-    return [loss, *(parameter.grad for parameter in model.parameters())]
-
-
 @pytest.mark.parametrize(
     "batch", [PACKED, pad_batch(_examples(5, 9, 3), 0), WHOLE], ids=["packed", "padded", "a document per row"]
 )
 def test_loss_and_gradients_equal_those_under_a_mask(batch):
-    found = [_loss_and_gradients(implementation, batch) for implementation in ("sdpa", documents.NAME)]
+    found = [loss_and_gradients(implementation, batch) for implementation in ("sdpa", documents.NAME)]
     assert all(torch.allclose(a, b, atol=_ROUNDING) for a, b in zip(*found, strict=True))
 
 
 def test_autocast_to_bfloat16_reaches_the_kernel_and_both_passes():
     """Rotated queries are fp32 there and values bf16."""
-    exact = _loss_and_gradients(documents.NAME, PACKED)
+    exact = loss_and_gradients(documents.NAME, PACKED)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = _loss_and_gradients(documents.NAME, PACKED)
+        rounded = loss_and_gradients(documents.NAME, PACKED)
     assert all(torch.allclose(a, b, rtol=0.02, atol=0.02) for a, b in zip(exact, rounded, strict=True))
 
 
 @pytest.mark.parametrize("batch", [PACKED, WHOLE], ids=["packed", "a document per row"])
 def test_borders_are_looked_for_once_and_not_in_every_layer(batch):
-    model = _model()
+    model = grouped_model()
     model.set_attn_implementation(documents.NAME)
     looks = Looks()
     with looks:
@@ -76,7 +62,7 @@ class Looks(TorchDispatchMode):
 
 
 def test_loss_of_a_model_called_without_borders_is_the_same():
-    model = _model()
+    model = grouped_model()
     model.set_attn_implementation(documents.NAME)
     inputs = {"input_ids": PACKED["input_ids"], "position_ids": PACKED["position_ids"]}
     assert torch.equal(model.model(**inputs).last_hidden_state, hidden_states(model, **inputs))
@@ -86,7 +72,7 @@ def test_loss_of_a_model_called_without_borders_is_the_same():
 def test_new_borders_do_not_compile_a_layer_again():
     counters.clear()
     graphs = []
-    model = _model()
+    model = grouped_model()
     model.set_attn_implementation(documents.NAME)
     for layer in model.model.layers:
         layer.compile(backend="eager")
@@ -97,7 +83,7 @@ def test_new_borders_do_not_compile_a_layer_again():
 
 
 def test_document_is_read_as_if_it_were_alone():
-    model = _model()
+    model = grouped_model()
     model.set_attn_implementation(documents.NAME)
     whole = hidden_states(model, PACKED["input_ids"], position_ids=PACKED["position_ids"])
     alone = hidden_states(model, PACKED["input_ids"][:1, 5:14])
@@ -105,7 +91,7 @@ def test_document_is_read_as_if_it_were_alone():
 
 
 def test_generation_from_a_cache_is_that_of_sdpa():
-    model, prompt = _model().eval(), torch.tensor([[0, 0, 3, 4], [5, 6, 7, 8]])
+    model, prompt = grouped_model().eval(), torch.tensor([[0, 0, 3, 4], [5, 6, 7, 8]])
     outputs = []
     for implementation in ("sdpa", documents.NAME):
         model.set_attn_implementation(implementation)
@@ -121,5 +107,5 @@ def test_fit_learns_the_same_curve_by_document(recompute):
         config = TrainingConfig(
             steps=4, batch_tokens=72, warmup_steps=0, precision="fp32", attention=attention, recompute=recompute
         )
-        curves.append(fit(_model(), language_modelling, lambda _: iter([PACKED] * 4), config).curve)
+        curves.append(fit(grouped_model(), language_modelling, lambda _: iter([PACKED] * 4), config).curve)
     assert curves[0] == pytest.approx(curves[1], rel=_ROUNDING)

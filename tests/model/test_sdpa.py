@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from tests.model.small import grouped_model, loss_and_gradients
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from qwenops.model import sdpa
 from qwenops.model.warm_start import load_initial_model
@@ -29,33 +29,19 @@ class _Kernels(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _model():
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
-    return Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=4, num_key_value_heads=2))
-
-
-def _loss_and_gradients(implementation, batch):
-    model = _model()
-    model.set_attn_implementation(implementation)
-    loss, _ = language_modelling(model, batch)
-    loss.backward()
-    return [loss, *(parameter.grad for parameter in model.parameters())]
-
-
 @pytest.mark.parametrize("batch", [_ROWS, _PADDED], ids=["whole", "padded"])
 def test_without_autocast_it_computes_what_the_function_of_transformers_does(batch):
-    found = [_loss_and_gradients(implementation, batch) for implementation in ("sdpa", sdpa.NAME)]
+    found = [loss_and_gradients(implementation, batch) for implementation in ("sdpa", sdpa.NAME)]
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("batch", [_ROWS, _PADDED], ids=["whole", "padded"])
 def test_under_autocast_its_gradients_are_nearer_to_those_without(batch):
-    exact = _loss_and_gradients("sdpa", batch)
+    exact = loss_and_gradients("sdpa", batch)
     errors = {}
     for implementation in ("sdpa", sdpa.NAME):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            rounded = _loss_and_gradients(implementation, batch)
+            rounded = loss_and_gradients(implementation, batch)
         assert all(torch.allclose(a, b, rtol=0.02, atol=0.02) for a, b in zip(exact, rounded, strict=True))
         errors[implementation] = sum(
             float((a - b).detach().square().sum()) for a, b in zip(exact, rounded, strict=True)
@@ -64,7 +50,7 @@ def test_under_autocast_its_gradients_are_nearer_to_those_without(batch):
 
 
 def test_a_loaded_model_that_trains_in_bf16_on_a_cpu_attends_in_fp32(tmp_path):
-    _model().save_pretrained(tmp_path)
+    grouped_model().save_pretrained(tmp_path)
     config = TrainingConfig(steps=1, batch_tokens=48, warmup_steps=0, precision="bf16")
     with _Kernels() as kernels:
         fit(load_initial_model(str(tmp_path)), language_modelling, lambda _: iter([_ROWS]), config)
