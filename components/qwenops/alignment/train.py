@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from qwenops.contracts.checkpoint import read_facts
+from qwenops.model.checkpoints import save_checkpoint
 from qwenops.platform.ray.train import launch
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
@@ -83,6 +87,24 @@ def train(
         )
     model.eval()
     return result
+
+
+def save_chat_checkpoint(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stage: Stage, start: Path, tokens: int, length: int = 0
+) -> None:
+    """Write what alignment made of the checkpoint in `start` into `stage.out`, as a chat model.
+
+    Args:
+        model: The trained weights.
+        tokenizer: Of `start`.
+        stage: Names the folder.
+        start: The checkpoint that training started from, whose name is kept and whose tokens count on.
+        tokens: Tokens trained since.
+        length: Longest row trained on, where that may exceed the context of `start`.
+    """
+    facts = read_facts(start)
+    context, seen = max(facts.context_length_tokens, length), facts.tokens_seen + tokens
+    save_checkpoint(model, tokenizer, stage.out, context, seen, start.name, kind="chat")
 
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:

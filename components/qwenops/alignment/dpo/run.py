@@ -14,12 +14,11 @@ from qwenops.alignment.dpo.config import DpoConfig
 from qwenops.alignment.examples import Pair, encode_pairs, pad_id_of, pair_stream
 from qwenops.alignment.objectives import PairBatches, add_reference_log_probs, chosen_objective, dpo_objective
 from qwenops.alignment.pass_rate import PassRate, measure_pass_rate, sample_questions
-from qwenops.alignment.train import run_on_workers, train
-from qwenops.contracts.checkpoint import read_facts
+from qwenops.alignment.train import run_on_workers, save_chat_checkpoint, train
 from qwenops.contracts.conversation import Conversation, read_conversations
 from qwenops.contracts.preference import Preference, read_preferences
 from qwenops.errors import ContractError
-from qwenops.model.checkpoints import load_model, load_tokenizer, moved, save_checkpoint
+from qwenops.model.checkpoints import load_model, load_tokenizer, moved
 from qwenops.platform.stage.beside import beside
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
@@ -77,16 +76,7 @@ def learn_preferences(
         referenced = add_reference_log_probs(model, batches, loop.steps, loop.precision)
         result = train(stage, "dpo", model, dpo_objective(config.beta, config.nll_weight), referenced, loop)
         after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
-        facts = read_facts(checkpoint)
-        save_checkpoint(
-            model,
-            tokenizer,
-            stage.out,
-            facts.context_length_tokens,
-            facts.tokens_seen + result.tokens,
-            checkpoint.name,
-            kind="chat",
-        )
+        save_chat_checkpoint(model, tokenizer, stage, checkpoint, result.tokens)
         _report(stage, result, kept, before, after, control())
 
 

@@ -18,12 +18,11 @@ from qwenops.alignment.online.rollouts import Sampler
 from qwenops.alignment.online.screening import filter_by_solve_rate, split_guard_prompts
 from qwenops.alignment.pass_rate import PassRate, greedy_answers, measure_pass_rate, sample_questions, verify_answers
 from qwenops.alignment.reward_model import load_reward_model
-from qwenops.alignment.train import run_on_workers
-from qwenops.contracts.checkpoint import read_facts
+from qwenops.alignment.train import run_on_workers, save_chat_checkpoint
 from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversations
 from qwenops.errors import ContractError
 from qwenops.generation.engine import Sampling
-from qwenops.model.checkpoints import load_model, load_tokenizer, moved, save_checkpoint
+from qwenops.model.checkpoints import load_model, load_tokenizer, moved
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.online_merging import direction_from
 from qwenops.training.parallel import worker_rank
@@ -71,16 +70,7 @@ def align(
     before = measure_pass_rate(learner.policy, tokenizer, questions, config.measure, stage.seed)
     outcome = _improve(stage, loop, learner, "online")
     after = measure_pass_rate(learner.policy, tokenizer, questions, config.measure, stage.seed)
-    facts = read_facts(checkpoint)
-    save_checkpoint(
-        learner.policy,
-        tokenizer,
-        stage.out,
-        facts.context_length_tokens,
-        facts.tokens_seen + outcome.tokens,
-        checkpoint.name,
-        kind="chat",
-    )
+    save_chat_checkpoint(learner.policy, tokenizer, stage, checkpoint, outcome.tokens)
     stage.records = len(outcome.episode_metrics)
     _report(stage, config, outcome, before, after)
     if config.compare_with == "adamw" and config.algorithm == "dpo":

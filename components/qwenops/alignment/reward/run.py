@@ -22,11 +22,10 @@ from qwenops.alignment.objectives import reward_objective
 from qwenops.alignment.reward.config import RewardConfig
 from qwenops.alignment.reward.data import balanced_shares, pair_tags, prompt_tags, read_pairs, share_by_tag
 from qwenops.alignment.reward_model import RewardModel, RewardScale, save_reward_head, unscaled_rewards
-from qwenops.alignment.train import run_on_workers, train
-from qwenops.contracts.checkpoint import read_facts
+from qwenops.alignment.train import run_on_workers, save_chat_checkpoint, train
 from qwenops.contracts.preference import Preference
 from qwenops.errors import ContractError
-from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
+from qwenops.model.checkpoints import load_model, load_tokenizer
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.parallel import worker_rank
 
@@ -69,16 +68,7 @@ def learn_preferences(config: RewardConfig, checkpoint: Path, folders: Sequence[
         )
     margins, rewards = _margins(model, tokenizer, held, config.training.pair_tokens)
     model.scale = RewardScale(float(rewards.mean()), float(max(rewards.std(), 1e-6)))
-    facts = read_facts(checkpoint)
-    save_checkpoint(
-        model.policy,
-        tokenizer,
-        stage.out,
-        facts.context_length_tokens,
-        facts.tokens_seen + tokens,
-        checkpoint.name,
-        kind="chat",
-    )
+    save_chat_checkpoint(model.policy, tokenizer, stage, checkpoint, tokens)
     save_reward_head(model, stage.out)
     _report(stage, margins, held_rows)
 

@@ -25,13 +25,12 @@ from qwenops.alignment.sft.data import (
     sft_batches,
     training_config,
 )
-from qwenops.alignment.train import run_on_workers, train
-from qwenops.contracts.checkpoint import read_facts
+from qwenops.alignment.train import run_on_workers, save_chat_checkpoint, train
 from qwenops.contracts.conversation import Conversation
 from qwenops.contracts.gate import conversation_tables, gate
 from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import RecipeError
-from qwenops.model.checkpoints import load_model, load_tokenizer, moved, save_checkpoint
+from qwenops.model.checkpoints import load_model, load_tokenizer, moved
 from qwenops.platform.stage.beside import beside
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
@@ -99,16 +98,7 @@ def fine_tune(
         before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
         result = _train(stage, "sft", model, tokenizer, data, loop, config, text)
         after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
-        facts = read_facts(checkpoint)
-        save_checkpoint(
-            model,
-            tokenizer,
-            stage.out,
-            max(facts.context_length_tokens, config.max_length_tokens),
-            facts.tokens_seen + result.tokens,
-            str(checkpoint.name),
-            kind="chat",
-        )
+        save_chat_checkpoint(model, tokenizer, stage, checkpoint, result.tokens, config.max_length_tokens)
         _report(stage, result, data, before, after, control())
 
 
