@@ -85,9 +85,7 @@ def services(
         if todo:
             context = replace(context, stage_server=str(Path(scratch) / "stages.sock"))
             parent = _open_tracking(context, recipe, out)
-            # The other stages work in their own process; one that asks for Ray all the same starts its own.
-            on_ray = context.num_workers or any(node.area == "data" for node in todo)
-            address = _start_ray(stack, temporary) if on_ray else ""
+            address = _start_ray(stack, temporary) if context.num_workers else ""
             context = replace(context, ray_address=address, parent_run_id=parent)
             os.environ.update(context.to_environment())
             _start_stage_server(context, stack, _preloaded(todo, libraries))

@@ -1,4 +1,4 @@
-"""Real text in parts, the data stages as functions of (inputs, stage), and a thread that kills Ray's workers."""
+"""Real text in parts, the data stages as functions of (inputs, stage), and a thread that kills their workers."""
 
 import contextlib
 import random
@@ -71,7 +71,7 @@ def write_documents(folder: Path, rows: list[dict], parts: int) -> Path:
 
 
 def run_stage(name: str, inputs: dict[str, Path], stage: Stage) -> None:
-    """Run a data stage that works through Ray, with settings that suit a small corpus."""
+    """Run a data stage that works part by part, with settings that suit a small corpus."""
     match name:
         case "ingest":
             ingest(IngestConfig(extractor="resiliparse"), pages=inputs["pages"], stage=stage)
@@ -89,16 +89,17 @@ def run_stage(name: str, inputs: dict[str, Path], stage: Stage) -> None:
 
 @contextlib.contextmanager
 def killing_workers(times: int) -> Iterator[list[int]]:
-    """Kill the first `times` Ray workers below this process that are seen at work on a part; yields their ids."""
+    """Kill the first `times` workers of this process that are seen at work, forks or Ray's; yields their ids."""
     killed: list[int] = []
     stopped = threading.Event()
+    me = psutil.Process()
+    known = {child.pid for child in me.children()}
 
     def look() -> None:
         while not stopped.is_set() and len(killed) < times:
-            for process in psutil.Process().children(recursive=True):
+            for process in me.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    at_work = any(part.startswith(_TASK) for part in process.cmdline()[:1])
-                    if at_work and process.pid not in killed and len(killed) < times:
+                    if process.pid not in {*known, *killed} and len(killed) < times and _is_at_work(process, me):
                         process.kill()
                         killed.append(process.pid)
             time.sleep(0.001)
@@ -110,3 +111,8 @@ def killing_workers(times: int) -> Iterator[list[int]]:
     finally:
         stopped.set()
         thread.join()
+
+
+def _is_at_work(process: psutil.Process, parent: psutil.Process) -> bool:
+    command = process.cmdline()
+    return command == parent.cmdline() or any(part.startswith(_TASK) for part in command[:1])

@@ -1,7 +1,10 @@
 """Real faults in the data stages: killed workers, empty parts, drifting columns."""
 
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 import pytest
+import ray
 from tests.data.faults import document_rows, killing_workers, run_stage, write_documents, write_pages
 from transformers import PreTrainedTokenizerFast
 
@@ -12,7 +15,7 @@ from qwenops.data.mixture.run import run as mixture
 from qwenops.data.tokenizer.bpe import save, train
 from qwenops.errors import ContractError
 
-ON_RAY = ("ingest", "quality", "dedup", "decontaminate", "tokens")
+BY_PARTS = ("ingest", "quality", "dedup", "decontaminate", "tokens")
 _PARTS, _DOCUMENTS = 4, 320
 
 
@@ -45,12 +48,23 @@ def inputs_of(inputs, make_stage):
     return choose
 
 
-@pytest.mark.parametrize("name", ON_RAY)
-def test_stage_whose_worker_is_killed_gives_the_same_output(name, inputs_of, make_stage):
+@pytest.fixture(scope="module")
+def ray_address():
+    ray.init(num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [*((name, "forks") for name in BY_PARTS), ("dedup", "ray"), ("tokens", "ray")]
+)
+def test_stage_whose_worker_is_killed_gives_the_same_output(name, where, inputs_of, make_stage, request):
     given = inputs_of(name)
     undisturbed, disturbed = make_stage(name), make_stage(f"{name}-killed")
     run_stage(name, given, undisturbed)
     disturbed.node = name
+    if where == "ray":
+        disturbed.context = replace(disturbed.context, ray_address=request.getfixturevalue("ray_address"))
     with killing_workers(1) as killed:
         run_stage(name, given, disturbed)
     assert len(killed) == 1
@@ -59,7 +73,7 @@ def test_stage_whose_worker_is_killed_gives_the_same_output(name, inputs_of, mak
     assert counts == undisturbed.counts and counts["kept"] + sum(counts["dropped"].values()) == counts["read"]
 
 
-@pytest.mark.parametrize("name", ON_RAY)
+@pytest.mark.parametrize("name", BY_PARTS)
 def test_stage_with_empty_parts_accounts_for_the_others(name, inputs_of, make_stage, tmp_path):
     given = inputs_of(name)
     kind, source = ("pages", given["pages"]) if name == "ingest" else ("documents", given["documents"])
@@ -72,7 +86,7 @@ def test_stage_with_empty_parts_accounts_for_the_others(name, inputs_of, make_st
     assert stage.counts["read"] == _DOCUMENTS
 
 
-@pytest.mark.parametrize("name", ON_RAY)
+@pytest.mark.parametrize("name", BY_PARTS)
 def test_stage_refuses_a_part_with_other_columns(name, inputs_of, make_stage, tmp_path):
     given = inputs_of(name)
     kind, source = ("pages", given["pages"]) if name == "ingest" else ("documents", given["documents"])

@@ -31,7 +31,7 @@ class RunContext:
         run_name: Name of the pipeline run.
         tracking_uri: MLflow's tracking URI; empty for none.
         parent_run_id: The MLflow run that the stage's run is nested under; empty for none.
-        ray_address: Address of the running Ray; empty starts a local one on first use.
+        ray_address: Address of the running Ray; empty for none: pieces of work run in forks, workers start a local one.
         num_workers: Ray Train workers; 0 runs the training loop in the stage's own process.
         mesh: How the workers divide a model (`recipe.mesh.ParallelConfig`) as canonical JSON; empty for the default.
         use_gpu: Whether training workers ask for a GPU: "yes" or "no".

@@ -1,4 +1,7 @@
-"""Ray Data for document stages: connect once, turn parquet parts into parquet parts, or do any named pieces of work.
+"""Document stages in parallel: turn parquet parts into parquet parts, or do any named pieces of work.
+
+By Ray Data where the run has a Ray, as on a cluster; in forks of the stage's own process where it has none: a laptop's
+pieces take less time than Ray takes to start, and each of its workers to import what the stage has imported already.
 
 The unit of work is one part file: `map_parts` gives every part to a task that reads it, calls a plain function
 and writes that function's tables under the same part name. Outputs therefore do not depend on the number of
@@ -9,9 +12,7 @@ so that it is resumed and bounded in memory as parts are.
 
 import json
 import logging
-import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,21 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import ray
-import ray.data
-import ray.exceptions
+from joblib import cpu_count
 
 from qwenops.contracts.document import read_part, write_part
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
+from qwenops.platform.forks import in_forks
 from qwenops.platform.observe.progress import Progress
-from qwenops.platform.ray.start import patiently
+from qwenops.platform.ray.start import RETRIES, connect
 
-# A laptop's share of an 8 GB machine: two CPUs, 300 MB of shared memory.
-_LOCAL_CPUS = 2
-_LOCAL_STORE_BYTES = 300_000_000
-# Ray Data would give a piece that kills its worker (a document too large for memory, say) to new workers for ever.
-_RETRIES = 3
 _ERROR_PARTS = ("expected", "found", "action")
 
 
@@ -48,29 +43,6 @@ class PartResult:
 
     tables: Mapping[str, pa.Table]
     summary: dict[str, Any] = field(default_factory=dict[str, Any])
-
-
-def connect(context: RunContext) -> None:
-    """Connect this process to Ray: the run's (`context.ray_address`), or a small local one. Repeats safely."""
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        # Ray's own default is for ever; see `_RETRIES`.
-        os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))
-        local = {"num_cpus": _LOCAL_CPUS, "object_store_memory": _LOCAL_STORE_BYTES, "include_dashboard": False}
-        where: dict[str, Any] = {"address": context.ray_address} if context.ray_address else local
-        with warnings.catch_warnings():
-            # Ray 2.60 warns about its own future defaults; nothing of it is ours to act on.
-            warnings.simplefilter("ignore", FutureWarning)
-            # A driver on a cluster (address "auto") prints its workers' output too: it is the step's log.
-            show = context.ray_address == "auto"
-            patiently(
-                partial(ray.init, logging_level=logging.ERROR, log_to_driver=show, configure_logging=False, **where)
-            )
-    settings = ray.data.DataContext.get_current()
-    settings.enable_progress_bars = False
-    settings.print_on_execution_start = False
-    settings.execution_options.preserve_order = True
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def map_parts(
@@ -137,12 +109,10 @@ def map_pieces(
     if progress is not None and len(waiting) < len(names):
         progress.advance(len(names) - len(waiting), "resumed")
     if waiting:
-        connect(context)
         work = partial(_do_piece, function=function, summaries=summaries)
-        items = ray.data.from_items([{"name": name} for name in waiting], override_num_blocks=len(waiting))
-        for row in _run(items.map(work, max_retries=_RETRIES)):
-            if row["error"]:
-                raise _rebuild(json.loads(row["error"]))
+        for error in _on_ray(context, work, waiting) if context.ray_address else _here(work, waiting):
+            if error:
+                raise _rebuild(json.loads(error))
             if progress is not None:
                 progress.advance(1)
     return [json.loads((summaries / f"{name}.json").read_text(encoding="utf-8")) for name in names]
@@ -163,8 +133,8 @@ def _do_part(
     return result.summary
 
 
-def _do_piece(row: dict[str, Any], function: Callable[[str], dict[str, Any]], summaries: Path) -> dict[str, Any]:
-    name = row["name"]
+def _do_piece(name: str, function: Callable[[str], dict[str, Any]], summaries: Path) -> str:
+    """Do one piece and return its error as text, empty without one."""
     try:
         summary = function(name)
         # The summary comes last and by rename: a piece with a summary is complete.
@@ -172,7 +142,7 @@ def _do_piece(row: dict[str, Any], function: Callable[[str], dict[str, Any]], su
         temporary.write_text(json.dumps(summary), encoding="utf-8")
         temporary.replace(summaries / f"{name}.json")
     except QwenOpsError as error:
-        return {"error": _describe(name, error)}
+        return _describe(name, error)
     except OSError as error:
         refused = PlatformError(
             "a worker could not read or write",
@@ -180,8 +150,8 @@ def _do_piece(row: dict[str, Any], function: Callable[[str], dict[str, Any]], su
             found=error,
             action="free some space, then run again; finished parts are kept",
         )
-        return {"error": _describe(name, refused)}
-    return {"error": ""}
+        return _describe(name, refused)
+    return ""
 
 
 def _describe(name: str, error: QwenOpsError) -> str:
@@ -190,18 +160,48 @@ def _describe(name: str, error: QwenOpsError) -> str:
     return json.dumps(facts | {part: getattr(error, part) for part in _ERROR_PARTS})
 
 
-def _run(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+def _here(work: Callable[[str], str], names: Sequence[str]) -> Iterator[str]:
     try:
-        yield from dataset.iter_rows()
+        for _, error in in_forks(work, names, cpu_count()):
+            yield error
+    except QwenOpsError:
+        raise
+    except Exception as error:
+        raise _failed(f"{type(error).__name__}: {error}") from error
+
+
+def _on_ray(context: RunContext, work: Callable[[str], str], names: Sequence[str]) -> Iterator[str]:
+    # Takes a second and more to import, which a run without a Ray need not pay.
+    import ray.data
+    import ray.exceptions
+
+    connect(context)
+    settings = ray.data.DataContext.get_current()
+    settings.enable_progress_bars = False
+    settings.print_on_execution_start = False
+    settings.execution_options.preserve_order = True
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    items = ray.data.from_items([{"name": name} for name in names], override_num_blocks=len(names))
+    try:
+        for row in items.map(partial(_do_row, work=work), max_retries=RETRIES).iter_rows():
+            yield row["error"]
     except ray.exceptions.RayError as error:
         # The cause is the last line of the first traceback in Ray's text.
         first = str(error).split("\nThe above exception", maxsplit=1)[0].strip()
-        raise StageError(
-            "a Ray task failed",
-            expected="every part to be processed",
-            found=first.rpartition("\n")[2],
-            action="run again; finished parts are kept. With --debug the traceback is shown",
-        ) from error
+        raise _failed(first.rpartition("\n")[2]) from error
+
+
+def _do_row(row: dict[str, Any], work: Callable[[str], str]) -> dict[str, Any]:
+    return {"error": work(row["name"])}
+
+
+def _failed(found: str) -> StageError:
+    return StageError(
+        "a piece of the stage failed",
+        expected="every part to be processed",
+        found=found,
+        action="run again; finished parts are kept. With --debug the traceback is shown",
+    )
 
 
 def _rebuild(facts: dict[str, str]) -> QwenOpsError:

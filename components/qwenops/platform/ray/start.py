@@ -1,11 +1,42 @@
-"""A Ray node on this machine, started again where the machine was too busy for it."""
+"""Connect to Ray, or start a node on this machine, again where the machine was too busy for it."""
 
 import contextlib
+import logging
+import os
+import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import psutil
+import ray
 
+from qwenops.platform.context import RunContext
+
+# A laptop's share of an 8 GB machine: two CPUs, 300 MB of shared memory.
+_LOCAL_CPUS = 2
+_LOCAL_STORE_BYTES = 300_000_000
+# Ray would give a piece that kills its worker (a document too large for memory, say) to new workers for ever.
+RETRIES = 3
 _STARTS = 3
+
+
+def connect(context: RunContext) -> None:
+    """Connect this process to Ray: the run's (`context.ray_address`), or a small local one. Repeats safely."""
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Ray's own default is for ever; see `RETRIES`.
+        os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))
+        local = {"num_cpus": _LOCAL_CPUS, "object_store_memory": _LOCAL_STORE_BYTES, "include_dashboard": False}
+        where: dict[str, Any] = {"address": context.ray_address} if context.ray_address else local
+        with warnings.catch_warnings():
+            # Ray 2.60 warns about its own future defaults; nothing of it is ours to act on.
+            warnings.simplefilter("ignore", FutureWarning)
+            # A driver on a cluster (address "auto") prints its workers' output too: it is the step's log.
+            show = context.ray_address == "auto"
+            patiently(
+                partial(ray.init, logging_level=logging.ERROR, log_to_driver=show, configure_logging=False, **where)
+            )
 
 
 def patiently(start: Callable[[], object]) -> None:

@@ -1,17 +1,13 @@
 """Independent pieces of work: in forks of this process on a laptop, as Ray tasks in a cluster."""
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import ray
 
-from qwenops.errors import StageError
 from qwenops.platform.context import RunContext
-from qwenops.platform.ray.documents import connect
-from qwenops.platform.termination import begin_fork
+from qwenops.platform.forks import in_forks
+from qwenops.platform.ray.start import connect
 
 T = TypeVar("T")
 
@@ -21,8 +17,7 @@ def run_tasks(context: RunContext, function: Callable[[Any], T], items: Sequence
 
     With `context.num_workers == 0` the pieces run in forks of this process, one for each slot, or in itself where there
     is one slot: a Ray worker would spend longer on importing torch than a laptop's pieces take. Otherwise each is a Ray
-    task, with a GPU when the context has them; a task whose worker dies is done again by another one, three times at
-    most.
+    task, with a GPU when the context has them. A piece whose worker dies is done again, three times at most.
 
     Args:
         context: Where this runs.
@@ -34,7 +29,7 @@ def run_tasks(context: RunContext, function: Callable[[Any], T], items: Sequence
     """
     if not context.num_workers:
         if context.slots > 1 and len(items) > 1:
-            yield from _in_forks(function, items, context.slots)
+            yield from in_forks(function, items, context.slots)
         else:
             yield from ((place, function(item)) for place, item in enumerate(items))
         return
@@ -50,21 +45,3 @@ def run_tasks(context: RunContext, function: Callable[[Any], T], items: Sequence
 
 def _do(function: Callable[[Any], T], item: Any) -> T:
     return function(item)
-
-
-def _in_forks(function: Callable[[Any], T], items: Sequence[Any], slots: int) -> Iterator[tuple[int, T]]:
-    fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(min(slots, len(items)), mp_context=fork, initializer=begin_fork) as pool:
-        places = {pool.submit(function, item): place for place, item in enumerate(items)}
-        try:
-            for done in as_completed(places):
-                yield places[done], done.result()
-        except BrokenProcessPool:
-            raise StageError(
-                "a process that worked on one piece of the stage died",
-                expected=f"results of {len(items)} pieces",
-                found="a process that ended without one",
-                action="look for an out-of-memory kill (dmesg), then run again to continue",
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

@@ -17,9 +17,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from qwenops.errors import PlatformError, QwenOpsError
 from qwenops.platform.context import RunContext
 from qwenops.platform.observe.observed import worker_observed
-from qwenops.platform.ray.documents import connect
 from qwenops.platform.ray.failures import MOST_REPLACED, EndOnOwnFault, own_fault, platform_fault
 from qwenops.platform.ray.preemption import DrainNotice, SignalNotice
+from qwenops.platform.ray.start import connect
 from qwenops.training.preemption import watching_notice
 
 

@@ -1,0 +1,3 @@
+"""The part of joblib's interface that is used here, as its documentation describes it."""
+
+def cpu_count(only_physical_cores: bool = False) -> int: ...
