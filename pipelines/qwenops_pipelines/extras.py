@@ -36,6 +36,7 @@ EXTRAS = {
     "py3langid": "data",
     "trafilatura": "data",
     "resiliparse": "data",
+    "joblib": "data",
     "lightgbm": "data",
     "tokenizers": "data",
     "fsspec": "data",
