@@ -3,7 +3,9 @@
 import copy
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,7 @@ class OnlineLoop:
         measure: What a policy's answers to the guard's questions are worth.
         seed: Seeds the choice of prompts.
         on_episode: Told the figures after each judgement.
+        beside: Does the measuring beside the sampling, as `platform.stage.beside` can; by default after it.
     """
 
     config: OnlineConfig
@@ -79,6 +82,7 @@ class OnlineLoop:
     measure: Callable[[PreTrainedModel], AnswerScores]
     seed: int
     on_episode: Callable[[PolicyMetrics], None] = lambda _: None
+    beside: Callable[[Callable[[], AnswerScores]], AbstractContextManager[Callable[[], AnswerScores]]] = nullcontext
 
     def run(self, learner: Learner, state_file: Path | None = None) -> OnlineResult:
         """Improve `learner.policy` in place; it ends as the best policy the guard accepted.
@@ -94,8 +98,10 @@ class OnlineLoop:
         if state_file and state_file.exists():
             guard, outcome, began = _resume(state_file, learner, self.config, reference)
         for episode in range(began, self.config.episodes + 1):
-            rollouts = self._sample(learner.policy, reference, episode)
-            reason = self._judge(guard, learner, rollouts, episode, outcome, start)
+            with self.beside(partial(self.measure, learner.policy)) as measured:
+                rollouts = self._sample(learner.policy, reference, episode)
+                scores = measured()
+            reason = self._judge(guard, learner, rollouts, scores, episode, outcome, start)
             if reason:
                 outcome.rejections[episode] = reason
                 learner.learning_rate_scale *= self.config.guard.rate_factor
@@ -133,6 +139,7 @@ class OnlineLoop:
         guard: RollbackGuard,
         learner: Learner,
         rollouts: Sequence[Rollout],
+        scores: AnswerScores,
         episode: int,
         outcome: OnlineResult,
         start: PreTrainedModel,
@@ -141,7 +148,6 @@ class OnlineLoop:
         if self.config.reference == "refreshed":
             pad_id = pad_id_of(self.sampler.tokenizer)
             measured = replace_reference(start, rollouts, pad_id, self.config.training.precision)
-        scores = self.measure(learner.policy)
         facts = PolicyMetrics(
             episode=episode,
             reward=mean_reward(rollouts),

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,6 +24,7 @@ from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversat
 from qwenops.errors import ContractError
 from qwenops.generation.engine import Sampling
 from qwenops.model.checkpoints import load_model, load_tokenizer, moved
+from qwenops.platform.stage.beside import beside
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.online_merging import direction_from
 from qwenops.training.parallel import worker_rank
@@ -124,9 +126,9 @@ def _build_loop(
     if config.screened_prompts:
         stage.metric("prompts.screened", min(config.screened_prompts, len(others)))
         start = moved(load_model(inputs.checkpoint), worker_rank().kind)
-        others = filter_by_solve_rate(start, tokenizer, others, config, sampling)
+        others = filter_by_solve_rate(start, tokenizer, others, config, sampling, partial(beside, stage))
         stage.metric("prompts.kept", len(others))
-    return OnlineLoop(config, sampler, others, measure, stage.seed)
+    return OnlineLoop(config, sampler, others, measure, stage.seed, beside=partial(beside, stage))
 
 
 def _learner(
@@ -149,8 +151,7 @@ def _improve(stage: Stage, loop: OnlineLoop, learner: Learner, name: str) -> Onl
             for figure in ("reward", "kl", "pass_rate", "characters"):
                 stage.curve(f"{figure}.{name}", facts.episode, getattr(facts, figure))
 
-        watched = OnlineLoop(loop.config, loop.sampler, loop.prompts, loop.measure, loop.seed, on_episode)
-        outcome = watched.run(learner, stage.scratch / f"{name}.pt")
+        outcome = replace(loop, on_episode=on_episode).run(learner, stage.scratch / f"{name}.pt")
     for episode, reason in outcome.rejections.items():
         stage.warn(f"{name} episode {episode} was rolled back: {reason}")
     for episode, reason in outcome.skipped_updates.items():

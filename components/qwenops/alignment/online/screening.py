@@ -3,7 +3,9 @@
 Of a prompt that it always or never solves all responses are alike, and teach nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,6 +55,7 @@ def filter_by_solve_rate(
     prompts: Sequence[Conversation],
     config: OnlineConfig,
     sampling: Sampling,
+    beside: Callable[[Callable[[], list[float]]], AbstractContextManager[Callable[[], list[float]]]] = nullcontext,
 ) -> list[Conversation]:
     """Those of `config.screened_prompts` prompts that `start` solves in a share of its responses within `solved_share`.
 
@@ -64,6 +67,7 @@ def filter_by_solve_rate(
         prompts: To draw from.
         config: How many, and which share.
         sampling: How responses are drawn in the episodes, and how many to a prompt.
+        beside: Asks the second half beside the first, as `platform.stage.beside` can; by default after it.
 
     Raises:
         StageError: no prompt is left.
@@ -72,14 +76,10 @@ def filter_by_solve_rate(
     drawn = [prompts[place] for place in chosen]
     asked = [row for row in drawn if row.verifier]
     engine = InProcessEngine(start, tokenizer, batch_tokens=config.measure.batch_tokens)
-    # The episodes draw with the seeds after this one.
-    other = sampling.model_copy(update={"seed": sampling.seed + _OTHER_DRAWS})
-    answers = engine.generate([row.prompt for row in asked], other) if asked else []
+    middle = len(asked) // 2
+    with beside(partial(_solve_rates, engine, asked[middle:], sampling, 2)) as second:
+        shares = [*_solve_rates(engine, asked[:middle], sampling, 1), *second()]
     low, high = config.solved_share
-    shares = [
-        sum(verify_answers([row] * len(group), [sample.text for sample in group])) / len(group)
-        for row, group in zip(asked, answers, strict=True)
-    ]
     kept = [row for row, share in zip(asked, shares, strict=True) if low <= share <= high]
     kept += [row for row in drawn if not row.verifier]
     if not kept:
@@ -90,3 +90,13 @@ def filter_by_solve_rate(
             action="raise online.screened_prompts or widen online.solved_share",
         )
     return kept
+
+
+def _solve_rates(engine: InProcessEngine, rows: Sequence[Conversation], sampling: Sampling, half: int) -> list[float]:
+    """Share of right responses to each row's prompt, drawn with other seeds than the episodes."""
+    other = sampling.model_copy(update={"seed": sampling.seed + half * _OTHER_DRAWS})
+    groups = engine.generate([row.prompt for row in rows], other)
+    return [
+        sum(verify_answers([row] * len(group), [sample.text for sample in group])) / len(group)
+        for row, group in zip(rows, groups, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""A second piece of a stage's work beside the first: the other arm of a comparison, in a fork of the stage's process.
+"""A second piece of a stage's work beside the first, such as the other arm of a comparison, in a fork of its process.
 
 Where the stage is held to one of two slots the fork waits until no other stage computes, and then takes the processors
 that the stage's own process leaves free; where they are never free it starts when the first piece is done. In either
@@ -33,8 +33,9 @@ def beside(stage: Stage, work: Callable[[], T]) -> Generator[Callable[[], T]]:
     Args:
         stage: The stage; where `work` reports curves and warnings to it, they count as its own. Metrics and counts of
             a fork are lost, so `work` returns its figures.
-        work: Its result can be pickled. It may not follow a backward pass of this process, after which torch refuses
-            another one in a fork.
+        work: Its result can be pickled. It may make no backward pass where this process has made one, after which
+            torch refuses another in a fork; nor may this process have computed with several threads, whose pool a
+            fork lacks.
 
     Raises:
         StageError: the fork died without a result.
@@ -103,10 +104,10 @@ def _run(stage: Stage, work: Callable[[], T], ours: Connection, theirs: Connecti
 
 def _is_awaited(stage: Stage, theirs: Connection) -> bool:
     """Wait for a turn; whether it is that of the stage's own process, which has nothing else to do any more."""
-    while not theirs.poll(_LOOK_SECONDS):
-        if not _others_running(Path(stage.context.events), stage.node):
-            return False
-    return True
+    while _others_running(Path(stage.context.events), stage.node):
+        if theirs.poll(_LOOK_SECONDS):
+            return True
+    return False
 
 
 def _others_running(events: Path, node: str) -> bool:
