@@ -17,14 +17,14 @@ def test_reward_does_not_depend_on_right_padding():
     ids = torch.tensor([[5, 6, 7, 8]])
     padded = torch.tensor([[5, 6, 7, 8, 9, 9, 9]])
     mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
-    alone = model(ids, torch.ones_like(ids))
-    torch.testing.assert_close(model(padded, mask), alone, atol=1e-5, rtol=1e-5)
+    alone = model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    torch.testing.assert_close(model({"input_ids": padded, "attention_mask": mask}), alone, atol=1e-5, rtol=1e-5)
 
 
 def test_reward_reads_the_last_token():
     model = RewardModel(small_model()).eval()
     mask = torch.ones(1, 3, dtype=torch.int64)
-    first, second = (model(torch.tensor([[5, 6, last]]), mask) for last in (7, 8))
+    first, second = (model({"input_ids": torch.tensor([[5, 6, last]]), "attention_mask": mask}) for last in (7, 8))
     assert first.item() != second.item()
 
 

@@ -69,9 +69,23 @@ def example(generator, most=LENGTH):
     return Example(tokens, [False] * prompt + [True] * (size - prompt))
 
 
-def pair(generator):
+def answered_alike(generator):
+    """Two responses to one prompt, which may begin with the same tokens."""
+    first, second = example(generator), example(generator)
+    prompt = first.loss_mask.index(True)
+    begin = prompt + int(torch.randint(0, 2, (1,), generator=generator))
+    tokens = [*first.tokens[:begin], *second.tokens[-3:]]
+    return first, Example(tokens, [False] * prompt + [True] * (len(tokens) - prompt))
+
+
+def pair(generator, sides=answered_alike):
     reference = -10 * torch.rand(2, generator=generator)
-    return Pair(example(generator), example(generator), tuple(reference.tolist()))
+    return Pair(*sides(generator), tuple(reference.tolist()))
+
+
+def strangers(generator):
+    """Two sides with nothing in common, so that no row holds both."""
+    return pair(generator, lambda generator: (example(generator), example(generator)))
 
 
 def rolled_out(generator):
@@ -212,6 +226,7 @@ CASES = {
     "sft, replayed text": Case(replay_objective(TEXT), policy, answered_or_text, replay_batch, replay_formula),
     "reward": Case(reward_objective, reward_model, pair, lambda rows: [pair_batch(rows, 0)], reward_formula),
     "dpo": Case(DPO, policy, pair, lambda rows: [pair_batch(rows, 0)], dpo_formula),
+    "dpo, two prompts": Case(DPO, policy, strangers, lambda rows: [pair_batch(rows, 0)], dpo_formula),
     "online dpo": Case(DPO, policy, rolled_out, lambda rows: [pair_batch(rows, 0)], dpo_formula),
     "control": Case(
         chosen_objective,

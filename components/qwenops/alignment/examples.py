@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from qwenops.alignment.shared_prompt import share_prompts, shared_length
 from qwenops.contracts.conversation import Conversation, Message
 from qwenops.contracts.preference import Preference
 from qwenops.contracts.tokens import END_OF_TEXT, IM_END, encode_texts
@@ -44,6 +45,12 @@ class Pair:
     def size(self) -> int:
         """Tokens of the longer side."""
         return max(len(self.chosen.tokens), len(self.rejected.tokens))
+
+    @property
+    def shared_size(self) -> int:
+        """Tokens of both sides, those that both begin with counted once."""
+        both = self.chosen.tokens, self.rejected.tokens
+        return len(both[0]) + len(both[1]) - shared_length(*both)
 
 
 def encode_conversation(
@@ -134,12 +141,13 @@ def pair_batch(pairs: Sequence[Pair], pad_id: int) -> Batch:
     """Pairs as one padded batch: the chosen sides in the upper half of the rows, the rejected in the lower.
 
     Returns:
-        What `pad_batch` returns for 2 x pairs rows, and `reference` float [2 x pairs].
+        What `pad_batch` returns for 2 x pairs rows, what `share_prompts` does, and `reference` float [2 x pairs].
     """
     sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     batch = pad_batch(sides, pad_id)
     references = [pair.reference[0] for pair in pairs] + [pair.reference[1] for pair in pairs]
-    return batch | {"reference": torch.tensor(references)}
+    shared = share_prompts([(pair.chosen.tokens, pair.rejected.tokens) for pair in pairs], pad_id)
+    return batch | shared | {"reference": torch.tensor(references)}
 
 
 def micro_batches(pairs: Sequence[Pair], pad_id: int, most_tokens: int) -> list[Batch]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qwenops.alignment.examples import split_chosen_rejected
+from qwenops.alignment.shared_prompt import hidden_states_at
 from qwenops.training.batching import Example, pad_batch
 from qwenops.training.loss import (
     cross_entropy_by_token,
@@ -89,7 +90,7 @@ def _chosen_means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor],
 
 def _reward_means(model: nn.Module, batch: Batch) -> tuple[Mapping[str, Tensor], MetricSums]:
     """Pair loss of a `RewardModel` on a pair batch."""
-    chosen, rejected = split_chosen_rejected(model(batch["input_ids"], batch["attention_mask"]))
+    chosen, rejected = split_chosen_rejected(model(batch))
     right = float((chosen > rejected).sum())
     return {"pairs": reward_pair_loss(chosen, rejected).mean()}, {"accuracy": (right, float(len(chosen)))}
 
@@ -117,9 +118,11 @@ reward_objective = Objective(_count_pairs, _reward_means)
 
 def response_log_probs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Summed log-probability and number of target tokens of each row, both [rows]."""
-    hidden = hidden_states(model, batch["input_ids"], batch.get("attention_mask"))
-    sums = token_log_probs(hidden, output_weight(model), batch["labels"]).sum(-1)
-    return sums, (batch["labels"] != IGNORE_INDEX).sum(-1)
+    labels = batch["labels"]
+    targets = labels != IGNORE_INDEX
+    values = token_log_probs(hidden_states_at(model, batch, targets), output_weight(model), labels[targets])
+    rows = torch.zeros(labels.shape, dtype=values.dtype, device=labels.device).masked_scatter(targets, values)
+    return rows.sum(-1), targets.sum(-1)
 
 
 @torch.inference_mode()

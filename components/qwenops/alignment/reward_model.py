@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.alignment.examples import encode_response, pad_id_of
+from qwenops.alignment.shared_prompt import hidden_states_at
 from qwenops.contracts.conversation import Message
 from qwenops.errors import ContractError
 from qwenops.model.checkpoints import load_model
 from qwenops.training.batching import pad_batch
-from qwenops.training.loss import hidden_states
 from qwenops.training.terms import Batch
 
 HEAD, FACTS = "reward_head.safetensors", "reward.json"
@@ -50,11 +50,11 @@ class RewardModel(nn.Module):
         nn.init.normal_(self.head.weight, std=1.0 / (policy.config.hidden_size + 1) ** 0.5)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Raw rewards [rows] of right-padded rows that end with `<|im_end|>`; both inputs int64 [rows, length]."""
-        hidden = hidden_states(self.policy, input_ids, attention_mask)
-        last = attention_mask.sum(1) - 1
-        return self.head(hidden[torch.arange(len(last), device=last.device), last]).squeeze(-1).float()
+    def forward(self, batch: Batch) -> Tensor:
+        """Raw rewards [rows] of a batch of right-padded rows that end with `<|im_end|>`."""
+        ends = batch["attention_mask"].sum(1, keepdim=True) - 1
+        places = torch.arange(batch["attention_mask"].shape[1], device=ends.device) == ends
+        return self.head(hidden_states_at(self.policy, batch, places)).squeeze(-1).float()
 
 
 def save_reward_head(model: RewardModel, folder: Path) -> None:
@@ -107,4 +107,4 @@ def score(
 def unscaled_rewards(model: nn.Module, batch: Batch) -> Tensor:
     """Raw rewards [rows] of a padded batch."""
     device = next(model.parameters()).device
-    return model(batch["input_ids"].to(device), batch["attention_mask"].to(device))
+    return model({name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)})
