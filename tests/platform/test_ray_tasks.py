@@ -37,14 +37,9 @@ def test_results_come_with_the_places_of_their_items(tmp_path, num_workers, slot
     assert (os.getpid() in {pid for _, pid in results.values()}) == (num_workers == 0 and slots == 1)
 
 
-def test_killed_fork_is_said(tmp_path):
-    context = RunContext(str(tmp_path), str(tmp_path), str(tmp_path), slots=2)
-    with pytest.raises(StageError, match="died"):
-        list(run_tasks(context, partial(_square, mark=tmp_path / "mark"), [0, 1]))
-
-
-def test_task_of_a_killed_worker_is_done_by_another(tmp_path):
-    context = RunContext(str(tmp_path), str(tmp_path), str(tmp_path), num_workers=2)
+@pytest.mark.parametrize(("num_workers", "slots"), [(0, 2), (2, 1)], ids=["forks", "ray"])
+def test_task_of_a_killed_worker_is_done_by_another(tmp_path, num_workers, slots):
+    context = RunContext(str(tmp_path), str(tmp_path), str(tmp_path), num_workers=num_workers, slots=slots)
     found = dict(run_tasks(context, partial(_square, mark=tmp_path / "mark"), [0, 1]))
     assert (tmp_path / "mark").exists()
     assert [found[place][0] for place in range(2)] == [0, 1]

@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 from joblib import cpu_count
+from ray.exceptions import RayError
 
 from qwenops.contracts.document import read_part, write_part
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
@@ -173,7 +174,6 @@ def _here(work: Callable[[str], str], names: Sequence[str]) -> Iterator[str]:
 def _on_ray(context: RunContext, work: Callable[[str], str], names: Sequence[str]) -> Iterator[str]:
     # Takes a second and more to import, which a run without a Ray need not pay.
     import ray.data
-    import ray.exceptions
 
     connect(context)
     settings = ray.data.DataContext.get_current()
@@ -185,7 +185,7 @@ def _on_ray(context: RunContext, work: Callable[[str], str], names: Sequence[str
     try:
         for row in items.map(partial(_do_row, work=work), max_retries=RETRIES).iter_rows():
             yield row["error"]
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         # The cause is the last line of the first traceback in Ray's text.
         first = str(error).split("\nThe above exception", maxsplit=1)[0].strip()
         raise _failed(first.rpartition("\n")[2]) from error
