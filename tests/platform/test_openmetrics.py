@@ -95,7 +95,7 @@ def test_scrape_before_the_first_step_has_no_invented_value(context, tmp_path):
 
 def test_launcher_reports_the_job_it_owns(tmp_path):
     port = free_port()
-    with exporting(port, "night", "pretrain", tmp_path, lambda: None) as job:
+    with exporting(port, "night", lambda: ("pretrain", tmp_path), lambda: None) as job:
         job.terminal_timestamp, job.quota_held = 1234.5, True
         found = _scrape(port)
         job.quota_held = False

@@ -33,7 +33,7 @@ def test_driver_connects_to_its_own_cluster_and_launches_nothing(counter):
     context = RunContext.from_environment(os.environ | {"QWENOPS_CLUSTER": "{}", "QWENOPS_RAY_ADDRESS": "elsewhere"})
     slice_text = canonical({"node": "counter", "seed": 1, "config": {"value": 5}})
     sent = {"stage": "toy.counter", "slice": slice_text, "inputs": {}}
-    published = driver.run(write_token(sent, context, "job-1"))
+    (published,) = driver.run(write_token(sent, context, "job-1"))
     assert (published.path / "value.txt").read_text() == "5"
     event = json.loads((counter / "events" / "counter.json").read_text())
     assert (event["status"], event["job"]) == ("succeeded", "job-1")

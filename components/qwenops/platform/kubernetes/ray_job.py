@@ -29,7 +29,14 @@ from qwenops.platform.kubernetes.ray_work import Work, driver_error, identify
 from qwenops.platform.observe.live import JobState
 from qwenops.platform.observe.observed import metrics_served
 from qwenops.platform.stage.events import Events, describe_error
-from qwenops.platform.stage.task import Published, Task, TaskSpec, artifact_location, find_published, scratch_folder
+from qwenops.platform.stage.task import (
+    Published,
+    Task,
+    TaskSpec,
+    artifact_location,
+    do_in_turn,
+    find_published,
+)
 from qwenops.platform.storage import addresses
 from qwenops.platform.termination import Terminated, termination_raises
 from qwenops.recipe.placement import RayCluster
@@ -59,18 +66,15 @@ class RayJobLauncher:
         Raises:
             QwenOpsError: the stage's own family where its driver said so, else a PlatformError.
         """
-        work = Work(spec, task, context, identify(task, context, self._kube))
-        events = Events(Path(context.events), work.node)
-        scratch = scratch_folder(artifact_location(task, context)[1])
-        with termination_raises(), metrics_served(context, work.node, scratch) as self._job:
+        work = Work(spec, task, context, identify(task, spec, context, self._kube))
+        with termination_raises(), metrics_served(context, work.running) as self._job:
             try:
                 return self._attempts(work)
             except Terminated:
                 self._end(work)
                 raise
             except QwenOpsError as error:
-                if events.read().get("status") != "failed":
-                    events.write(status="failed", finished=time.time(), error=describe_error(error))
+                _record_failure(work, error)
                 raise
 
     def _attempts(self, work: Work) -> Published:
@@ -82,7 +86,7 @@ class RayJobLauncher:
                 return self._read_back(work)
             if not again or tried == self._cluster.attempts:
                 raise error
-            print(f"[{work.node}] {error.message}; starting again from the last checkpoint", flush=True)
+            print(f"[{work.name}] {error.message}; starting again from the last checkpoint", flush=True)
             attempt += 1
         raise AssertionError("a cluster allows at least one attempt")
 
@@ -91,7 +95,7 @@ class RayJobLauncher:
         for attempt in range(first, first + _MOST_NAMES):
             name = work.identity.name(attempt)
             if self._kube.create_job(work.manifest(self._cluster, attempt)):
-                print(f"[{work.node}] created RayJob {self._kube.namespace}/{name}", flush=True)
+                print(f"[{work.name}] created RayJob {self._kube.namespace}/{name}", flush=True)
                 return attempt
             found = self._kube.job(name)
             if (
@@ -100,11 +104,11 @@ class RayJobLauncher:
             ):
                 continue
             if judge(found, self._cluster, time.time()).outcome != "failed":
-                print(f"[{work.node}] adopted RayJob {self._kube.namespace}/{name}", flush=True)
+                print(f"[{work.name}] adopted RayJob {self._kube.namespace}/{name}", flush=True)
                 return attempt
             self._delete(work, name, self._cluster.deletion_seconds)
         raise PlatformError(
-            f"no free name for a RayJob of {work.node}",
+            f"no free name for a RayJob of {work.name}",
             expected=f"one of {_MOST_NAMES} names",
             found=f"{work.identity.name(first)} and those after it, all taken",
             action=f"kubectl delete rayjobs -n {self._kube.namespace} -l {RUN}={label_value(work.identity.run)}",
@@ -113,7 +117,7 @@ class RayJobLauncher:
     def _attend(self, work: Work, name: str) -> tuple[QwenOpsError | None, bool]:
         """Follow a job to its end and delete it; its error, if any, and whether a new attempt may help."""
         folder = addresses.mirror(work.context.store, work.context) / "logs" / label_value(work.identity.run) / name
-        logs = LogStreams(self._kube, folder, work.node)
+        logs = LogStreams(self._kube, folder, work.name)
         self._job.terminal_timestamp, self._job.quota_held = None, True
         try:
             verdict = self._follow(work, name, logs)
@@ -134,14 +138,14 @@ class RayJobLauncher:
         """This process is being ended: leave the job to the next attempt, or delete what there is of it."""
         self._kube.hurry(_HURRIED_SECONDS)
         if is_evicted(self._kube, work.context.pod_name):
-            print(f"[{work.node}] this pod is evicted; its RayJob goes on for the next attempt", flush=True)
+            print(f"[{work.name}] this pod is evicted; its RayJob goes on for the next attempt", flush=True)
             return
         # By label and not by name: the signal may have come before the answer to the creation.
         selector = ",".join(f"{key}={value}" for key, value in work.identity.labels().items())
         try:
             names = [job["metadata"]["name"] for job in self._kube.jobs(selector)]
         except PlatformError as error:
-            print(f"[{work.node}] its RayJob could not be deleted: {error}", flush=True)
+            print(f"[{work.name}] its RayJob could not be deleted: {error}", flush=True)
             return
         for name in names:
             self._delete(work, name, _HURRIED_SECONDS)
@@ -152,7 +156,7 @@ class RayJobLauncher:
             verdict = judge(job, self._cluster, time.time())
             if verdict.sentence != said:
                 said = verdict.sentence
-                print(f"[{work.node}] RayJob {name}: {said}", flush=True)
+                print(f"[{work.name}] RayJob {name}: {said}", flush=True)
             if job is not None:
                 self._show_logs(name, job.get("status") or RayJobStatus(), logs)
             if verdict.outcome != "going":
@@ -173,7 +177,7 @@ class RayJobLauncher:
             print(f"[{name}] no log: {error}", flush=True)
 
     def _explain(self, work: Work, name: str, verdict: Verdict, logs: LogStreams) -> tuple[QwenOpsError, bool]:
-        own = driver_error(work.context, work.node, name)
+        own = driver_error(work, name)
         if own is not None:
             return own, isinstance(own, PlatformError)
         parts = [verdict.reason]
@@ -184,7 +188,7 @@ class RayJobLauncher:
         if logs.tail():
             parts.append("  end of the driver's log:\n    " + logs.tail().replace("\n", "\n    "))
         error = PlatformError(
-            f"{work.node}: {verdict.sentence}",
+            f"{work.name}: {verdict.sentence}",
             expected=f"RayJob {self._kube.namespace}/{name} to succeed",
             found="\n".join(parts),
             action=verdict.action,
@@ -198,37 +202,52 @@ class RayJobLauncher:
         except PlatformError as error:
             if strict:
                 raise
-            print(f"[{work.node}] RayJob {name} could not be deleted: {error}", flush=True)
+            print(f"[{work.name}] RayJob {name} could not be deleted: {error}", flush=True)
             return
         if gone:
             self._job.quota_held = False
             return
         if strict:
             raise PlatformError(
-                f"RayJob {name} of {work.node} does not go away",
+                f"RayJob {name} of {work.name} does not go away",
                 expected=f"its pods gone within {seconds:.0f} s of the deletion",
                 found="an object that is being deleted",
                 action="look at its finalizers and at the KubeRay operator, then run again",
             )
-        print(f"[{work.node}] RayJob {name} is still being deleted", flush=True)
+        print(f"[{work.name}] RayJob {name} is still being deleted", flush=True)
 
     def _read_back(self, work: Work) -> Published:
-        deadline, pause = time.monotonic() + _VISIBLE_SECONDS, 0.05
-        while True:
-            published = find_published(work.task, work.context, made_now=True)
-            if published:
-                return replace(published, reused=False)
-            if time.monotonic() > deadline:
-                raise PlatformError(
-                    f"{work.node} succeeded on the cluster, but its artifact is not here",
-                    expected=f"an intact artifact {artifact_location(work.task, work.context)[1]}",
-                    found=Events(Path(work.context.events), work.node)
-                    .read()
-                    .get("artifact", "no artifact in the driver's events"),
-                    action="mount the same volume, and use the same image, in the step and in the Ray pods",
-                )
-            time.sleep(pause)
-            pause = min(pause * 2, 2.0)
+        first, *_ = do_in_turn(work.spec, work.context, lambda task: _read_back(task, work))
+        return replace(first, reused=False)
+
+
+def _read_back(task: Task, work: Work) -> Published:
+    deadline, pause = time.monotonic() + _VISIBLE_SECONDS, 0.05
+    while True:
+        published = find_published(task, work.context, made_now=True)
+        if published:
+            return published
+        if time.monotonic() > deadline:
+            node = task.slice.node
+            raise PlatformError(
+                f"{node} succeeded on the cluster, but its artifact is not here",
+                expected=f"an intact artifact {artifact_location(task, work.context)[1]}",
+                found=Events(Path(work.context.events), node)
+                .read()
+                .get("artifact", "no artifact in the driver's events"),
+                action="mount the same volume, and use the same image, in the step and in the Ray pods",
+            )
+        time.sleep(pause)
+        pause = min(pause * 2, 2.0)
+
+
+def _record_failure(work: Work, error: QwenOpsError) -> None:
+    """Record `error` of the node that was not done; its driver may have said it itself."""
+    events = [Events(Path(work.context.events), node) for node in work.nodes]
+    states = [one.read().get("status") for one in events]
+    if "failed" not in states:
+        place = next((place for place, state in enumerate(states) if state not in ("succeeded", "skipped")), -1)
+        events[place].write(status="failed", finished=time.time(), error=describe_error(error))
 
 
 def release_run(kube: Kube, run: str, *, wait_seconds: float) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
-"""What this run has already made of a task that another process of it started."""
+"""What there is of a task already: made by another process of this run, or by an earlier one."""
 
+import time
 from pathlib import Path
 
 from qwenops.platform.context import RunContext
@@ -23,6 +24,21 @@ def recorded_outcome(task: Task, context: RunContext) -> Published | None:
     if facts.get("status") not in ("succeeded", "skipped"):
         return None
     return find_published(task, context, made_now=True)
+
+
+def take_published(task: Task, context: RunContext) -> Published | None:
+    """The task's intact artifact, recorded as reused unless this very run has made it; None where there is none."""
+    began = time.time()
+    published = find_published(task, context)
+    if published is None:
+        return None
+    facts = _recorded(task, context)
+    made_now = context.run_id and facts.get("status") == "succeeded" and facts.get("artifact") == published.address
+    if not made_now:
+        Events(Path(context.events), task.slice.node).write(
+            status="skipped", started=began, finished=time.time(), artifact=published.address
+        )
+    return published
 
 
 def is_running(task: Task, context: RunContext) -> bool:

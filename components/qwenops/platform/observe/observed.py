@@ -5,7 +5,7 @@ Each is off unless the context names it, and its library is imported only then: 
 
 import contextlib
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,15 +33,19 @@ def observed(context: RunContext, node: str, scratch: Path) -> Generator[RunCont
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.logging_to(context, node))
         stack.enter_context(_ended(node))
-        stack.enter_context(metrics_served(context, node, scratch))
+        stack.enter_context(metrics_served(context, lambda: (node, scratch)))
         if context.system_metrics == _YES and context.tracking_uri:
             context = stack.enter_context(_system_metrics(context, node))
         yield context
 
 
 @contextlib.contextmanager
-def metrics_served(context: RunContext, node: str, scratch: Path) -> Generator[JobState]:
+def metrics_served(context: RunContext, stage: Callable[[], tuple[str, Path]]) -> Generator[JobState]:
     """Serve the figures of a stage, where the context names a port, from the process that runs or launches it.
+
+    Args:
+        context: Names the run and the port.
+        stage: Asked for the DAG node that runs now and its scratch folder.
 
     Yields:
         What a launcher is to keep up to date about its RayJob; a stage that runs here leaves it alone.
@@ -53,7 +57,7 @@ def metrics_served(context: RunContext, node: str, scratch: Path) -> Generator[J
     from qwenops.platform.observe import openmetrics
 
     money = partial(_money, context)
-    with openmetrics.exporting(context.metrics_port, context.run_name, node, scratch, money) as job:
+    with openmetrics.exporting(context.metrics_port, context.run_name, stage, money) as job:
         yield job
 
 

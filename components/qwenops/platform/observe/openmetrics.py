@@ -21,26 +21,31 @@ _LABELS = ("run", "stage")
 
 
 class StageCollector(Collector):
-    """Reads one running stage.
+    """Reads the stage that runs.
 
     Args:
         run: Name of the pipeline run.
-        stage: DAG node.
-        live: The stage's live file.
+        stage: Asked for its DAG node and its scratch folder, where its live file lies.
         job: State of its RayJob, changed by whoever launched it.
         money: Cost of the whole run so far and its budget (0 is none); None where no prices are known.
     """
 
     def __init__(
-        self, run: str, stage: str, live: Path, job: JobState, money: Callable[[], tuple[float, float] | None]
+        self,
+        run: str,
+        stage: Callable[[], tuple[str, Path]],
+        job: JobState,
+        money: Callable[[], tuple[float, float] | None],
     ) -> None:
-        self._labels = (run, stage)
-        self._live, self._job, self._money = live, job, money
+        self._run, self._stage_now, self._job, self._money = run, stage, job, money
+        self._labels = (run, "")
 
     def collect(self) -> Iterator[Metric]:
         """The families that have a value now."""
-        state, money = read_live(self._live), self._money()
-        yield from self._stage(state)
+        node, scratch = self._stage_now()
+        self._labels = (self._run, node)
+        money = self._money()
+        yield from self._stage(read_live(scratch / LIVE))
         for name, text, value in (
             ("rayjob_terminal_timestamp_seconds", "When the stage's RayJob ended.", self._job.terminal_timestamp),
             ("rayjob_quota_held", "1 while the cluster keeps resources for the RayJob.", self._job.quota_held),
@@ -72,19 +77,18 @@ class StageCollector(Collector):
 
 @contextlib.contextmanager
 def exporting(
-    port: int, run: str, stage: str, scratch: Path, money: Callable[[], tuple[float, float] | None]
+    port: int, run: str, stage: Callable[[], tuple[str, Path]], money: Callable[[], tuple[float, float] | None]
 ) -> Generator[JobState]:
     """Serve `/metrics` on `port` while the block runs; a port that is taken costs a warning, not the stage.
 
     Args:
         port: TCP port on all interfaces of the pod.
         run: Name of the pipeline run.
-        stage: DAG node.
-        scratch: The stage's scratch folder, where its live file lies.
+        stage: As for `StageCollector`.
         money: As for `StageCollector`.
     """
     job, registry = JobState(), CollectorRegistry()
-    registry.register(StageCollector(run, stage, scratch / LIVE, job, money))
+    registry.register(StageCollector(run, stage, job, money))
     with contextlib.ExitStack() as stack:
         try:
             server, thread = start_http_server(port, registry=registry)

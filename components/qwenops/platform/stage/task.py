@@ -3,7 +3,7 @@
 The fingerprint is of (causes, config slice, parents; `platform.identity` says what the causes are).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -17,18 +17,24 @@ from qwenops.recipe.codec import fingerprint
 from qwenops.recipe.config import Config
 from qwenops.recipe.slice import Slice
 
+_MADE_BY = "made by "
+SCRATCH = ".*.scratch"
+"""Names of the scratch folders of a node, which lie beside its artifacts."""
+
 
 class TaskSpec(TypedDict):
     """One node to run, as it travels between processes.
 
     `stage` is as in `Task`, `slice` the canonical text of a `slices.Reference` or of the `Slice` itself, `inputs` input
-    name to the folder or the address of an artifact.
+    name to the folder or the address of an artifact. `then` are the nodes that run after it in the same place; where
+    one reads what a node before it makes, `made_by(node)` stands for the address.
     """
 
     stage: str
     slice: str
     inputs: dict[str, str]
     causes: NotRequired[dict[str, str]]
+    then: NotRequired[list["TaskSpec"]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,29 @@ def read_task(spec: TaskSpec, context: RunContext) -> Task:
     return Task(stage, envelope, _localized(spec["inputs"], context), causes)
 
 
+def made_by(node: str) -> str:
+    """What stands in a spec's inputs for the artifact of a node that runs before it in the same place."""
+    return f"{_MADE_BY}{node}"
+
+
+def do_in_turn(spec: TaskSpec, context: RunContext, do: Callable[[Task], Published | None]) -> list[Published]:
+    """What `do` makes of the task of `spec` and then of those that follow it, which may read what came of them.
+
+    It stops where `do` returns None.
+    """
+    made: dict[str, str] = {}
+    found: list[Published] = []
+    for one in (spec, *spec.get("then", ())):
+        places = {name: made.get(place.removeprefix(_MADE_BY), place) for name, place in one["inputs"].items()}
+        task = read_task({**one, "inputs": places}, context)
+        published = do(task)
+        if published is None:
+            break
+        made[task.slice.node] = published.address
+        found.append(published)
+    return found
+
+
 def sources_of(context: RunContext) -> Sources:
     """The code on disk now, and where this run keeps and registers what it makes."""
     return Sources(Path(context.cache), tracking_uri=context.tracking_uri)
@@ -114,7 +143,7 @@ def artifact_location(task: Task, context: RunContext) -> tuple[str, Path]:
 
 def scratch_folder(destination: Path) -> Path:
     """Where the stage that publishes to `destination` keeps what survives a kill."""
-    return destination.with_name(f".{destination.name}.scratch")
+    return destination.with_name(SCRATCH.replace("*", destination.name))
 
 
 def provisional_fingerprint(key: str) -> str:
