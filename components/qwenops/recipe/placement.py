@@ -138,7 +138,9 @@ class Placement(Pod):
     tracking_uri: str = Field(
         default="", description="MLflow tracking URI seen from a task; empty leaves it to `qwenops run`."
     )
-    ray_address: str = Field(default="", description="Address of a running Ray; empty starts a local one in the task.")
+    ray_address: str = Field(
+        default="", description="Address of a running Ray; empty for none: data stages then work in forks."
+    )
     num_workers: int = Field(default=0, ge=0, description="Ray Train workers; 0 trains in the task's own process.")
     mesh: ParallelConfig = Field(
         default=ParallelConfig(), description="How these workers divide a model in pre-training."
@@ -155,6 +157,11 @@ class Placement(Pod):
     )
     launcher_resources: Resources = Field(
         default=Resources(cpu="100m", memory="1Gi"), description="Resources of a step that only waits for its RayJob."
+    )
+    fuse: tuple[tuple[str, ...], ...] = Field(
+        default=(),
+        description="Groups of nodes that one step runs in turn, in one RayJob where their areas have a cluster: a step "
+        "and a job cost ten seconds and more, which stages of seconds share. All nodes of a group run in one place.",
     )
     prices: Prices | None = Field(
         default=None, description="What computing costs there; None leaves cost out of the report."
@@ -184,6 +191,13 @@ class Placement(Pod):
         unknown = sorted(set(self.launchers.values()) - set(self.clusters))
         if unknown:
             raise ValueError(f"launchers name clusters that do not exist: {', '.join(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _node_has_one_step(self) -> "Placement":
+        nodes = [node for group in self.fuse for node in group]
+        if twice := sorted({node for node in nodes if nodes.count(node) > 1}):
+            raise ValueError(f"fuse names {', '.join(twice)} more than once")
         return self
 
     @model_validator(mode="after")

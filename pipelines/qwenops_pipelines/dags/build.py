@@ -6,7 +6,7 @@ the end is; on one machine `qwenops run` does both itself, and a step more would
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,7 @@ from kfp import dsl
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
+from qwenops_pipelines.dags.fused import fused_component, in_steps, parameters_of
 from qwenops_pipelines.dags.kubernetes_options import set_kubernetes_options
 from qwenops_pipelines.dags.nodes import Node, ancestors
 from qwenops_pipelines.dags.pipelines import PIPELINES, Pipeline
@@ -64,10 +65,10 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
         finish.set_caching_options(False)
         set_kubernetes_options(finish, placement, "delivery")
         with dsl.ExitHandler(finish, name="run"):
-            tasks = _tasks(given, nodes, placement, pipeline)
+            artifacts, last = _tasks(given, nodes, placement, pipeline)
             if judged:
-                gate: Any = _enforce_gate(verdict=tasks["register"].outputs["output"], failed_gate=given["failed_gate"])
-                gate.after(tasks[nodes[-1].name])
+                gate: Any = _enforce_gate(verdict=artifacts["register"], failed_gate=given["failed_gate"])
+                gate.after(last)
                 gate.set_caching_options(False)
                 set_kubernetes_options(gate, placement, "delivery")
 
@@ -79,8 +80,8 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
 
 def _tasks(
     given: Mapping[str, Any], nodes: list[Node], placement: Placement, pipeline: Pipeline
-) -> dict[str, dsl.PipelineTask]:
-    """Make the tasks; returns node name to its task."""
+) -> tuple[dict[str, Any], dsl.PipelineTask]:
+    """Make the tasks; returns node name to its artifact, and the last task."""
     slices = steps.resolve_recipe(
         recipe=given["recipe_text"],
         run_name=given["run_name"],
@@ -90,19 +91,33 @@ def _tasks(
     slices.set_caching_options(False)
     set_kubernetes_options(slices, placement, "recipe")
     artifacts: dict[str, Any] = {}
-    tasks: dict[str, dsl.PipelineTask] = {}
+    last = slices
     if pipeline.earlier:
         earlier = getattr(steps, f"earlier_for_{pipeline.name}")(earlier=slices.outputs["earlier"])
         set_kubernetes_options(earlier, placement, "recipe")
         artifacts |= {name: earlier.outputs[name] for name in pipeline.earlier}
-    for node in nodes:
-        inputs = {name: artifacts[source] for name, source in node.inputs.items()}
-        task = _component(node)(config=slices.outputs[node.name], **inputs)
-        task.set_display_name(node.name)
-        set_kubernetes_options(task, placement, node.area)
-        artifacts[node.name] = task.outputs["output"]
-        tasks[node.name] = task
-    return tasks
+    for step in in_steps(nodes, placement):
+        last = _task(step, slices.outputs, artifacts)
+        set_kubernetes_options(last, placement, step[0].area)
+        artifacts |= {node.name: last.outputs["output" if len(step) == 1 else node.name] for node in step}
+    return artifacts, last
+
+
+def _task(step: Sequence[Node], slices: Mapping[str, Any], artifacts: Mapping[str, Any]) -> dsl.PipelineTask:
+    """The task of one node, or of several in turn."""
+    first, name = step[0], step[0].name
+    if len(step) == 1:
+        inputs = {given: artifacts[source] for given, source in first.inputs.items()}
+        task = _component(first)(config=slices[name], **inputs)
+    else:
+        name = f"{name} to {step[-1].name}"
+        parameters = {node.name: parameters_of(_component(node).python_func) for node in step}
+        configs = {f"config_{node.name}": slices[node.name] for node in step}
+        own = {node.name for node in step}
+        read = {source for node in step for source in node.inputs.values()} - own
+        task = fused_component(step, parameters)(**configs, **{source: artifacts[source] for source in read})
+    task.set_display_name(name)
+    return task
 
 
 def _with_form(body: Callable[..., None], form: Mapping[str, str]) -> Callable[..., None]:
