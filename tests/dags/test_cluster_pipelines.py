@@ -38,9 +38,9 @@ FILES = {
 }
 
 
-def run(store, tmp_path, pipeline, **form):
+def run(store, tmp_path, pipeline, fuse=(), **form):
     """Run one pipeline of the cluster on this machine; returns the folder that its last step published."""
-    placement = Placement(name="here", image="python", artifact_root=str(store))
+    placement = Placement(name="here", image="python", artifact_root=str(store), fuse=fuse)
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(tmp_path / "kfp"), raise_on_error=True, enable_caching=False)
     build(load_recipe("smoke", []), placement, PIPELINES[pipeline])(run_name="night", **form)
@@ -65,6 +65,20 @@ def test_pretraining_starts_from_an_earlier_run_and_publishes_what_it_did(store,
     assert "<svg" in outputs(tmp_path, "pretrain", "page")
     assert outputs(tmp_path, "extend", "summary").startswith("# extend")
     assert (folder / "recipe.json").read_text() == TEXT
+
+
+def test_fused_nodes_have_each_their_outputs_and_their_record(store, finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("QWENOPS_EVENTS", str(store / "events"))
+    folder = run(store, tmp_path, "pretraining", fuse=(("pretrain", "extend", "upcycle"),))
+    record = json.loads((folder / "run.json").read_text())
+    assert {name: stage["status"] for name, stage in record["stages"].items()} == dict.fromkeys(
+        ("pretrain", "extend", "upcycle"), "skipped"
+    )
+    for name in ("pretrain", "extend", "upcycle"):
+        written = json.loads(outputs(tmp_path, "pretrain-to-upcycle", name))
+        assert written["address"] == str(finished[name])
+        assert outputs(tmp_path, "pretrain-to-upcycle", f"{name}_summary").startswith(f"# {name}")
+    assert "<svg" in outputs(tmp_path, "pretrain-to-upcycle", "pretrain_page")
 
 
 @pytest.mark.parametrize("choice", ["report", "fail"])

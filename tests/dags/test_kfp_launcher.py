@@ -118,7 +118,7 @@ def test_failed_gate_is_a_failed_run_for_kubeflow_and_in_the_record(place, made,
 def test_cache_entries_with_the_uris_of_former_code_are_not_taken_up(store, tmp_path, monkeypatch, pipeline):
     """Kubeflow has kept steps whose URIs were the store's addresses; what reads such an artifact never starts."""
     monkeypatch.setenv("QWENOPS_RUN_ID", "run-1")
-    places = {"artifact_root": str(store), "cache_root": str(tmp_path / "cache"), "tracking_uri": ""}
+    places = {"artifact_root": str(store), "cache_root": str(tmp_path / "cache"), "tracking_uri": "", "fuse": ()}
     made = {}
     for node in NODES:
         made[node.name] = publish(store, node.name, made, files=FILES.get(node.name, {}))

@@ -160,8 +160,8 @@ class Placement(Pod):
     )
     fuse: tuple[tuple[str, ...], ...] = Field(
         default=(),
-        description="Groups of nodes that one step runs in turn, in one RayJob where their areas have a cluster: a step "
-        "and a job cost ten seconds and more, which stages of seconds share. All nodes of a group run in one place.",
+        description="Groups of nodes that one step runs in turn, in one RayJob where their areas have a cluster: a "
+        "step and a job cost ten seconds and more, which stages of seconds share. A group runs in one place.",
     )
     prices: Prices | None = Field(
         default=None, description="What computing costs there; None leaves cost out of the report."

@@ -10,6 +10,15 @@ from qwenops_pipelines.placements.environment import ENVIRONMENT
 from qwenops_pipelines.placements.restricted import RESTRICTED
 
 _ROOT = "/mnt/qwenops"
+# What a step and its RayJob cost is more than any of these stages takes with `smoke`: six steps in place of 29.
+_FUSED = (
+    ("collect", "ingest", "quality", "dedup", "decontaminate", "tokenizer", "mixture", "tokens"),
+    ("pretrain", "extend", "upcycle"),
+    ("ontology", "select", "evolve"),
+    ("sft_seed", "rank", "synthesize", "sft", "reward", "dpo", "online"),
+    ("benchmarks", "long_context", "safety", "multilingual", "contamination"),
+    ("export", "register", "report"),
+)
 
 
 def kind() -> Placement:
@@ -40,5 +49,6 @@ def kind() -> Placement:
         launchers=dict.fromkeys(("data", "pretraining", "instructions", "alignment", "evaluation"), "small"),
         launcher_resources=Resources(cpu="50m", memory="512Mi"),
         resources={"delivery": Resources(cpu="200m", memory="2Gi")},
+        fuse=_FUSED,
         retries=1,
     )
