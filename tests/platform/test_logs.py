@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import sys
 import warnings
 
 import pytest
@@ -95,6 +96,24 @@ def test_pod_writes_json_lines_to_standard_error_alone(capsys, tmp_path):
         logging.getLogger("plain.library").warning("odd")
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["message"] for line in lines] == ["begun", "odd"]
+
+
+def test_pod_says_a_line_once_and_leaves_out_what_libraries_tell_of_themselves(capfd, monkeypatch):
+    """Kubeflow's executor logs the root's lines from INFO on to standard output, as its `_setup_logging` has it."""
+    root, executor = logging.getLogger(), logging.StreamHandler(sys.stdout)
+    monkeypatch.setattr(root, "handlers", [executor])
+    monkeypatch.setattr(root, "level", logging.INFO)
+    context = RunContext(store="", events="", cache="", logs=logs.STANDARD_ERROR)
+    with logs.logging_to(context, "dedup"):
+        logs.event("begun")
+        logging.getLogger("great_expectations.registry").info("registering")
+        logging.getLogger("a.library").warning("odd")
+    printed, written = capfd.readouterr()
+    assert printed == ""
+    assert [json.loads(line)["message"] for line in written.splitlines()] == ["begun", "odd"]
+    assert root.handlers == [executor]
+    root.info("the step goes on")
+    assert "the step goes on" in capfd.readouterr().out
 
 
 def test_secret_in_message_field_and_traceback_is_masked(context, tmp_path, monkeypatch):

@@ -1,8 +1,8 @@
 """Logging is configured here and nowhere else: one JSON object a line, for machines that read a run's logs.
 
 The lines go where the context says: into `<logs>/<node>.jsonl`, beside what the console shows (a laptop), or to
-standard error (a pod, whose log the cluster collects) in place of the plain lines. Library loggers, Python
-warnings, the stage's own events and tracebacks all pass here, and through `secrets.redact`.
+standard error (a pod, whose log the cluster collects) in place of the plain lines, those of Kubeflow's executor too.
+Warnings of libraries and of Python, the stage's own events and tracebacks all pass here, and through `secrets.redact`.
 """
 
 import contextlib
@@ -86,13 +86,12 @@ def logging_to(context: RunContext, node: str) -> Generator[None]:
         yield
         return
     root, place = logging.getLogger(), Place(context.run_name, node)
-    handlers = [_handler(context, node, place)]
+    handlers, before = [_handler(context, node, place)], root.handlers[:]
     if not in_pod(context):
         # A handler on the root silences Python's handler of last resort, which the console keeps.
-        handlers.append(_LastResort(logging.WARNING))
+        handlers = [*before, *handlers, _LastResort(logging.WARNING)]
     level, show = _EVENTS.level, warnings.showwarning
-    for handler in handlers:
-        root.addHandler(handler)
+    root.handlers[:] = handlers
     _EVENTS.setLevel(logging.INFO)
     warnings.showwarning = _show_and_log(None if in_pod(context) else show)
     _PLACES.append(place)
@@ -102,9 +101,10 @@ def logging_to(context: RunContext, node: str) -> Generator[None]:
         _PLACES.pop()
         warnings.showwarning = show
         _EVENTS.setLevel(level)
+        root.handlers[:] = before
         for handler in handlers:
-            root.removeHandler(handler)
-            handler.close()
+            if handler not in before:
+                handler.close()
 
 
 def event(message: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
@@ -131,7 +131,13 @@ def _handler(context: RunContext, node: str, place: Place) -> logging.Handler:
         # Opened for appending: workers of one stage share the file, a line at a time.
         handler = logging.FileHandler(folder / f"{node}.jsonl", encoding="utf-8", delay=True)
     handler.setFormatter(JsonLines(place))
+    handler.addFilter(_is_worth_a_line)
     return handler
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """What a library has to say below a warning is none: Kubeflow's executor lets hundreds of such lines through."""
+    return record.levelno >= logging.WARNING or record.name.split(".")[0] == _EVENTS.name
 
 
 class _LastResort(logging.Handler):
