@@ -187,7 +187,7 @@ OLD = {
         (answer(CLAIM, {"spec": {}, "status": {"phase": "Pending"}}), "claim qwenops-artifacts", "Pending"),
         (answer(CLAIM, PENDING), "claim qwenops-artifacts", "class slow does not exist"),
         (forget(CLAIM), "claim qwenops-artifacts", "does not exist"),
-        (deny("delete", "rayjobs"), "may create, get, list, watch, delete rayjobs", "denied: delete"),
+        (deny("delete", "rayjobs"), "may create, get, list, watch, patch, delete rayjobs", "denied: delete"),
         (deny("get", "pods/log"), "may get pods/log", "denied: get"),
         (stuck, "image", "no such tag"),
     ],

@@ -14,7 +14,7 @@ _RUN_OF_KUBEFLOW = {"create", "get", "list"}
 
 # (account, API group, resource, name of the one object or "" for all) -> verbs.
 ALLOWED: dict[tuple[str, str, str, str], set[str]] = {
-    ("pipeline", "ray.io", "rayjobs", ""): {"create", "get", "list", "watch", "delete"},
+    ("pipeline", "ray.io", "rayjobs", ""): {"create", "get", "list", "watch", "patch", "delete"},
     ("pipeline", "", "pods", ""): {"get", "list"},
     ("pipeline", "", "pods/log", ""): {"get"},
     ("pipeline", "", "events", ""): {"list"},

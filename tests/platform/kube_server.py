@@ -16,6 +16,7 @@ import time
 import uuid
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.platform.kube_rules import kuberay_refusals, server_refusals
@@ -154,6 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         self._serve("POST")
 
+    def do_PATCH(self):
+        self._serve("PATCH")
+
     def do_DELETE(self):
         self._serve("DELETE")
 
@@ -193,6 +197,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             raise ConnectionResetError
         self._answer(201, created)
+
+    def _patch(self, found, _, body) -> None:
+        """No strategic merge for custom resources (apiextensions-apiserver, `customresource_handler.go`)."""
+        key, store = (found["plural"], found["name"]), self.kube.store
+        with store.changed:
+            if self.headers["Content-Type"] != "application/merge-patch+json":
+                self._answer(415, _status(415, "the body of the request was in an unknown format"))
+            elif key not in store.objects:
+                self._answer(404, _status(404, f'{found["plural"]} "{found["name"]}" not found'))
+            else:
+                self._answer(200, store.put(key[0], _merged(store.objects[key], body)))
 
     def _delete(self, found, query, body) -> None:
         key = (found["plural"], found["name"])
@@ -363,6 +378,14 @@ def _status(code: int, message: str) -> dict:
     reasons = {403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 410: "Expired", 422: "Invalid"}
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message}
     return body | {"reason": reasons.get(code, "InternalError"), "metadata": {}}
+
+
+def _merged(before: Any, patch: Any) -> Any:
+    """RFC 7386: objects are merged, null removes, everything else replaces."""
+    if not isinstance(before, dict) or not isinstance(patch, dict):
+        return copy.deepcopy(patch)
+    kept = {key: value for key, value in before.items() if patch.get(key, value) is not None}
+    return kept | {key: _merged(before.get(key, {}), value) for key, value in patch.items() if value is not None}
 
 
 def _matches(body: dict, query: dict) -> bool:

@@ -24,6 +24,7 @@ from qwenops.errors import ContractError, PlatformError
 from qwenops.platform.context import RunContext
 from qwenops.platform.kubernetes.log_follower import split
 from qwenops.platform.kubernetes.ray_job import RayJobLauncher, release_run
+from qwenops.platform.kubernetes.ray_manifest import ENDED
 from qwenops.platform.launch.execute import execute
 from qwenops.platform.launch.launchers import delete_jobs
 from qwenops.platform.stage.task import read_task
@@ -215,6 +216,37 @@ def test_cancelled_run_deletes_its_job(counter, server, kube):
     assert leftovers(server) == []
 
 
+def test_first_write_of_a_cancelled_run_suspends_its_job(counter, server, kube):
+    """Between the signal and that write: one question, whether this pod is only evicted."""
+    step_pod(server)
+    before = []
+
+    def cancel(operator, name):
+        before.append(len(server.requests))
+        terminate(operator, name)
+
+    with Operator(server, [INITIALIZING, cancel]) as operator, pytest.raises(Terminated):
+        launch(kube, pod="step")
+    then = [(method, path.rsplit("/", 1)[1]) for method, path, *_ in server.requests[before[0] :]]
+    last = then.index(("PATCH", operator.seen[0]))
+    assert [found for found in then[:last] if found[0] != "GET"] == []
+    assert then[:last].count(("GET", "step")) == 1
+    assert server.requests[before[0] + last][3]["spec"] == {"suspend": True}
+
+
+def test_job_of_a_step_that_died_while_its_run_was_ended_is_not_adopted(counter, server, kube):
+    """It was suspended and could not be deleted any more; its run may still be tried again."""
+    step_pod(server, "DisruptionTarget")
+    with Operator(server, [INITIALIZING, RUNNING, terminate], GOOD) as operator:
+        with pytest.raises(Terminated):
+            launch(kube, pod="step", value=4)
+        kube.suspend_job(operator.seen[0], ENDED)
+        published = launch(kube, value=4)
+    assert (published.path / "value.txt").read_text() == "4"
+    assert len(operator.seen) == 2
+    assert leftovers(server) == []
+
+
 def test_run_cancelled_before_the_creation_is_answered_deletes_its_job(counter, server, kube):
     server.on_create = lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(0.3))
     with Operator(server, []), pytest.raises(Terminated):
@@ -266,6 +298,7 @@ def test_exit_handler_releases_every_job_of_its_run_and_no_other(counter, server
             labels = {"qwenops.io/run": run, "kueue.x-k8s.io/queue-name": "q"}
             server.store.add("rayjobs", {"metadata": {"name": name, "labels": labels}, "spec": {}})
     assert set(release_run(kube, "run-1", wait_seconds=5)) == {"a", "b"}
+    assert [method for method, *_ in server.requests if method != "GET"] == ["PATCH", "PATCH", "DELETE", "DELETE"]
     assert leftovers(server) == [("rayjobs", "c")]
 
 

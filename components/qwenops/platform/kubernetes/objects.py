@@ -13,6 +13,7 @@ class ObjectMeta(TypedDict):
     creationTimestamp: str
     deletionTimestamp: NotRequired[str]
     labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
 
 
 class RayJobSpec(TypedDict, total=False):

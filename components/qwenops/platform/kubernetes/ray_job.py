@@ -9,6 +9,9 @@ alone in one case, an eviction of its own pod (`termination.is_evicted`); then t
 computes the same name and adopts it. A step that is killed without a word leaves it as well: Kubeflow's retry
 adopts it, else the run's exit handler (`launchers.delete_jobs`), the deadline or the Workflow's deletion ends it.
 
+A cancelled run's first write suspends the job, since the step may have milliseconds: Kubeflow's launcher dies of the
+same signal, and its container with it. A suspended job holds nothing, and whoever comes next deletes it.
+
 Names carry an attempt: a job that the cluster failed is deleted, and only when it is gone does the next one
 start, so that two drivers never write one scratch folder. The stage continues from its last checkpoint there.
 """
@@ -23,7 +26,7 @@ from qwenops.platform.kubernetes.client import Kube
 from qwenops.platform.kubernetes.eviction import is_evicted
 from qwenops.platform.kubernetes.logs import LogStreams
 from qwenops.platform.kubernetes.objects import RayJobStatus
-from qwenops.platform.kubernetes.ray_manifest import FINGERPRINT, RUN, label_value
+from qwenops.platform.kubernetes.ray_manifest import ENDED, FINGERPRINT, RUN, label_value
 from qwenops.platform.kubernetes.ray_phases import Verdict, judge
 from qwenops.platform.kubernetes.ray_work import Work, driver_error, identify
 from qwenops.platform.observe.live import JobState
@@ -59,6 +62,7 @@ class RayJobLauncher:
 
     def __init__(self, kube: Kube, cluster: RayCluster) -> None:
         self._kube, self._cluster, self._job = kube, cluster, JobState()
+        self._name = ""
 
     def launch(self, task: Task, spec: TaskSpec, context: RunContext) -> Published:
         """Create or adopt the task's RayJob, follow it to its end, delete it, return the artifact.
@@ -93,7 +97,7 @@ class RayJobLauncher:
     def _create_or_adopt(self, work: Work, first: int) -> int:
         """Number of the attempt that is now there, made here or found alive."""
         for attempt in range(first, first + _MOST_NAMES):
-            name = work.identity.name(attempt)
+            name = self._name = work.identity.name(attempt)
             if self._kube.create_job(work.manifest(self._cluster, attempt)):
                 print(f"[{work.name}] created RayJob {self._kube.namespace}/{name}", flush=True)
                 return attempt
@@ -103,7 +107,8 @@ class RayJobLauncher:
                 or found["metadata"].get("labels", {}).get(FINGERPRINT) != work.identity.labels()[FINGERPRINT]
             ):
                 continue
-            if judge(found, self._cluster, time.time()).outcome != "failed":
+            ended = ENDED in found["metadata"].get("annotations", {})
+            if not ended and judge(found, self._cluster, time.time()).outcome != "failed":
                 print(f"[{work.name}] adopted RayJob {self._kube.namespace}/{name}", flush=True)
                 return attempt
             self._delete(work, name, self._cluster.deletion_seconds)
@@ -140,9 +145,11 @@ class RayJobLauncher:
         if is_evicted(self._kube, work.context.pod_name):
             print(f"[{work.name}] this pod is evicted; its RayJob goes on for the next attempt", flush=True)
             return
-        # By label and not by name: the signal may have come before the answer to the creation.
+        # Then by label and not by name: the signal may have come before the answer to the creation.
         selector = ",".join(f"{key}={value}" for key, value in work.identity.labels().items())
         try:
+            if self._name:
+                self._kube.suspend_job(self._name, ENDED)
             names = [job["metadata"]["name"] for job in self._kube.jobs(selector)]
         except PlatformError as error:
             print(f"[{work.name}] its RayJob could not be deleted: {error}", flush=True)
@@ -251,8 +258,10 @@ def _record_failure(work: Work, error: QwenOpsError) -> None:
 
 
 def release_run(kube: Kube, run: str, *, wait_seconds: float) -> tuple[str, ...]:
-    """Delete every RayJob of a pipeline run, whatever its state; returns their names."""
+    """Suspend, then delete every RayJob of a pipeline run, whatever its state; returns their names."""
     names = tuple(job["metadata"]["name"] for job in kube.jobs(f"{RUN}={label_value(run)}"))
+    for name in names:
+        kube.suspend_job(name, ENDED)
     for name in names:
         kube.delete_job(name, wait_seconds=wait_seconds)
     return names

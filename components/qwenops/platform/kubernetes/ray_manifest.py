@@ -16,6 +16,8 @@ NAME_LIMIT = 47
 """Longest name of a RayJob; KubeRay puts suffixes behind it and refuses a longer one."""
 RUN, STAGE, FINGERPRINT = "qwenops.io/run", "qwenops.io/stage", "qwenops.io/fingerprint"
 TASK = "qwenops.io/task"
+ENDED = "qwenops.io/ended"
+"""Annotation of a job that its step suspended when its run was ended; nobody adopts it."""
 # The chart's network policies find the pods of a run by it.
 _PART_OF = {"app.kubernetes.io/part-of": "qwenops"}
 _QUEUE, _QUEUE_PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
