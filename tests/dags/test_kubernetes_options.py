@@ -118,6 +118,16 @@ def test_step_gets_every_field_that_kubeflow_applies(tmp_path):
         assert part in text
 
 
+@pytest.mark.parametrize(("mode", "shown"), [("HTTPMode", True), ("K8sJobMode", False)])
+def test_step_that_reads_the_dashboard_gets_rays_token_and_no_other_step(tmp_path, mode, shown):
+    cluster = RayCluster(auth="token", auth_secret="ray-token", submission_mode=mode)  # pragma: allowlist secret
+    placement = place(clusters={"small": cluster})
+    _, kubernetes = dressed(tmp_path, placement, "data")
+    assert ("RAY_AUTH_TOKEN" in json.dumps(kubernetes)) is shown
+    _, kubernetes = dressed(tmp_path, placement, "delivery")
+    assert "RAY_AUTH_TOKEN" not in json.dumps(kubernetes)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

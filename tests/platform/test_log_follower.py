@@ -54,7 +54,7 @@ class Dashboard:
             0,
         )
         self._loop, self._ready = asyncio.new_event_loop(), threading.Event()
-        self.port = 0
+        self.port, self.token = 0, ""
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         assert self._ready.wait(300)
@@ -68,7 +68,7 @@ class Dashboard:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        app = web.Application()
+        app = web.Application(middlewares=[self._authenticate])
         app.router.add_get("/api/jobs/{job}/logs/tail", self._tail)
         app.router.add_get("/api/jobs/{job}", self._job)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -81,6 +81,16 @@ class Dashboard:
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
         self._loop.close()
+
+    @web.middleware
+    async def _authenticate(self, request: web.Request, handler) -> web.StreamResponse:
+        """As Ray's `_private/authentication/http_token_authentication.py` does in mode token."""
+        shown = request.headers.get("Authorization")
+        if self.token and shown is None:
+            raise web.HTTPUnauthorized
+        if self.token and shown != f"Bearer {self.token}":
+            raise web.HTTPForbidden
+        return await handler(request)
 
     async def _job(self, request: web.Request) -> web.Response:
         if request.match_info["job"] != "j":
@@ -159,6 +169,17 @@ def test_driver_is_followed_by_the_next_process_from_where_the_last_one_stopped(
     follow(head, tmp_path / "driver.log", second).join(300)
     assert second == ["step 3"]
     assert texts(tmp_path / "driver.log") == ["step 0", "step 1", "step 2", "step 3"]
+
+
+def test_driver_is_followed_with_the_token_of_the_steps_environment(head, tmp_path, monkeypatch):
+    head.token, shown = "of-this-cluster", []
+    head.end("SUCCEEDED")
+    follower = follow(head, tmp_path / "driver.log", shown)
+    follower.join(0.5)
+    assert (follower.is_alive(), shown) == (True, [])
+    monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+    follower.join(300)
+    assert shown == ["step 0", "step 1", "step 2"]
 
 
 def test_driver_that_is_not_submitted_yet_is_waited_for(head, tmp_path):

@@ -72,6 +72,8 @@ def full() -> Placement:
         queue="team",
         queue_priority="high",
         autoscaling="v2",
+        auth="token",
+        auth_secret="ray-token",  # pragma: allowlist secret
         gcs_fault_tolerance=GcsFaultTolerance(redis_address="redis:6379", redis_password="redis/password"),
     )
     return Placement(
@@ -147,6 +149,15 @@ def test_autoscaler_beside_the_head_is_as_restricted_as_the_head():
     assert cluster
     options = manifest(cluster.model_copy(update={"autoscaling": "v2"}))["spec"]["rayClusterSpec"]["autoscalerOptions"]
     assert options["securityContext"] == cluster.head.security_context != {}
+
+
+def test_token_authentication_is_the_operators():
+    cluster = full().cluster("pretraining")
+    assert cluster
+    assert manifest(cluster)["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token", "secretName": "ray-token"}
+    own = cluster.model_copy(update={"auth_secret": ""})
+    assert manifest(own)["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    assert "authOptions" not in manifest(RayCluster())["spec"]["rayClusterSpec"]
 
 
 def test_queue_is_a_label_and_suspend_is_left_to_kueue():

@@ -18,6 +18,8 @@ from qwenops.recipe.prices import Prices
 __all__ = ["GcsFaultTolerance", "Placement", "Pod", "RayCluster", "RayGroup", "Resources", "Toleration", "Volume"]
 
 P = TypeVar("P", bound=Pod)
+# The first Ray that knows token authentication, as KubeRay asks for it.
+_RAY_WITH_TOKENS = (2, 52)
 # House choice: a step looks at its job every few seconds, and then reads the log to its end.
 _LOG_SECONDS = 10
 
@@ -49,7 +51,11 @@ class GcsFaultTolerance(Config):
 
     redis_address: str = Field(default="", description="Address of a Redis server; empty keeps the state on `claim`.")
     redis_password: str = Field(default="", description="`secret-name/key` of its password; empty for none.")
-    claim: str = Field(default="", description="PersistentVolumeClaim for RocksDB; used when no Redis is named.")
+    claim: str = Field(
+        default="",
+        description="PersistentVolumeClaim for RocksDB, where no Redis is named; needs KubeRay's feature gate "
+        "GCSFaultToleranceEmbeddedStorage.",
+    )
 
     @model_validator(mode="after")
     def _one_backend(self) -> "GcsFaultTolerance":
@@ -101,7 +107,23 @@ class RayCluster(Config):
     gcs_fault_tolerance: GcsFaultTolerance | None = Field(
         default=None, description="State of the head outside it; None: none."
     )
+    auth: Literal["off", "token"] = Field(
+        default="off", description="Ray's token authentication; the operator makes a token per cluster (KubeRay 1.5.1)."
+    )
+    auth_secret: str = Field(
+        default="", description="Secret whose key `auth_token` is the token, in place of one per cluster (KubeRay 1.6)."
+    )
     labels: dict[str, str] = Field(default_factory=dict, description="Labels added to the RayJob.")
+
+    @model_validator(mode="after")
+    def _token_can_be_used(self) -> "RayCluster":
+        if self.auth_secret and self.auth == "off":
+            raise ValueError("auth is token where auth_secret is named")
+        if self.auth == "token" and tuple(int(part) for part in self.ray_version.split(".")[:2]) < _RAY_WITH_TOKENS:
+            raise ValueError("ray_version is at least 2.52 where auth is token")
+        if self.auth == "token" and self.submission_mode == "HTTPMode" and not self.auth_secret:
+            raise ValueError("auth_secret is named in HTTPMode: the step reads the driver's log with its token")
+        return self
 
     @model_validator(mode="after")
     def _deadlines_in_order(self) -> "RayCluster":

@@ -51,6 +51,10 @@ def set_kubernetes_options(task: dsl.PipelineTask, placement: Placement, area: s
         _pod(task, placement)
         _nodes(task, placement)
         _mounts(task, placement)
+        cluster = placement.cluster(area)
+        if cluster and cluster.auth_secret and cluster.submission_mode == "HTTPMode":
+            # No pod submits the job there, so the step reads its log from Ray's dashboard.
+            kubernetes.use_secret_as_env(task, cluster.auth_secret, {"auth_token": "RAY_AUTH_TOKEN"})
 
 
 def _environment(placement: Placement, area: str) -> dict[str, str]:

@@ -4,10 +4,12 @@ In `HTTPMode` KubeRay submits the job itself, so no pod's log holds what the dri
 pod's address and the port its container names: that needs no Service, no name look-up and no further right, and the
 chart's network rules allow it to steps. The alternative, the API server's proxy, would need `pods/proxy`, which opens
 every port of every pod of the namespace. The dashboard sends the log from its beginning and without time stamps, so
-what arrived before is counted off, and a line gets the time of its arrival.
+what arrived before is counted off, and a line gets the time of its arrival. Where Ray asks for a token, it is Ray's own
+variable in the step's environment.
 """
 
 import json
+import os
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -51,7 +53,7 @@ class DriverFollower(Follower):
     def read(self) -> bool:
         """Append what is new until the dashboard closes the stream; True when the job has ended."""
         url = f"ws://{self._address}/api/jobs/{self._job}/logs/tail"
-        socket = websocket.create_connection(url, timeout=_CONNECT_SECONDS, suppress_origin=True)
+        socket = websocket.create_connection(url, timeout=_CONNECT_SECONDS, suppress_origin=True, header=_token())
         try:
             socket.settimeout(_READ_SECONDS)
             known = self.log.lines
@@ -83,8 +85,14 @@ class DriverFollower(Follower):
             yield rest
 
     def _ended(self) -> bool:
-        with urllib.request.urlopen(f"http://{self._address}/api/jobs/{self._job}", timeout=_CONNECT_SECONDS) as answer:
+        request = urllib.request.Request(f"http://{self._address}/api/jobs/{self._job}", headers=_token())
+        with urllib.request.urlopen(request, timeout=_CONNECT_SECONDS) as answer:
             return json.load(answer)["status"] in _ENDED
+
+
+def _token() -> dict[str, str]:
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _now() -> str:

@@ -112,6 +112,8 @@ def _ray_cluster(cluster: RayCluster, identity: Identity) -> Json:
             # The autoscaler's container stands beside the head's and copies nothing of it.
             options["securityContext"] = cluster.head.security_context
         spec |= {"enableInTreeAutoscaling": True, "autoscalerOptions": options}
+    if cluster.auth == "token":
+        spec["authOptions"] = {"mode": "token"} | ({"secretName": cluster.auth_secret} if cluster.auth_secret else {})
     if cluster.gcs_fault_tolerance:
         spec["gcsFaultToleranceOptions"] = _fault_tolerance(cluster.gcs_fault_tolerance)
     return spec
