@@ -50,7 +50,8 @@ helm upgrade --install qwenops helm/qwenops --namespace research --values helm/q
 ## Network rules
 
 `networkPolicy.scope: namespace` denies everything in the namespace that no rule allows, so give the chart a namespace of its own; it
-refuses to cut off Kubeflow Pipelines when both share one. `scope: chart` covers the chart's pods, pipeline steps and Ray pods only.
+refuses to cut off Kubeflow Pipelines when both share one. `scope: chart` covers the chart's pods and
+those that a compiled pipeline and its launcher label `app.kubernetes.io/part-of: qwenops`; workflows and Ray clusters of others are left alone.
 Ray pods run generated code: they reach each other, MLflow and the bundled S3 server, and neither the Kubernetes API nor the internet.
 A step reaches the Kubernetes API; until `networkPolicy.apiServer.cidrs` names its address, that means any address on its ports.
 Pods that KubeRay makes to submit a job carry no label of KubeRay's; in `scope: chart` the launcher's label

@@ -111,7 +111,10 @@ def test_step_gets_every_field_that_kubeflow_applies(tmp_path):
     assert environment(container)["A"] == "1"
     assert kubernetes["imagePullPolicy"] == "Never"
     assert kubernetes["activeDeadlineSeconds"] == "600"
-    assert kubernetes["podMetadata"] == {"labels": {"team": "a"}, "annotations": {"note": "b"}}
+    assert kubernetes["podMetadata"] == {
+        "labels": {"team": "a", "app.kubernetes.io/part-of": "qwenops"},
+        "annotations": {"note": "b"},
+    }
     assert kubernetes["nodeSelector"]["labels"] == {"disk": "ssd"}
     assert kubernetes["securityContext"]["runAsUser"] == "1000"
     for part in ("registry", "nodeSelectorTerms", "claim", "/dev/shm", "hub", "TOKEN", "gpu"):

@@ -3,9 +3,17 @@
 import pytest
 from tests.helm.chart import VALUES, Object, of_kind, pod_specs
 
-STEP = {"workflows.argoproj.io/workflow": "full-x7k", "pipeline/runid": "1"}
-RAY_HEAD = {"ray.io/node-type": "head", "ray.io/cluster": "pretrain-1"}
-SUBMITTER = {"batch.kubernetes.io/job-name": "pretrain-1"}
+from qwenops.recipe.pods import PART_OF
+
+STRANGERS = {
+    "back end": {"app": "ml-pipeline"},
+    "job": {"batch.kubernetes.io/job-name": "cache-deployer"},
+    "workflow": {"workflows.argoproj.io/workflow": "theirs-x7k", "pipeline/runid": "2"},
+    "ray": {"ray.io/node-type": "head", "ray.io/cluster": "theirs", "app.kubernetes.io/part-of": "theirs"},
+}
+STEP = {"workflows.argoproj.io/workflow": "full-x7k", "pipeline/runid": "1"} | PART_OF
+RAY_HEAD = {"ray.io/node-type": "head", "ray.io/cluster": "pretrain-1"} | PART_OF
+SUBMITTER = {"batch.kubernetes.io/job-name": "pretrain-1"} | PART_OF
 OPERATOR_NAMESPACE = {"kubernetes.io/metadata.name": "kuberay-operator"}
 
 
@@ -69,10 +77,19 @@ def test_denial_covers_the_whole_namespace_by_default(render):
     assert "qwenops-deny-all" in [item["metadata"]["name"] for item in selecting(render(), {"any": "pod"})]
 
 
-def test_chart_scope_leaves_pods_of_others_alone(render):
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_chart_scope_leaves_pods_of_others_alone(render, stranger):
     objects = render("kind")
-    for stranger in ({"app": "ml-pipeline"}, {"batch.kubernetes.io/job-name": "cache-deployer"}):
-        assert selecting(objects, stranger) == []
+    assert selecting(objects, STRANGERS[stranger]) == []
+    rules = [rule for item in of_kind(objects, "NetworkPolicy") for rule in item["spec"].get("ingress", [])]
+    peers = [peer["podSelector"] for rule in rules for peer in rule["from"] if "podSelector" in peer]
+    assert peers and not any(matches(peer, STRANGERS[stranger]) for peer in peers)
+
+
+def test_budget_holds_no_head_of_others(render):
+    (budget,) = (b for b in of_kind(render("gpu"), "PodDisruptionBudget") if "ray-heads" in b["metadata"]["name"])
+    selector = budget["spec"]["selector"]
+    assert (matches(selector, RAY_HEAD), matches(selector, STRANGERS["ray"])) == (True, False)
 
 
 @pytest.mark.parametrize("labels", [STEP, RAY_HEAD, SUBMITTER], ids=["step", "ray", "submitter"])

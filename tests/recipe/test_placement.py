@@ -55,7 +55,10 @@ def test_file_needs_only_what_it_changes(tmp_path):
             '{"name": "x", "image": "i", "clusters": {"c": {"workers": {"w": {"replicas": 3, "max_replicas": 2}}}}}',
             "min_replicas <= replicas <= max_replicas",
         ),
-        ('{"name": "x", "image": "i", "clusters": {"c": {"auth_secret": "s"}}}', "auth is token"),
+        (
+            '{"name": "x", "image": "i", "clusters": {"c": {"auth_secret": "s"}}}',
+            "auth is token",
+        ),  # pragma: allowlist secret
         ('{"name": "x", "image": "i", "clusters": {"c": {"auth": "token", "ray_version": "2.51.2"}}}', "at least 2.52"),
         (
             '{"name": "x", "image": "i", "clusters": {"c": {"auth": "token", "submission_mode": "HTTPMode"}}}',

@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 
 from qwenops.recipe.config import Config
 
+PART_OF = {"app.kubernetes.io/part-of": "qwenops"}
+"""Label of every pod of a run, step or Ray; the chart's network policies find them by it in a namespace of others."""
+
 
 class Resources(Config):
     """What one container asks for."""

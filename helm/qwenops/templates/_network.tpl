@@ -1,12 +1,21 @@
+{{/* Where the namespace is shared, only what a compiled pipeline and its launcher label: others run workflows and Ray there too. */}}
+{{- define "qwenops.ours" -}}
+{{- if eq .Values.networkPolicy.scope "chart" }}
+- {key: app.kubernetes.io/part-of, operator: In, values: [qwenops]}
+{{- end }}
+{{- end }}
+
 {{/* Selectors of the pods that are not the chart's own, as other components label them. */}}
 {{- define "qwenops.stepSelector" -}}
 matchExpressions:
   - {key: workflows.argoproj.io/workflow, operator: Exists}
+  {{- include "qwenops.ours" . | nindent 2 }}
 {{- end }}
 
 {{- define "qwenops.raySelector" -}}
 matchExpressions:
   - {key: ray.io/node-type, operator: Exists}
+  {{- include "qwenops.ours" . | nindent 2 }}
 {{- end }}
 
 {{/* KubeRay gives the pod that submits a job no label of its own; it is a Job's pod, and the launcher's label marks it. */}}
@@ -14,9 +23,7 @@ matchExpressions:
 matchExpressions:
   - {key: batch.kubernetes.io/job-name, operator: Exists}
   - {key: app.kubernetes.io/component, operator: NotIn, values: [trigger]}
-  {{- if eq .Values.networkPolicy.scope "chart" }}
-  - {key: app.kubernetes.io/part-of, operator: In, values: [qwenops]}
-  {{- end }}
+  {{- include "qwenops.ours" . | nindent 2 }}
 {{- end }}
 
 {{/* Egress rules that more than one policy has; each is a list, for nindent. */}}

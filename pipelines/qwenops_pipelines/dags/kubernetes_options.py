@@ -11,6 +11,7 @@ from qwenops.recipe.account import account_text
 from qwenops.recipe.codec import canonical
 from qwenops.recipe.mesh import mesh_text
 from qwenops.recipe.placement import Placement, Resources
+from qwenops.recipe.pods import PART_OF
 
 # Read by the step from its own pod; Kubeflow does not fill its placeholders into environment variables.
 _FIELDS = {
@@ -108,7 +109,7 @@ def _pod(task: dsl.PipelineTask, placement: Placement) -> None:
     kubernetes.set_image_pull_policy(task, placement.image_pull_policy)
     if placement.pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(placement.pull_secrets))
-    for label, value in placement.labels.items():
+    for label, value in (placement.labels | PART_OF).items():
         kubernetes.add_pod_label(task, label_key=label, label_value=value)
     for name, value in placement.annotations.items():
         kubernetes.add_pod_annotation(task, annotation_key=name, annotation_value=value)

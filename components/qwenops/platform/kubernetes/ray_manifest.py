@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from qwenops.platform.kubernetes.objects import Json
 from qwenops.recipe.placement import GcsFaultTolerance, RayCluster, RayGroup
-from qwenops.recipe.pods import Pod
+from qwenops.recipe.pods import PART_OF, Pod
 
 NAME_LIMIT = 47
 """Longest name of a RayJob; KubeRay puts suffixes behind it and refuses a longer one."""
@@ -18,8 +18,6 @@ RUN, STAGE, FINGERPRINT = "qwenops.io/run", "qwenops.io/stage", "qwenops.io/fing
 TASK = "qwenops.io/task"
 ENDED = "qwenops.io/ended"
 """Annotation of a job that its step suspended when its run was ended; nobody adopts it."""
-# The chart's network policies find the pods of a run by it.
-_PART_OF = {"app.kubernetes.io/part-of": "qwenops"}
 _QUEUE, _QUEUE_PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
 _HASH = 12
 _LABEL_LIMIT = 63
@@ -140,7 +138,7 @@ def _fault_tolerance(wanted: GcsFaultTolerance) -> Json:
 
 
 def _template(group: RayGroup, container: str, identity: Identity) -> Json:
-    metadata: Json = {"labels": group.labels | _PART_OF | identity.labels()}
+    metadata: Json = {"labels": group.labels | PART_OF | identity.labels()}
     if group.annotations:
         metadata["annotations"] = group.annotations
     return {"metadata": metadata, "spec": {"containers": [_container(group, container)]} | _pod(group)}
