@@ -22,8 +22,9 @@ from tests.platform.conftest import (
 
 from qwenops.errors import ContractError, PlatformError
 from qwenops.platform.context import RunContext
+from qwenops.platform.kubernetes.ending import release_run
 from qwenops.platform.kubernetes.log_follower import split
-from qwenops.platform.kubernetes.ray_job import RayJobLauncher, release_run
+from qwenops.platform.kubernetes.ray_job import RayJobLauncher
 from qwenops.platform.kubernetes.ray_manifest import ENDED
 from qwenops.platform.launch.execute import execute
 from qwenops.platform.launch.launchers import delete_jobs

@@ -56,9 +56,9 @@ def test_file_needs_only_what_it_changes(tmp_path):
             "min_replicas <= replicas <= max_replicas",
         ),
         (
-            '{"name": "x", "image": "i", "clusters": {"c": {"auth_secret": "s"}}}',
+            '{"name": "x", "image": "i", "clusters": {"c": {"auth_secret": "s"}}}',  # pragma: allowlist secret
             "auth is token",
-        ),  # pragma: allowlist secret
+        ),
         ('{"name": "x", "image": "i", "clusters": {"c": {"auth": "token", "ray_version": "2.51.2"}}}', "at least 2.52"),
         (
             '{"name": "x", "image": "i", "clusters": {"c": {"auth": "token", "submission_mode": "HTTPMode"}}}',

@@ -15,8 +15,9 @@ from tests.integration.cluster.operator_double import OperatorDouble, UnmindedKu
 
 from qwenops.errors import PlatformError, QwenOpsError
 from qwenops.platform.context import RunContext
+from qwenops.platform.kubernetes.ending import release_run
 from qwenops.platform.kubernetes.logs import SUBMITTER
-from qwenops.platform.kubernetes.ray_job import RayJobLauncher, release_run
+from qwenops.platform.kubernetes.ray_job import RayJobLauncher
 from qwenops.platform.launch import driver
 from qwenops.platform.stage.task import read_task
 from qwenops.recipe.codec import canonical

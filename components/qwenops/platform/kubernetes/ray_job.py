@@ -5,7 +5,7 @@ nothing. So its owner is what owns the pod: the run's Workflow, which outlives r
 RayJob with it when the run is deleted. A pod without an owner owns its RayJob itself.
 
 Who deletes it. This process, on every way out: success, failure, a cancelled run (SIGTERM). It leaves the job
-alone in one case, an eviction of its own pod (`termination.is_evicted`); then the next attempt of the step
+alone in one case, an eviction of its own pod (`ending.is_evicted`); then the next attempt of the step
 computes the same name and adopts it. A step that is killed without a word leaves it as well: Kubeflow's retry
 adopts it, else the run's exit handler (`launchers.delete_jobs`), the deadline or the Workflow's deletion ends it.
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from qwenops.errors import PlatformError, QwenOpsError
 from qwenops.platform.context import RunContext
 from qwenops.platform.kubernetes.client import Kube
-from qwenops.platform.kubernetes.eviction import is_evicted
+from qwenops.platform.kubernetes.ending import is_evicted
 from qwenops.platform.kubernetes.logs import LogStreams
 from qwenops.platform.kubernetes.objects import RayJobStatus
 from qwenops.platform.kubernetes.ray_manifest import ENDED, FINGERPRINT, RUN, label_value
@@ -255,13 +255,3 @@ def _record_failure(work: Work, error: QwenOpsError) -> None:
     if "failed" not in states:
         place = next((place for place, state in enumerate(states) if state not in ("succeeded", "skipped")), -1)
         events[place].write(status="failed", finished=time.time(), error=describe_error(error))
-
-
-def release_run(kube: Kube, run: str, *, wait_seconds: float) -> tuple[str, ...]:
-    """Suspend, then delete every RayJob of a pipeline run, whatever its state; returns their names."""
-    names = tuple(job["metadata"]["name"] for job in kube.jobs(f"{RUN}={label_value(run)}"))
-    for name in names:
-        kube.suspend_job(name, ENDED)
-    for name in names:
-        kube.delete_job(name, wait_seconds=wait_seconds)
-    return names

@@ -95,9 +95,9 @@ def delete_jobs(context: RunContext, *, wait_seconds: float = 60) -> tuple[str, 
     if not context.pod_namespace or not context.run_id:
         return ()
     # The Kubernetes client, as in `_connect`.
-    from qwenops.platform.kubernetes import ray_job
+    from qwenops.platform.kubernetes import ending
 
-    return ray_job.release_run(_connect(context, wait_seconds), context.run_id, wait_seconds=wait_seconds)
+    return ending.release_run(_connect(context, wait_seconds), context.run_id, wait_seconds=wait_seconds)
 
 
 def _connect(context: RunContext, outage_seconds: float) -> "Kube":

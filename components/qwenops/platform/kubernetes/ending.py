@@ -1,7 +1,8 @@
-"""The question that follows a SIGTERM: was the run cancelled, or only this pod evicted?"""
+"""How a run's jobs end before their time: the question that follows a SIGTERM, and what the exit handler does."""
 
 from qwenops.errors import PlatformError
 from qwenops.platform.kubernetes.client import Kube
+from qwenops.platform.kubernetes.ray_manifest import ENDED, RUN, label_value
 
 
 def is_evicted(kube: Kube, pod_name: str) -> bool:
@@ -16,3 +17,13 @@ def is_evicted(kube: Kube, pod_name: str) -> bool:
         return False
     conditions = (pod.status.conditions if pod is not None and pod.status else None) or []
     return any(condition.type == "DisruptionTarget" and condition.status == "True" for condition in conditions)
+
+
+def release_run(kube: Kube, run: str, *, wait_seconds: float) -> tuple[str, ...]:
+    """Suspend, then delete every RayJob of a pipeline run, whatever its state; returns their names."""
+    names = tuple(job["metadata"]["name"] for job in kube.jobs(f"{RUN}={label_value(run)}"))
+    for name in names:
+        kube.suspend_job(name, ENDED)
+    for name in names:
+        kube.delete_job(name, wait_seconds=wait_seconds)
+    return names
