@@ -15,7 +15,8 @@ from qwenops.platform.kubernetes.errors import explain
 
 
 def job(name="one"):
-    spec = {"rayClusterSpec": {"headGroupSpec": {}}}
+    head = {"spec": {"containers": [{"name": "ray-head", "image": "i"}]}}
+    spec = {"rayClusterSpec": {"headGroupSpec": {"template": head}}}
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": name, "labels": {}}, "spec": spec}
 
 

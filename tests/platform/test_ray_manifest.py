@@ -154,10 +154,8 @@ def test_autoscaler_beside_the_head_is_as_restricted_as_the_head():
 def test_token_authentication_is_the_operators():
     cluster = full().cluster("pretraining")
     assert cluster
-    assert manifest(cluster)["spec"]["rayClusterSpec"]["authOptions"] == {
-        "mode": "token",
-        "secretName": "ray-token",
-    }  # pragma: allowlist secret
+    options = manifest(cluster)["spec"]["rayClusterSpec"]["authOptions"]
+    assert options == {"mode": "token", "secretName": cluster.auth_secret}
     own = cluster.model_copy(update={"auth_secret": ""})
     assert manifest(own)["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     assert "authOptions" not in manifest(RayCluster())["spec"]["rayClusterSpec"]
