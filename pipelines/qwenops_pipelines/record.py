@@ -65,19 +65,34 @@ def build_record(
     stages = {node.name: _stage(node, events[node.name], manifests) for node in nodes if node.name in events}
     done = all(name in stages and stages[name]["status"] != "failed" for name in (node.name for node in nodes))
     return {
-        "schema_version": SCHEMA_VERSION,
-        "run_name": run_name,
+        **empty_record(run_name, clock, _first_error(stages, events)),
         "recipe": recipe.name,
         "fingerprint": fingerprint(recipe),
-        "code_version": qwenops.__version__,
         "status": "succeeded" if done else "failed",
-        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clock.began)),
-        "seconds": clock.ended - clock.began,
         "overhead_seconds": _overhead(events, clock),
-        "peak_resident_bytes": clock.peak_resident_bytes,
         "stages": stages,
         "model": _model(artifacts, events),
         **cost_entry(stages, {node.name: node.area for node in nodes}, context.account),
+    }
+
+
+def empty_record(run_name: str, clock: Clock, error: Mapping[str, str] | None) -> dict[str, Any]:
+    """The record of a run that failed before any stage began; `error` holds "task" and "message"."""
+    seconds = clock.ended - clock.began
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_name": run_name,
+        "recipe": "",
+        "fingerprint": "",
+        "code_version": qwenops.__version__,
+        "status": "failed",
+        "error": error,
+        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clock.began)),
+        "seconds": seconds,
+        "overhead_seconds": seconds,
+        "peak_resident_bytes": clock.peak_resident_bytes,
+        "stages": {},
+        "model": _model({}, {}),
     }
 
 
@@ -85,10 +100,16 @@ def publish_record(record: dict[str, Any], recipe: Recipe, artifacts: Mapping[st
     """Write `report.html`, `run.json` and `recipe.json` into `folder`; returns the report."""
     report = render(record, artifacts, folder)
     write_text(str(folder / "report.html"), report)
-    text = json.dumps(finite(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_text(str(folder / "run.json"), text + "\n")
+    write_record(record, folder)
     write_text(str(folder / RECIPE), canonical(recipe))
     return report
+
+
+def write_record(record: dict[str, Any], folder: Path) -> None:
+    """Write `run.json` into `folder`, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(finite(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(str(folder / "run.json"), text + "\n")
 
 
 def close_tracking(
@@ -140,6 +161,16 @@ def _stage(node: Node, facts: Mapping[str, Any], manifests: Mapping[str, Manifes
         "counts": dict(manifest.counts),
         "warnings": list(manifest.warnings),
     }
+
+
+def _first_error(stages: Mapping[str, Any], events: Mapping[str, Mapping[str, Any]]) -> dict[str, str] | None:
+    """Task and message of the stage that failed first; None where none did."""
+    failed = [name for name, stage in stages.items() if stage["status"] == "failed"]
+    if not failed:
+        return None
+    first = min(failed, key=lambda name: events[name].get("finished", math.inf))
+    error = stages[first].get("error") or {"message": "it ended without saying why"}
+    return {"task": first, "message": error["message"]}
 
 
 def _seconds(facts: Mapping[str, Any]) -> float:

@@ -34,6 +34,13 @@ class ModelRecord(BaseModel):
     path: str = ""
 
 
+class ErrorRecord(BaseModel):
+    """What failed first; `task` is empty where nobody knows."""
+
+    task: str
+    message: str
+
+
 class RunRecord(BaseModel):
     """What is read of a record; further fields are left alone."""
 
@@ -43,6 +50,7 @@ class RunRecord(BaseModel):
     seconds: float
     stages: dict[str, StageRecord]
     model: ModelRecord = ModelRecord()
+    error: ErrorRecord | None = None
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -69,6 +77,8 @@ def read_record(folder: Path) -> RunRecord:
 def show(record: RunRecord) -> None:
     """Print every figure of a run."""
     print(f"{record.run_name}  recipe {record.recipe}  {record.status}  {record.seconds:.0f} s")
+    if record.error:
+        print(f"{record.error.task or 'run'} failed: {record.error.message}")
     for name, stage in record.stages.items():
         print(f"\n{name}  {stage.status}  {stage.seconds:.1f} s")
         for metric, value in sorted(stage.metrics.items()):

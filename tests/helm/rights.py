@@ -18,6 +18,7 @@ ALLOWED: dict[tuple[str, str, str, str], set[str]] = {
     ("pipeline", "", "pods", ""): {"get", "list"},
     ("pipeline", "", "pods/log", ""): {"get"},
     ("pipeline", "", "events", ""): {"list"},
+    ("pipeline", "argoproj.io", "workflows", ""): {"get"},
     ("pipeline", "", "persistentvolumeclaims", ""): {"get"},
     ("pipeline", "argoproj.io", "workflowtaskresults", ""): {"create", "patch"},
     ("pipeline", "", "configmaps", "kfp-launcher"): {"get"},

@@ -23,9 +23,14 @@ from qwenops.recipe.codec import canonical, fingerprint
 from qwenops.recipe.schema import Recipe, read_recipe, resolve
 from qwenops_pipelines.dags.nodes import NODES
 from qwenops_pipelines.dags.pipelines import find_pipeline
+from qwenops_pipelines.steps.failures import recorded
 from qwenops_pipelines.steps.import_artifacts import find_artifacts
 
+STEP = "resolve-recipe"
+"""Kubeflow's name of the step that calls `begin`."""
 
+
+@recorded(STEP)
 def begin(recipe_text: str, run_name: str, pipeline: str, start_from: str) -> dict[str, str]:
     """Return node name to the reference to its slice, and under "earlier" what `earlier.import_artifacts` needs.
 

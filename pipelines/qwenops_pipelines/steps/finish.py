@@ -1,7 +1,8 @@
 """The last step of a run on a cluster, whatever its end: free the cluster, publish the run record and the report.
 
 A step that Kubeflow skipped because it had it in its cache leaves no event; it is recognised by its artifact, which the
-stages after it read. The cluster is freed first, so that nothing that goes wrong with a report can hold a GPU.
+stages after it read. The cluster is freed first, so that nothing that goes wrong with a report can hold a GPU. Whether
+the run failed, and by what, the run's Workflow says.
 """
 
 import json
@@ -21,11 +22,22 @@ from qwenops.recipe.config import Config
 from qwenops.recipe.schema import read_recipe, resolve
 from qwenops.recipe.slice import Slice
 from qwenops_pipelines.dags.pipelines import Pipeline, find_pipeline
-from qwenops_pipelines.record import Clock, artifact_folders, build_record, close_tracking, publish_record, read_events
-from qwenops_pipelines.steps.begin import fetch_text
+from qwenops_pipelines.record import (
+    Clock,
+    artifact_folders,
+    build_record,
+    close_tracking,
+    empty_record,
+    publish_record,
+    read_events,
+    write_record,
+)
+from qwenops_pipelines.steps import failures
+from qwenops_pipelines.steps.begin import STEP, fetch_text
 
-# ML Metadata's names: Kubeflow's driver hands on the state that it has of everything before. A step that was taken from
-# the cache does not move it, so of a run whose last steps were, it says RUNNING: the run's own record judges then.
+# ML Metadata's names: Kubeflow's driver hands on the state that it has of everything before. Only a launcher moves it,
+# so where the last steps were taken from the cache it says RUNNING, or still FAILED of a step that a retry mended: it
+# is asked only where the Workflow may not be read.
 _FAILED = ("FAILED", "CANCELED")
 
 
@@ -44,28 +56,34 @@ def finish(
         page: `dsl.HTML`.
 
     Returns:
-        The run record; empty when the recipe's text was no recipe, so that nothing ran.
+        The run record; without stages when the recipe's text was no recipe, so that nothing ran.
     """
     context = RunContext.from_environment()
     if context.pod_namespace:
         from qwenops.platform.launch import launchers
 
         launchers.delete_jobs(context)
+    folder = addresses.runs_folder(context) / (context.run_id or run_name)
     try:
         recipe, chosen = read_recipe(fetch_text(recipe_text)), find_pipeline(pipeline)
     except RecipeError as error:
+        record = empty_record(run_name, _clock(context), {"task": STEP, "message": str(error)})
+        write_record(record, folder)
         Path(summary.path).write_text(f"# {run_name}: failed\n\n{error}\n", encoding="utf-8")
         Path(page.path).write_text(f"<pre>{escape(str(error))}</pre>", encoding="utf-8")
-        return {}
+        return record
+    outcome = failures.ask_kubeflow(chosen.nodes, context)
+    failures.note_killed(chosen.nodes, outcome, context)
     artifacts = _note_cached(chosen, resolve(recipe), context)
     record = build_record(recipe, run_name, chosen.nodes, context, _clock(context), artifacts)
-    if str(status.state) in _FAILED:
+    if outcome.failed or (not outcome.steps and str(status.state) in _FAILED):
         record |= {"status": "failed"}
-    folder = addresses.runs_folder(context) / (context.run_id or run_name)
-    folder.mkdir(parents=True, exist_ok=True)
+    if record["status"] == "failed":
+        events = read_events(Path(context.events))
+        record |= {"error": failures.find_error(events, outcome, str(status.error_message or ""))}
     report = publish_record(record, recipe, artifacts, folder)
     close_tracking(record, context, artifacts, folder)
-    _show(record, str(status.error_message or ""), folder, metrics, summary)
+    _show(record, folder, metrics, summary)
     Path(page.path).write_text(report, encoding="utf-8")
     return record
 
@@ -94,14 +112,14 @@ def _note_cached(pipeline: Pipeline, slices: dict[str, Slice[Config]], context: 
     return folders
 
 
-def _show(record: dict[str, Any], error: str, folder: Path, metrics: Any, summary: Any) -> None:
-    stages = record["stages"]
+def _show(record: dict[str, Any], folder: Path, metrics: Any, summary: Any) -> None:
+    stages, error = record["stages"], record["error"]
     states = [stage["status"] for stage in stages.values()]
     for state in ("succeeded", "skipped", "failed"):
         metrics.log_metric(f"stages.{state}", states.count(state))
     metrics.log_metric("seconds", round(record["seconds"], 1))
     lines = [f"# {record['run_name']}: {record['status']}", "", f"{duration(record['seconds'])}; record in `{folder}`."]
-    lines += [f"\n**{error}**"] if error else []
+    lines += [f"\n**{error['task'] or 'run'} failed:** {error['message']}"] if error else []
     gate = record["model"]["gate"]
     lines += ["", f"Gate {'passed' if gate['passed'] else 'not passed'}: {'; '.join(gate['reasons'])}."]
     lines += ["", "| stage | status | seconds | records |", "|---|---|---|---|"]

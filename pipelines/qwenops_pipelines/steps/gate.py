@@ -6,10 +6,12 @@ from qwenops.errors import ContractError, RecipeError
 from qwenops.platform.context import RunContext
 from qwenops.platform.launch.kfp_artifacts import address_of
 from qwenops.platform.storage import artifacts
+from qwenops_pipelines.steps.failures import recorded
 
 CHOICES = ("report", "fail")
 
 
+@recorded("enforce-gate")
 def enforce_gate(verdict: str, failed_gate: str) -> None:
     """Print the verdict; end the step as failed when the gate did not pass and the run asks for that.
 

@@ -17,6 +17,8 @@ from qwenops.platform.storage import addresses, artifacts
 from qwenops.recipe.config import Config
 from qwenops.recipe.slice import Slice
 from qwenops_pipelines.dags.nodes import NODES
+from qwenops_pipelines.dags.pipelines import PIPELINES
+from qwenops_pipelines.steps.failures import recorded
 
 
 def find_artifacts(
@@ -60,9 +62,11 @@ def import_artifacts(earlier: str, outputs: Mapping[str, Any]) -> None:
         outputs: Node name to the KFP artifact of this step.
     """
     context, places = RunContext.from_environment(), json.loads(earlier)["places"]
-    for node, output in outputs.items():
-        path = artifacts.local_copy(places[node], context)
-        kfp_artifacts.fill(path, read_manifest(path), context, address=places[node], output=output)
+    called = [pipeline.name for pipeline in PIPELINES.values() if set(pipeline.earlier) == set(outputs)]
+    with recorded(f"earlier-for-{''.join(called)}".replace("_", "-")):
+        for node, output in outputs.items():
+            path = artifacts.local_copy(places[node], context)
+            kfp_artifacts.fill(path, read_manifest(path), context, address=places[node], output=output)
 
 
 def _parent_of_found(node: str, found: Mapping[str, str]) -> str | None:

@@ -106,17 +106,19 @@ def _chip(text: str, kind: str) -> str:
 
 
 def _failures(facts: RunFacts) -> str:
-    boxes = []
-    for node, stage in facts.stages.items():
-        if stage.get("status") == "failed":
-            error = stage.get("error") or {}
-            message = escape(str(error.get("message", "it ended without saying why")))
-            family = escape(str(error.get("family", "")))
-            boxes.append(
-                f'<div class="card"><b class="bad">{escape(node)} failed</b> <small>{family}</small>'
-                f"<pre>{message}</pre></div>"
-            )
-    return "".join(boxes)
+    errors = {node: stage.get("error") or {} for node, stage in facts.stages.items() if stage.get("status") == "failed"}
+    first = facts.record.get("error") or {}
+    if first and first["task"] not in errors:
+        errors = {first["task"] or "run": first, **errors}
+    return "".join(_failure(task, error) for task, error in errors.items())
+
+
+def _failure(task: str, error: Mapping[str, Any]) -> str:
+    message = escape(str(error.get("message", "it ended without saying why")))
+    family = escape(str(error.get("family", "")))
+    return (
+        f'<div class="card"><b class="bad">{escape(task)} failed</b> <small>{family}</small><pre>{message}</pre></div>'
+    )
 
 
 def _tiles(facts: RunFacts) -> str:

@@ -24,11 +24,14 @@ from qwenops.platform.kubernetes.errors import explain
 from qwenops.platform.kubernetes.objects import Json, RayJob
 
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
+ARGO = "argoproj.io"
+"""API group of the Workflow that a run of Kubeflow is."""
 RIGHTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (GROUP, PLURAL, ("create", "get", "list", "watch", "patch", "delete")),
     ("", "pods", ("get", "list")),
     ("", "pods/log", ("get",)),
     ("", "events", ("list",)),
+    (ARGO, "workflows", ("get",)),
 )
 """Every right a step needs, in its own namespace: (API group, resource, verbs). The chart's role grants these."""
 TRANSIENT = (ApiException, HTTPError, OSError)
@@ -172,6 +175,11 @@ class Kube:
     def pods(self, selector: str) -> list[client.V1Pod]:
         """Pods whose labels match `selector`."""
         return self._known("list pods", self.core.list_namespaced_pod, self.namespace, label_selector=selector).items
+
+    def workflow(self, name: str) -> Json | None:
+        """The Argo Workflow `name`; None when there is none."""
+        place = (ARGO, "v1alpha1", self.namespace, "workflows", name)
+        return self._optional("get workflows", self._objects.get_namespaced_custom_object, *place)
 
     def events(self, prefixes: tuple[str, ...], most: int = 8) -> list[str]:
         """The newest events of objects whose name starts with one of `prefixes`, one line each, oldest first."""

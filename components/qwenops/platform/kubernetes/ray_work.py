@@ -66,7 +66,7 @@ def identify(task: Task, spec: TaskSpec, context: RunContext, kube: Kube) -> Ide
     name, then = task.slice.node, spec.get("then", [])
     if then:
         name, key = f"{name}-to-{_nodes(task, spec, context)[-1]}", fingerprint({"first": key, "then": then})
-    owner = _owner(context.pod_name, kube)
+    owner = owner_of(context.pod_name, kube)
     return Identity(context.run_id or owner.get("uid") or context.run_name, name, key, owner)
 
 
@@ -84,7 +84,7 @@ def _nodes(task: Task, spec: TaskSpec, context: RunContext) -> list[str]:
     return [task.slice.node, *later]
 
 
-def _owner(pod_name: str, kube: Kube) -> dict[str, str]:
+def owner_of(pod_name: str, kube: Kube) -> dict[str, str]:
     """What owns the step's pod; the pod itself where nothing does, nothing outside a pod."""
     pod = kube.pod(pod_name) if pod_name else None
     if pod is None:

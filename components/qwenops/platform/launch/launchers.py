@@ -22,6 +22,10 @@ from qwenops.recipe.placement import RayCluster
 
 if TYPE_CHECKING:
     from qwenops.platform.kubernetes.client import Kube
+    from qwenops.platform.kubernetes.objects import Json
+
+_WORKFLOW_SECONDS = 30
+"""Longest outage of the API server that is sat out to learn why a run failed (house choice: no reason to wait)."""
 
 
 class LaunchRequest(TaskSpec):
@@ -98,6 +102,22 @@ def delete_jobs(context: RunContext, *, wait_seconds: float = 60) -> tuple[str, 
     from qwenops.platform.kubernetes import ending
 
     return ending.release_run(_connect(context, wait_seconds), context.run_id, wait_seconds=wait_seconds)
+
+
+def read_workflow(context: RunContext) -> "Json | None":
+    """The Argo Workflow that this step's pod belongs to; None outside a cluster, or where something else owns the pod.
+
+    Raises:
+        PlatformError: it may not be read, or the API server does not answer.
+    """
+    if not context.pod_namespace or not context.pod_name:
+        return None
+    # The Kubernetes client, as in `_connect`.
+    from qwenops.platform.kubernetes import ray_work
+
+    kube = _connect(context, _WORKFLOW_SECONDS)
+    owner = ray_work.owner_of(context.pod_name, kube)
+    return kube.workflow(owner["name"]) if owner.get("kind") == "Workflow" else None
 
 
 def _connect(context: RunContext, outage_seconds: float) -> "Kube":
