@@ -66,13 +66,15 @@ def _compile(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from qwenops_pipelines import submit
+    from qwenops_pipelines import follow, submit
 
     target, package, parameters = _submission(options)
     name = options.run_name or package.version
     client, run_id = submit.submit(target, package, parameters | {"run_name": name}, name)
-    print(f"started {name}: {submit.link(target.host, run_id)}")
-    return submit.wait(client, target.host, run_id, options.timeout, options.summary) if options.wait else 0
+    print(f"started {name}: {follow.link(target.host, run_id)}", flush=True)
+    if not options.wait:
+        return 0
+    return follow.wait(client, target.host, run_id, package, options.timeout, options.summary)
 
 
 def _schedule(options: argparse.Namespace) -> int:

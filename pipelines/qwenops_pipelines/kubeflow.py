@@ -24,6 +24,7 @@ _REFUSED = {
     401: ("a token that the back end accepts", f"renew {TOKEN} or the file that {TOKEN_FILE} names"),
     403: ("permission in this namespace", "ask for the role kubeflow-edit there, or give another --namespace"),
     404: ("an object that exists", "check --host, --namespace and --experiment"),
+    409: ("a name that is free, or what has it ready for use", "wait a moment, or delete what has the name in the UI"),
 }
 
 

@@ -8,6 +8,13 @@ import sys
 
 import pytest
 from filelock import FileLock
+from tests.dags.kubeflow_server import kubeflow
+
+from qwenops_pipelines import follow
+from qwenops_pipelines.compile import compile_pipeline
+from qwenops_pipelines.dags.pipelines import PIPELINES
+from qwenops_pipelines.placements import by_name
+from qwenops_pipelines.recipes import load_recipe
 
 
 def qwenops(*arguments, **environment):
@@ -52,3 +59,24 @@ def store(tmp_path, monkeypatch):
         monkeypatch.setenv(f"QWENOPS_{name}", str(value))
     monkeypatch.setenv("QWENOPS_RUN_ID", "run-1")
     return tmp_path / "artifacts"
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory):
+    """A compiled pipeline, the one with a gate and few stages."""
+    path = tmp_path_factory.mktemp("compiled") / "evaluation.yaml"
+    pipeline = PIPELINES["evaluation"]
+    compile_pipeline(load_recipe("smoke", []), by_name("h200_node"), path, pipeline=pipeline)
+    return path
+
+
+@pytest.fixture
+def backend(monkeypatch, tmp_path):
+    """An empty Kubeflow back end, and nothing in the environment that names another."""
+    for name in ("KFP_TOKEN", "KFP_TOKEN_FILE", "KF_PIPELINES_SA_TOKEN_PATH", "KF_PIPELINES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("kfp.client.client.Client._LOCAL_KFP_CONTEXT", str(tmp_path / "none.json"))
+    monkeypatch.setattr(follow, "_POLL_SECONDS", 0.01)
+    with kubeflow() as (address, held):
+        held.address = address
+        yield held

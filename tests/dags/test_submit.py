@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from tests.architecture.places import ROOT
-from tests.dags.kubeflow_server import kubeflow
 from tests.dags.only_extra import only_extra
 
-from qwenops_pipelines import submit
+from qwenops_pipelines import versions
 from qwenops_pipelines.cli import main
 from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.pipelines import PIPELINES
@@ -20,25 +20,6 @@ from qwenops_pipelines.recipes import load_recipe
 from qwenops_pipelines.versions import read_package
 
 CRON = "0 0 3 * * 1"
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    path = tmp_path_factory.mktemp("compiled") / "evaluation.yaml"
-    pipeline = PIPELINES["evaluation"]
-    compile_pipeline(load_recipe("smoke", []), by_name("h200_node"), path, pipeline=pipeline)
-    return path
-
-
-@pytest.fixture
-def backend(monkeypatch, tmp_path):
-    for name in ("KFP_TOKEN", "KFP_TOKEN_FILE", "KF_PIPELINES_SA_TOKEN_PATH", "KF_PIPELINES_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("kfp.client.client.Client._LOCAL_KFP_CONTEXT", str(tmp_path / "none.json"))
-    monkeypatch.setattr(submit, "_POLL_SECONDS", 0.01)
-    with kubeflow() as (address, held):
-        held.address = address
-        yield held
 
 
 def names_of(backend):
@@ -57,10 +38,8 @@ def qwenops(*arguments):
     return end.value.code or 0
 
 
-def test_submit_uploads_a_version_named_by_commit_and_waits(backend, package, tmp_path, capsys):
-    summary = tmp_path / "summary.md"
-    options = ("--host", backend.address, "--commit", "abc123", "--wait", "--summary", summary)
-    options += ("--service-account", "qwenops-pipeline")
+def test_submit_uploads_a_version_named_by_commit(backend, package, capsys):
+    options = ("--host", backend.address, "--commit", "abc123", "--service-account", "qwenops-pipeline")
     assert qwenops("submit", package, *options) == 0
     assert [item["display_name"] for item in backend.pipelines.values()] == ["qwenops-smoke-evaluation"]
     # The first is the one that Kubeflow makes with a pipeline.
@@ -68,10 +47,7 @@ def test_submit_uploads_a_version_named_by_commit_and_waits(backend, package, tm
     (run,) = backend.runs.values()
     assert run["runtime_config"]["parameters"] == {"run_name": "smoke@abc123"}
     assert run["service_account"] == "qwenops-pipeline"
-    out = capsys.readouterr().out
-    assert f"{backend.address}/#/runs/details/{run['run_id']}" in out
-    assert out.count("collect") == 1
-    assert "| collect | succeeded |" in summary.read_text()
+    assert f"{backend.address}/#/runs/details/{run['run_id']}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("namespace", ["", "team"])
@@ -93,6 +69,61 @@ def test_name_holds_nothing_that_the_server_reads_as_something_else(backend, pac
     assert all(re.fullmatch(r"[\w.@-]+", name) for name in named)
 
 
+def trigger():
+    """Arguments of the chart's trigger, as Kubernetes hands them to its container."""
+    values = yaml.safe_load((ROOT / "helm/qwenops/values.yaml").read_text())["trigger"]["args"]
+    return [word.replace("$(PIPELINE_ACCOUNT)", "steps").replace("$(POD_NAMESPACE)", "team") for word in values]
+
+
+@pytest.mark.parametrize("commit", [(), ("--commit", "1.2+local build")])
+@pytest.mark.parametrize("users", ["one", "many"])
+def test_every_command_may_be_given_again(backend, package, monkeypatch, commit, users):
+    """By hand, on a schedule, by the trigger: on a server of one user too, which knows no namespaces."""
+    backend.namespace = "team" if users == "many" else ""
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", backend.address)
+    _, place, *options = trigger()
+    by_hand = ("--namespace", "team") if users == "many" else ()
+    commands = [("submit", *by_hand), ("schedule", "--cron", CRON, *by_hand), ("submit", *options)]
+    assert place.endswith("/pipeline.yaml")
+    for _ in range(2):
+        for word, *given in commands:
+            assert qwenops(word, package, *given, *commit) == 0
+    assert len(backend.experiments) == len(backend.pipelines) == len(backend.recurring) == 1
+    assert len(names_of(backend)) == 2
+    assert len(backend.runs) == 4
+    assert set(backend.answers) == {200}
+
+
+@pytest.mark.parametrize(("lists", "made"), [(3, 1), (1_000, 2)])
+def test_version_that_is_not_ready_yet_is_waited_for_and_left_behind_in_the_end(
+    backend, package, monkeypatch, lists, made
+):
+    monkeypatch.setattr(versions, "_READY_PAUSES", (0.0, 0.0, 0.0))
+    known = read_package(package)
+    add_pipeline(backend, known, package.read_text())
+    backend.add_version("p", known.version, package.read_text(), known.digest, unready=lists)
+    assert qwenops("submit", package, "--host", backend.address) == 0
+    assert len(names_of(backend)) == 1 + made
+
+
+def test_commit_of_any_length_names_a_version(backend, package):
+    for _ in range(2):
+        assert qwenops("submit", package, "--host", backend.address, "--commit", "release/" + "long-" * 60) == 0
+    assert len(names_of(backend)) == 2
+    assert len(backend.runs) == 2
+
+
+def test_recurring_run_is_found_among_many(backend, package, capsys):
+    assert qwenops("schedule", package, "--host", backend.address, "--cron", CRON) == 0
+    ((key, own),) = backend.recurring.items()
+    others = {str(n): own | {"display_name": f"other {n}", "recurring_run_id": str(n)} for n in range(300)}
+    backend.recurring.clear()
+    backend.recurring.update(others | {key: own})
+    assert qwenops("schedule", package, "--host", backend.address, "--cron", CRON) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("kept")
+    assert len(backend.recurring) == 301
+
+
 @pytest.mark.parametrize("command", [("submit",), ("schedule", "--cron", CRON)])
 @pytest.mark.parametrize("what", ["experiment", "pipeline", "version", "renamed"])
 def test_what_another_client_made_first_is_used(backend, package, command, what):
@@ -100,20 +131,20 @@ def test_what_another_client_made_first_is_used(backend, package, command, what)
     word, *options = command
     known = read_package(package)
     text = package.read_text()
-    backend.experiments["e"] = {"experiment_id": "e", "display_name": "qwenops"}
+    backend.experiments["e"] = {"experiment_id": "e", "display_name": "qwenops", "namespace": ""}
     if what == "experiment":
         backend.experiments.clear()
-        backend.meanwhile = lambda *_: backend.experiments.update(
-            e={"experiment_id": "e", "display_name": "qwenops", "namespace": None}
+        backend.meanwhile = lambda: backend.experiments.update(
+            e={"experiment_id": "e", "display_name": "qwenops", "namespace": ""}
         )
     elif what == "pipeline":
-        backend.meanwhile = lambda *_: add_pipeline(backend, known, text)
+        backend.meanwhile = lambda: add_pipeline(backend, known, text)
     else:
         add_pipeline(backend, known, text)
         if what == "renamed":
             backend.add_version("p", known.version, text, known.digest)["display_name"] = "our best"
         else:
-            backend.meanwhile = lambda *_: backend.add_version("p", known.version, text, known.digest)
+            backend.meanwhile = lambda: backend.add_version("p", known.version, text, known.digest)
     assert qwenops(word, package, "--host", backend.address, *options) == 0
     assert len(backend.pipelines) == len(backend.experiments) == 1
     assert sum(version["name"] == known.version for version in backend.versions.values()) == 1
@@ -137,27 +168,6 @@ def test_overrides_change_the_compiled_recipe(backend, package):
     given = run["runtime_config"]["parameters"]
     assert json.loads(given["recipe_text"])["sft"]["training"]["learning_rate"] == 0.00123
     assert (given["start_from"], given["failed_gate"]) == ("monday", "fail")
-
-
-@pytest.mark.parametrize(
-    ("state", "steps", "status", "word"),
-    [
-        ("FAILED", {"enforce-gate": "FAILED", "register": "SUCCEEDED"}, 6, "gate did not pass"),
-        ("FAILED", {"pretrain": "FAILED"}, 4, "failed: pretrain"),
-        ("CANCELED", {}, 5, "was stopped"),
-    ],
-)
-def test_exit_status_tells_the_outcome(backend, package, capsys, state, steps, status, word):
-    backend.outcomes = [(state, steps)]
-    assert qwenops("submit", package, "--host", backend.address, "--wait") == status
-    printed = capsys.readouterr()
-    assert word in printed.out + printed.err
-
-
-def test_waiting_ends_at_the_timeout(backend, package, capsys):
-    backend.outcomes = [("RUNNING", {})]
-    assert qwenops("submit", package, "--host", backend.address, "--wait", "--timeout", "0.05") == 5
-    assert "--timeout" in capsys.readouterr().err
 
 
 def test_schedule_is_created_kept_and_replaced(backend, package, capsys):
@@ -196,7 +206,7 @@ def test_unknown_places_are_named(backend, package, capsys, options, words):
 
 def test_experiment_is_found_whatever_its_name_holds(backend, package):
     name = "C++ at 50% + more"
-    backend.experiments["e"] = {"experiment_id": "e", "display_name": name}
+    backend.experiments["e"] = {"experiment_id": "e", "display_name": name, "namespace": ""}
     assert qwenops("submit", package, "--host", backend.address, "--experiment", name) == 0
 
 
@@ -224,7 +234,7 @@ def test_file_that_is_no_pipeline_and_field_that_is_not_in_the_form_are_refused(
 
 def test_rerun_script_compiles_runs_and_summarises(backend, tmp_path):
     """As CI has it: the extra `pipelines` alone, and nothing set that has a default."""
-    backend.outcomes = [("SUCCEEDED", {"register": "SUCCEEDED"})]
+    backend.outcomes = [("SUCCEEDED", {"register": "succeeded"})]
     summary = tmp_path / "summary.md"
     environment = {
         **os.environ,

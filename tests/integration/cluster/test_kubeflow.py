@@ -19,9 +19,10 @@ from tests.integration.cluster.rights import account_name, install_accounts, rem
 from qwenops.errors import StageError
 from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.pipelines import find_pipeline
+from qwenops_pipelines.follow import wait
 from qwenops_pipelines.kubeflow import connect, quiet
 from qwenops_pipelines.recipes import load_recipe
-from qwenops_pipelines.submit import submit, wait
+from qwenops_pipelines.submit import submit
 from qwenops_pipelines.versions import EXPERIMENT, Target, find_pipeline_id, read_package
 
 HOST = os.environ.get("QWENOPS_TEST_KFP", "")
@@ -50,7 +51,7 @@ class Kubeflow:
         """Start a run and follow it to its end; returns its id."""
         client, run_id = submit(self._target, self._package, parameters, self._folder.name)
         self.runs.append(run_id)
-        assert wait(client, HOST, run_id, SECONDS) == 0
+        assert wait(client, HOST, run_id, self._package, SECONDS) == 0
         return run_id
 
     def states(self, run_id: str) -> dict[str, str]:
