@@ -1,15 +1,14 @@
 """Kubeflow's driver and launcher for a compiled pipeline, in this process: what they refuse is refused here.
 
-The rules are those of Kubeflow Pipelines 2.17.0: `backend/src/v2/driver/driver.go` (`provisionOutputs`), `container.go`
-and `cache.go` (a cache hit starts no pod), `resolve.go` (`PipelineTaskFinalStatus` holds the state that ML Metadata has
-of the DAG, and no message), `backend/src/v2/component/launcher_v2.go` (download, run, collect, upload, publish),
-`backend/src/v2/metadata/client.go` (`UpdateDAGExecutionsState`: only a launcher moves the DAG's state) and
-`converter.go` (a metadata value is a string, a number, a list or a struct). Each step starts with an empty folder for
-artifacts, as a pod does. Not played: pods, tasks beside each other, retries, loops and conditions.
+The rules are those of Kubeflow Pipelines 2.17.0, `backend/src/v2`: `driver/root_dag.go` and `metadata/client.go`
+(`GetPipeline`, `GenerateOutputURI`: each run has a pipeline root of its own, below which alone its steps may write),
+`driver/driver.go` (`provisionOutputs`), `driver/container.go` and `cache.go` (a cache hit starts no pod and moves no
+state), `component/launcher_v2.go` (download, run, collect, upload, publish; an upload is tried twice, and of a step
+that failed nothing is kept), `metadata/client.go` (`UpdateDAGExecutionsState`: only a launcher moves the DAG's state).
+`kfp_driver`, `kfp_messages` and `kfp_objects` hold the rules on inputs, messages and URIs. Each step starts with an
+empty folder for artifacts, as a pod does. Not played: pods, tasks beside each other, retries, loops and conditions.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import types
@@ -22,7 +21,8 @@ from unittest import mock
 import yaml
 from kfp.dsl import executor
 from kfp.dsl.types import artifact_types
-from tests.dags.kfp_driver import in_order, parameters_of
+from tests.dags.kfp_driver import checked, container_of, fingerprint, in_order, parameters_of
+from tests.dags.kfp_messages import executor_input, executor_output, parameter_value, recorded
 from tests.dags.kfp_objects import MOUNTS, Bucket, Buckets, LauncherError, download, local_path, upload
 
 Json = dict[str, Any]
@@ -46,6 +46,7 @@ class Launcher:
         documents = list(yaml.load_all(package.read_text(encoding="utf-8"), yaml.CSafeLoader))
         self._pipeline = documents[0]
         self._pod_fields = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        self._executors = self._pipeline["deploymentSpec"]["executors"]
         self._root, self._mount = root, mount
         self.buckets: Buckets = {}
         self.artifacts: list[Json] = []
@@ -70,13 +71,12 @@ class Launcher:
         """Let an earlier run have cached `task`, for these parameters, with artifacts of these URIs."""
         (_, body), _ = in_order(self._pipeline["root"]["dag"]["tasks"])
         component = self._component(self._component(body)["dag"]["tasks"][task])
-        container = self._pipeline["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
         outputs = self._provisioned(task, component["outputDefinitions"])
         found = {}
         for name, item in outputs["artifacts"].items():
-            self.artifacts.append(item["artifacts"][0] | {"uri": artifacts.get(name, item["artifacts"][0]["uri"])})
-            found[name] = self.artifacts[-1] | {"name": str(len(self.artifacts))}
-        key = self._fingerprint(component, container, {"parameterValues": parameters, "artifacts": {}}, outputs)
+            made = item["artifacts"][0] | {"uri": artifacts.get(name, item["artifacts"][0]["uri"])}
+            found[name] = self._kept(name, made)
+        key = self._key(component, {"parameterValues": parameters, "artifacts": {}}, outputs)
         self.cache[key] = {"parameterValues": {}, "artifacts": found}
 
     def _component(self, task: Json) -> Json:
@@ -100,15 +100,15 @@ class Launcher:
 
     def _task(self, name: str, task: Json, inputs: Json, siblings: list[str]) -> Json | None:
         component = self._component(task)
-        container = self._pipeline["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
-        outputs = self._provisioned(name, component.get("outputDefinitions", {}))
-        key = self._fingerprint(component, container, inputs, outputs)
-        cached = task.get("cachingOptions", {}).get("enableCache")
-        if cached and key in self.cache:
-            self.states[name] = "CACHED"
-            return self.cache[key]
         try:
-            found = self._launch(component, container, inputs, outputs)
+            inputs = inputs | {"parameterValues": checked(component, inputs["parameterValues"])}
+            outputs = self._provisioned(name, component.get("outputDefinitions", {}))
+            key = self._key(component, inputs, outputs)
+            cached = task.get("cachingOptions", {}).get("enableCache")
+            if cached and key in self.cache:
+                self.states[name] = "CACHED"
+                return self.cache[key]
+            found = self._launch(component, inputs, outputs)
             self.states[name] = "COMPLETE"
             if cached:
                 self.cache[key] = found
@@ -122,78 +122,91 @@ class Launcher:
             self._dag_state = "FAILED"
         return found
 
+    @property
+    def _run_root(self) -> str:
+        """The pipeline root of this run, with the root's query."""
+        place, _, query = self._root.partition("?")
+        mine = f"{place.rstrip('/')}/{self._pipeline['pipelineInfo']['name']}/{self._run_id}"
+        return f"{mine}?{query}" if query else mine
+
     def _provisioned(self, name: str, defined: Json) -> Json:
-        """`provisionOutputs`: a URI of its own below the pipeline root for each artifact."""
-        place = (
-            f"{self._root.rstrip('/')}/{self._pipeline['pipelineInfo']['name']}/{self._run_id}/{name}/{uuid.uuid4()}"
-        )
+        """`provisionOutputs`: a URI of its own below the run's pipeline root for each artifact, without its query."""
+        place = f"{self._run_root.partition('?')[0]}/{name}/{uuid.uuid4()}"
         artifacts = {
-            key: {"artifacts": [{"name": key, "uri": f"{place}/{key}", "type": kind["artifactType"], "metadata": {}}]}
+            key: {
+                "artifacts": [
+                    {"name": key, "uri": f"{place}/{key}", "type": kind["artifactType"]}
+                    | {"metadata": kind.get("metadata", {})}
+                ]
+            }
             for key, kind in defined.get("artifacts", {}).items()
         }
         folder = local_path(place, self._mount)
-        assert folder, self._root
-        parameters = {key: {"outputFile": str(folder / f"{key}.txt")} for key in defined.get("parameters", {})}
+        if folder is None:
+            # `prepareOutputFolders`.
+            raise LauncherError(f"failed to generate local path for URI {place}: unsupported storage scheme")
+        parameters = {
+            key: {"outputFile": str(self._mount / "tmp/kfp/outputs" / key)} for key in defined.get("parameters", {})
+        }
         return {
             "artifacts": artifacts,
             "parameters": parameters,
             "outputFile": str(folder / "output_metadata.json"),
         }
 
-    def _fingerprint(self, component: Json, container: Json, inputs: Json, outputs: Json) -> str:
-        """`GenerateCacheKey`: URIs are wiped, an input artifact counts by its id; claims count by name."""
-        kinds = {
-            key: [item["name"], item["type"]]
-            for key, found in outputs["artifacts"].items()
-            for item in found["artifacts"]
-        }
-        names = {key: [item["name"] for item in found["artifacts"]] for key, found in inputs["artifacts"].items()}
+    def _key(self, component: Json, inputs: Json, outputs: Json) -> str:
         claims = self._pod_fields.get(component["executorLabel"], {}).get("pvcMount", [])
-        parts = [names, inputs["parameterValues"], kinds, sorted(outputs["parameters"]), container["image"]]
-        parts += [container["command"], container["args"], sorted({claim["constant"] for claim in claims})]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return fingerprint(component, container_of(component, self._executors), inputs, outputs, claims)
 
-    def _launch(self, component: Json, container: Json, inputs: Json, outputs: Json) -> Json:
+    def _launch(self, component: Json, inputs: Json, outputs: Json) -> Json:
         """`Execute`: a pod's life."""
         shutil.rmtree(self._mount, ignore_errors=True)
-        bucket = Bucket.of_root(self._root)
-        for found in inputs["artifacts"].values():
-            self._download(bucket, found["artifacts"][0]["uri"])
+        message, container = executor_input({"inputs": inputs, "outputs": outputs}), self._container(component)
+        bucket = Bucket.of_root(self._run_root)
+        # All buckets are opened before the first artifact is fetched: `fetchNonDefaultBuckets`.
+        named = [artifact["uri"] for found in inputs["artifacts"].values() for artifact in found["artifacts"]]
+        places = [(uri, bucket if uri.startswith(bucket.prefixed) else Bucket.of_artifact(uri)) for uri in named]
+        for uri, place in places:
+            local = local_path(uri, self._mount)
+            if local is not None:
+                download(self.buckets, place, local, place.key(uri))
+        for item in outputs["parameters"].values():
+            Path(item["outputFile"]).parent.mkdir(parents=True, exist_ok=True)
         with self._as_pod(component, container):
-            written = _execute(container, {"inputs": inputs, "outputs": outputs})
-        told = json.loads(Path(written).read_text(encoding="utf-8"), parse_constant=_no_number) if written else {}
+            _execute(container, message)
+        written = Path(outputs["outputFile"])
+        told = executor_output(written.read_text(encoding="utf-8")) if written.is_file() else {}
         parameters = told.get("parameterValues", {})
+        declared = component.get("outputDefinitions", {}).get("parameters", {})
         for name, place in outputs["parameters"].items():
             if name not in parameters:
-                parameters[name] = Path(place["outputFile"]).read_text(encoding="utf-8")
+                text = Path(place["outputFile"]).read_text(encoding="utf-8")
+                parameters[name] = parameter_value(text, declared[name]["parameterType"])
         return {"parameterValues": parameters, "artifacts": self._uploaded(bucket, outputs, told.get("artifacts", {}))}
 
-    def _download(self, root: Bucket, uri: str) -> None:
-        bucket = root if uri.startswith(root.prefixed) else Bucket.of_artifact(uri)
-        local = local_path(uri, self._mount)
-        if local is not None:
-            download(self.buckets, bucket, local, bucket.key(uri))
+    def _container(self, component: Json) -> Json:
+        return container_of(component, self._executors)
 
     def _uploaded(self, bucket: Bucket, outputs: Json, told: Json) -> Json:
-        """`uploadOutputArtifacts`: the step's word on URI and metadata goes before the driver's; then the upload."""
-        recorded: Json = {}
+        """`uploadOutputArtifacts`: the step's word on URI, path and metadata goes before the driver's; the upload."""
+        kept: Json = {}
         for name, found in outputs["artifacts"].items():
-            artifact = found["artifacts"][0]
-            said = told.get(name, {"artifacts": [{}]})["artifacts"][0]
-            artifact["uri"] = said.get("uri") or artifact["uri"]
-            artifact["metadata"] = artifact["metadata"] | said.get("metadata", {})
-            local = local_path(artifact["uri"], self._mount)
+            said = told.get(name, {}).get("artifacts") or [{}]
+            artifact = found["artifacts"][0] | {"uri": said[0].get("uri") or found["artifacts"][0]["uri"]}
+            artifact["metadata"] = artifact["metadata"] | said[0].get("metadata", {})
+            custom = said[0].get("customPath")
+            local = Path(custom) if custom else local_path(artifact["uri"], self._mount)
             if local is not None:
                 key = bucket.key(artifact["uri"])
                 if local.exists():
                     upload(self.buckets, bucket, local, key)
-            if None in artifact["metadata"].values():
-                raise LauncherError(
-                    f'unable to produce MLMD artifact for output "{name}": unknown/unsupported value type'
-                )
-            self.artifacts.append(artifact)
-            recorded[name] = artifact | {"name": str(len(self.artifacts))}
-        return recorded
+            kept[name] = self._kept(name, artifact)
+        return kept
+
+    def _kept(self, name: str, artifact: Json) -> Json:
+        """`RecordArtifact`: from now on the artifact is called by its id."""
+        self.artifacts.append(recorded(name, artifact))
+        return self.artifacts[-1] | {"name": str(len(self.artifacts))}
 
     @contextmanager
     def _as_pod(self, component: Json, container: Json):
@@ -211,13 +224,9 @@ class Launcher:
             yield
 
 
-def _execute(container: Json, message: Json) -> str | None:
+def _execute(container: Json, message: Json) -> None:
     """What `kfp.dsl.executor_main` does with the source that stands in the compiled command."""
     code = types.ModuleType("ephemeral_component")
     exec(compile(container["command"][-1], "ephemeral_component.py", "exec"), code.__dict__)
     name = container["args"][container["args"].index("--function_to_execute") + 1]
-    return executor.Executor(json.loads(json.dumps(message)), getattr(code, name)).execute()
-
-
-def _no_number(word: str) -> None:
-    raise LauncherError(f"failed to unmarshall ExecutorOutput: {word} is no JSON")
+    executor.Executor(message, getattr(code, name)).execute()

@@ -70,6 +70,8 @@ def download(buckets: Buckets, bucket: Bucket, local: Path, key: str) -> None:
     """`DownloadBlob`: what lies at a key or below it; nothing is no error."""
     for name, data in buckets.get(bucket.scheme + bucket.name, {}).items():
         if name == key or name.startswith(key.rstrip("/") + "/"):
+            if ".." in name.split("/"):
+                raise LauncherError(f"path traversal detected: blob key \"{name}\" contains '..' component")
             path = local / name.removeprefix(key).lstrip("/") if name != key else local
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)

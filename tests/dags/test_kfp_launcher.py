@@ -6,7 +6,9 @@ from pathlib import Path
 import boto3
 import pytest
 from tests.dags.artifacts import TEXT, publish
+from tests.dags.kfp_driver import checked
 from tests.dags.kfp_launcher import Launcher
+from tests.dags.kfp_messages import executor_input, executor_output, recorded
 from tests.dags.kfp_objects import Bucket, LauncherError
 from tests.dags.test_cluster_pipelines import FILES
 from tests.platform.servers import KEYS, s3_server
@@ -68,7 +70,13 @@ def record(places, run_id):
 
 @pytest.mark.parametrize(
     ("place", "placement", "pipeline"),
-    [("volume", "kind", "full"), ("volume", "h200_node", "full"), ("bucket", "h200_node", "evaluation")],
+    [
+        ("volume", "kind", "full"),
+        ("volume", "h200_node", "full"),
+        ("bucket", "h200_node", "evaluation"),
+        pytest.param("bucket", "kind", "full", marks=pytest.mark.integration),
+        pytest.param("bucket", "h200_node", "full", marks=pytest.mark.integration),
+    ],
     indirect=["place"],
 )
 def test_every_step_hands_on_what_the_next_one_reads(place, made, tmp_path, placement, pipeline):
@@ -138,11 +146,15 @@ def test_cache_entries_with_the_uris_of_former_code_are_not_taken_up(store, tmp_
     assert "CACHED" not in back_end.states.values()
 
 
+RUN = Bucket.of_root("minio://mlpipeline/v2/artifacts/qwenops-smoke/run-1?region=eu")
+
+
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
         ("/mnt/qwenops/artifacts/collect/0123", "unrecognized uri format"),
         ("file:///mnt/qwenops", "unsupported Cloud bucket"),
+        ("https://bucket.example/x", "unsupported Cloud bucket"),
     ],
 )
 def test_double_refuses_an_input_that_no_launcher_can_fetch(uri, words):
@@ -150,8 +162,77 @@ def test_double_refuses_an_input_that_no_launcher_can_fetch(uri, words):
         Bucket.of_artifact(uri)
 
 
-def test_double_refuses_an_output_outside_the_pipeline_root():
-    root = Bucket.of_root("minio://mlpipeline/v2/artifacts")
-    with pytest.raises(LauncherError, match='does not have expected bucket prefix "minio://mlpipeline/v2/artifacts"'):
-        root.key("s3://artifacts/team/collect/0123")
-    assert root.key("minio://mlpipeline/v2/artifacts/a/b") == "v2/artifacts/a/b"
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("s3://artifacts/team/collect/0123", "does not have expected bucket prefix"),
+        ("/mnt/qwenops/artifacts/collect/0123", "does not have expected bucket prefix"),
+        # Another run's, whose root is not this one's.
+        (
+            "minio://mlpipeline/v2/artifacts/qwenops-smoke/run-2/collect/1/output",
+            "does not have expected bucket prefix",
+        ),
+        ("minio://mlpipeline/v2/artifacts/qwenops-smoke/run-1", "has empty key"),
+    ],
+)
+def test_double_refuses_an_output_outside_the_root_of_its_run(uri, words):
+    with pytest.raises(LauncherError, match=words):
+        RUN.key(uri)
+    inside = "minio://mlpipeline/v2/artifacts/qwenops-smoke/run-1/collect/1/output"
+    assert RUN.key(inside) == "v2/artifacts/qwenops-smoke/run-1/collect/1/output"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"parameterValues": {"loss": NaN}}', "no JSON"),
+        ('{"parameterValues": {}, "seconds": 3}', 'no field named "seconds"'),
+        ('{"artifacts": {"output": {"artifacts": [{"url": "s3://b/k"}]}}}', 'no field named "url"'),
+        ("not at all", "Failed to load JSON"),
+    ],
+)
+def test_double_refuses_an_output_file_that_is_no_executor_output(text, words):
+    with pytest.raises(LauncherError, match=words):
+        executor_output(text)
+
+
+def test_double_hands_metadata_on_as_the_database_keeps_it():
+    given = {"uri": "minio://b/k", "type": {"schemaTitle": "system.Model"}}
+    kept = recorded("output", given | {"metadata": {"records": 3, "whole": True, "parts": [1], "text": "a"}})
+    assert kept["metadata"] | {"display_name": "", "store_session_info": ""} == {
+        **{"records": 3.0, "whole": 1.0, "parts": {"list": [1]}, "text": "a"},
+        **{"display_name": "", "store_session_info": ""},
+    }
+    for odd in ({"metadata": {"alias": None}}, {"type": {"schemaUri": "x"}}):
+        with pytest.raises(LauncherError, match=r"MLMD artifact|schema"):
+            recorded("output", given | odd)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [("NUMBER_INTEGER", "3", "type mismatch"), ("STRUCT", [1], "type mismatch"), ("LIST", None, "neither value")],
+)
+def test_double_refuses_a_parameter_of_another_type(kind, value, words):
+    component = {"inputDefinitions": {"parameters": {"given": {"parameterType": kind}}}}
+    with pytest.raises(LauncherError, match=words):
+        checked(component, {} if value is None else {"given": value})
+
+
+def test_double_takes_any_value_as_text_and_fills_in_defaults():
+    defined = {
+        "a": {"parameterType": "STRING"},
+        "b": {"parameterType": "STRING", "defaultValue": "d", "isOptional": True},
+    }
+    assert checked({"inputDefinitions": {"parameters": defined}}, {"a": [1]}) == {"a": "[1]", "b": "d"}
+
+
+def test_double_refuses_an_input_that_no_process_can_be_given():
+    message = {"inputs": {"parameterValues": {"recipe": "x" * 131_072}}, "outputs": {}}
+    with pytest.raises(LauncherError, match="argument list too long"):
+        executor_input(message)
+
+
+def test_double_refuses_a_root_without_a_local_path(place, tmp_path):
+    back_end = launcher(tmp_path, place, "kind", "data", root="mem://bucket/root")
+    back_end.run("run-1")
+    assert "unsupported storage scheme" in str(back_end.error)

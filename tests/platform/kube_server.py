@@ -25,7 +25,7 @@ _TERMINAL = {"Complete", "Failed", "ValidationFailed"}
 _PATH = re.compile(
     r"^/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)/namespaces/(?P<ns>[^/]+)/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?P<rest>/\w+)?$"
 )
-_KINDS = {"rayjobs": "RayJob", "pods": "Pod", "events": "Event", "workloads": "Workload"}
+_KINDS = {"rayjobs": "RayJob", "pods": "Pod", "events": "Event", "workloads": "Workload", "workflows": "Workflow"}
 
 
 def now(seconds: float = 0.0) -> str:
