@@ -26,6 +26,7 @@ LONG = {
     "dags/test_ended_runs.py": 65,
     "dags/test_engines.py": 3,
     "dags/test_extras.py": 6,
+    "dags/test_failures.py": 9,
     "dags/test_fit.py": 5,
     "dags/test_kfp_launcher.py": 18,
     "dags/test_pipe.py": 2,

@@ -14,7 +14,7 @@ from typing import Any
 import kfp_server_api
 
 from qwenops.errors import PlatformError, StageError
-from qwenops.platform.kubernetes.workflow import Step, first_failure, is_terminated, read_steps
+from qwenops.platform.kubernetes.workflow import State, Step, first_failure, is_terminated, read_steps
 from qwenops_pipelines.kubeflow import quiet, translate_errors
 from qwenops_pipelines.versions import Package
 
@@ -23,7 +23,7 @@ GATE_FAILED = 6
 _POLL_SECONDS = 10.0
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 _GATE_STEP = "enforce-gate"
-_STATES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "RUNNING": "running"}
+_STATES: Mapping[str, State] = {"SUCCEEDED": "succeeded", "FAILED": "failed", "RUNNING": "running"}
 _NO_SUCH_API = (404, 405, 501)
 
 

@@ -61,7 +61,7 @@ def read_steps(workflow: Json) -> dict[str, Step]:
 
 def is_terminated(workflow: Json) -> bool:
     """Whether somebody ended the run: Kubeflow does it by a deadline of 0 seconds, Argo's own tools by `shutdown`."""
-    spec = workflow.get("spec") or {}
+    spec: Json = workflow.get("spec") or {}
     return spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown"))
 
 
