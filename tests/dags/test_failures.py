@@ -89,6 +89,22 @@ def test_step_that_was_killed_is_named_with_what_killed_it(store, server, steps,
     assert "ingest failed" in (store.parent / "runs" / "run-1" / "report.html").read_text()
 
 
+def test_killed_step_of_several_stages_names_the_one_that_was_running(store, server):
+    ran(store, "collect")
+    events = Path(RunContext.from_environment().events)
+    Events(events, "ingest").write(status="succeeded", run_started=1.0, run_finished=2.0)
+    Events(events, "quality").write(status="running", started=2.0)
+    record, _ = end(store, {"collect-to-tokens": ("failed", OOM)}, server)
+    assert record["error"]["task"] == "quality"
+    assert OOM in record["stages"]["quality"]["error"]["message"]
+
+
+def test_step_of_several_stages_that_never_began_keeps_its_name(store, server):
+    ran(store)
+    record, _ = end(store, {"collect-to-tokens": ("driver", "no such image")}, server)
+    assert record["error"] == {"task": "collect-to-tokens", "message": "no such image"}
+
+
 def test_step_that_said_why_keeps_its_own_words(store, server, capsys):
     ran(store, "collect")
     error = {"family": "ContractError", "message": "no documents", "traceback": ""}

@@ -17,6 +17,7 @@ from qwenops.platform.kubernetes.workflow import Step, first_failure, is_termina
 from qwenops.platform.launch import launchers
 from qwenops.platform.stage.events import Events, describe_error
 from qwenops_pipelines.dags.nodes import Node
+from qwenops_pipelines.record import read_events
 
 _SILENT = "it ended without saying why"
 
@@ -59,10 +60,21 @@ def ask_kubeflow(nodes: tuple[Node, ...], context: RunContext) -> Outcome:
         workflow = None
     if workflow is None:
         return Outcome()
+    steps, events = read_steps(workflow), read_events(Path(context.events))
+    return Outcome({_node(name, steps, nodes, events): step for name, step in steps.items()}, is_terminated(workflow))
+
+
+def _node(step: str, steps: Mapping[str, Step], nodes: tuple[Node, ...], events: Mapping[str, Any]) -> str:
+    """The node that a step of Kubeflow's stands for: its own, or the one that a step of several had come to."""
     # Kubeflow writes a task's name with hyphens.
     names = {node.name.replace("_", "-"): node.name for node in nodes}
-    steps = {names.get(name, name): step for name, step in read_steps(workflow).items()}
-    return Outcome(steps, is_terminated(workflow))
+    first, _, last = step.partition("-to-")
+    if step in names or first not in names or last not in names:
+        return names.get(step, step)
+    order = list(names)
+    others = [name for name in order[order.index(first) : order.index(last) + 1] if name not in steps]
+    begun = [names[name] for name in others if events.get(names[name], {}).get("status") in ("running", "failed")]
+    return begun[0] if len(begun) == 1 and steps[step].state == "failed" else step
 
 
 def note_killed(nodes: tuple[Node, ...], outcome: Outcome, context: RunContext) -> None:
