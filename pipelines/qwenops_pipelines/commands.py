@@ -180,7 +180,7 @@ def _review(options: argparse.Namespace) -> int:
     from qwenops.data import review
 
     if options.target.is_file():
-        print(f"--set '{review.setting(review.source_weights(options.target))}'")
+        print(f"--set '{review.override_text(review.source_weights(options.target))}'")
         return 0
     stages = read_record(options.target).stages
     kept = ("decontaminate", "dedup", "quality", "ingest")

@@ -79,13 +79,13 @@ def seconds(work: Callable[[], object], repeats: int = 1) -> float:
 def rules(texts: list[str], _: argparse.Namespace) -> None:
     """Gopher, Gopher repetition, C4 and FineWeb against datatrove's four filters, default thresholds on both sides."""
     from qwenops.data.quality.config import C4Config, QualityConfig
-    from qwenops.data.quality.rules import judge
+    from qwenops.data.quality.rules import apply_rules
 
     config = QualityConfig(c4=C4Config(line_end="terminal"))
     columns = (["en"] * len(texts), ["web"] * len(texts))
-    judge(texts[:20], columns[0][:20], columns[1][:20], config)
-    judged = judge(texts, *columns, config)
-    ours = seconds(lambda: judge(texts, *columns, config), repeats=3)
+    apply_rules(texts[:20], columns[0][:20], columns[1][:20], config)
+    judged = apply_rules(texts, *columns, config)
+    ours = seconds(lambda: apply_rules(texts, *columns, config), repeats=3)
     print(f"  ours       {len(texts) / ours:8.0f} documents/s  kept {judged.reasons.count('')} of {len(texts)}")
     try:
         from datatrove.data import Document  # pyright: ignore[reportMissingImports]
@@ -180,7 +180,7 @@ def path(_: list[str], options: argparse.Namespace) -> None:
     from qwenops.data.ingest.documents import ingest_pages
     from qwenops.data.quality.classifier import NUM_FOLDS, Model
     from qwenops.data.quality.config import QualityConfig
-    from qwenops.data.quality.rules import judge
+    from qwenops.data.quality.rules import apply_rules
 
     if not options.articles:
         print("  needs --articles")
@@ -196,7 +196,7 @@ def path(_: list[str], options: argparse.Namespace) -> None:
     def ours() -> None:
         documents, *_ = ingest_pages(pages, IngestConfig())
         texts, languages, domains = (documents[name].to_pylist() for name in ("text", "lang", "domain"))
-        judged = judge(texts, languages, domains, config)
+        judged = apply_rules(texts, languages, domains, config)
         ids = documents["id"].to_pylist()
         left = [n for n, reason in enumerate(judged.reasons) if not reason]
         model.score([ids[n] for n in left], [judged.texts[n] for n in left], config.classifier)
@@ -305,7 +305,7 @@ _DECLARATIONS = {
 def languages(_: list[str], options: argparse.Namespace) -> None:
     """Share of paragraphs of the human rights declaration whose language is found, by language."""
     from qwenops.data.ingest.config import IngestConfig
-    from qwenops.data.ingest.language import identify
+    from qwenops.data.ingest.language import identify_language
 
     if options.declarations is None:
         print("  skipped: --declarations udhr2.zip is not given")
@@ -319,7 +319,7 @@ def languages(_: list[str], options: argparse.Namespace) -> None:
                 continue
             lines = (line.strip() for line in archive.read(name).decode().splitlines())
             paragraphs = [line for line in lines if len(line) >= 60]
-            found = Counter(identify(text)[0] for text in paragraphs)
+            found = Counter(identify_language(text)[0] for text in paragraphs)
             wrong = ", ".join(f"{other or 'none'} {count}" for other, count in found.most_common(4) if other != code)
             accuracies.append(found[code] / len(paragraphs))
             print(f"  {code:4} {accuracies[-1]:6.1%} of {len(paragraphs):3}   {wrong}")

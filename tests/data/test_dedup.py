@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwenops.contracts.document import documents_from_rows, part_paths, write_part
-from qwenops.data.dedup.clusters import bucket_edges, candidate_pairs, forest, groups
+from qwenops.data.dedup.clusters import bucket_edges, candidate_pairs, connected_components, group_by_keys
 from qwenops.data.dedup.config import DedupConfig
 from qwenops.data.dedup.duplicates import save_numbers
 from qwenops.data.dedup.minhash import band_keys, exact_key, jaccard, shingles, signatures
 from qwenops.data.dedup.planted import perturb, plant_and_score
 from qwenops.data.dedup.ranges import ranges_for
-from qwenops.data.dedup.search import Search
+from qwenops.data.dedup.search import DuplicateSearch
 from qwenops.data.dedup.shingles import find_words, normalised, shingle
 from qwenops.data.spans import Texts
 from qwenops.tasks.overlap import is_unspaced, words
@@ -63,7 +63,7 @@ def one_by_one(names, function, out):
 
 
 def removed_ids(folder, rows_of_range=1 << 20):
-    search = Search(CONFIG, part_paths(folder), folder / "search", rows_of_range)
+    search = DuplicateSearch(CONFIG, part_paths(folder), folder / "search", rows_of_range)
     search.index(one_by_one)
     rows = search.table(search.find(one_by_one)).to_pylist()
     listed = [row for part in search.parts for row in search.removed(part).to_pylist()]
@@ -151,8 +151,8 @@ def test_planted_recall_falls_with_too_few_bands():
 
 
 def test_forest_is_transitive_and_the_best_document_stays():
-    assert forest(np.array([[0, 4], [2, 4], [3, 5]])).tolist() == [[2, 0], [4, 0], [5, 3]]
-    assert forest(np.zeros((0, 2), dtype=np.int64)).tolist() == []
+    assert connected_components(np.array([[0, 4], [2, 4], [3, 5]])).tolist() == [[2, 0], [4, 0], [5, 3]]
+    assert connected_components(np.zeros((0, 2), dtype=np.int64)).tolist() == []
 
 
 def components_by_walking(edges):
@@ -180,7 +180,7 @@ def test_forests_of_any_pieces_of_the_edges_merge_to_the_same_clusters(edges, cu
     random.Random(seed).shuffle(edges)
     borders = [0, *sorted(cuts), len(edges)]
     pieces = [np.array(edges[a:b], dtype=np.int64).reshape(-1, 2) for a, b in pairwise(borders)]
-    merged = forest(np.concatenate([forest(piece) for piece in pieces]))
+    merged = connected_components(np.concatenate([connected_components(piece) for piece in pieces]))
     assert dict(merged.tolist()) == components_by_walking(edges)
 
 
@@ -195,7 +195,7 @@ def test_groups_of_equal_keys_name_the_best_of_each(keys, seed):
     for number, key in enumerate(keys):
         best.setdefault(key, number)
     expected = {number: best[key] for number, key in enumerate(keys) if best[key] != number}
-    assert dict(groups(columns, order.astype(np.int64)).tolist()) == expected
+    assert dict(group_by_keys(columns, order.astype(np.int64)).tolist()) == expected
 
 
 @given(keys=st.lists(st.integers(0, 6), max_size=40))
@@ -207,7 +207,7 @@ def test_small_buckets_give_every_pair(keys):
 def test_candidate_pairs_of_a_large_bucket_stay_linear():
     pairs = candidate_pairs([np.zeros(1000, dtype=np.uint64)])
     assert len(pairs) < 2000
-    assert forest(pairs).tolist() == [[number, 0] for number in range(1, 1000)]
+    assert connected_components(pairs).tolist() == [[number, 0] for number in range(1, 1000)]
 
 
 def test_large_bucket_is_thinned_in_the_same_way_whatever_the_order():

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from qwenops.contracts.document import PAGE_SCHEMA, check_documents, part_paths, read_documents, read_funnel, write_part
 from qwenops.data.ingest.config import IngestConfig
 from qwenops.data.ingest.documents import ingest_pages, page_text, split_of
-from qwenops.data.ingest.language import identify
-from qwenops.data.ingest.main_text import extract, loose_share, trimmed
-from qwenops.data.ingest.markup import nesting
+from qwenops.data.ingest.language import identify_language
+from qwenops.data.ingest.main_text import boilerplate_share, extract, trim_boilerplate
+from qwenops.data.ingest.markup import nesting_depth
 from qwenops.data.ingest.run import run
 from qwenops.data.ingest.text import damaged_share, decode, normalise, normalise_code
 
@@ -73,14 +73,15 @@ def test_trimming_cuts_head_labels_footers_and_repeated_captions():
     ]
     lines = ["The title", "By A. Writer", prose[0], "Advertisement", "A caption", prose[1], "A caption",
              "\u00a9 2020 Some paper. All rights reserved.", "A closing line"]  # fmt: skip
-    assert trimmed("\n".join(lines)).split("\n") == [*prose, "A closing line"]
+    assert trim_boilerplate("\n".join(lines)).split("\n") == [*prose, "A closing line"]
 
 
 def test_trimming_leaves_a_text_without_prose_as_it_is():
-    assert trimmed("One\nTwo\nThree") == "One\nTwo\nThree"
-    assert loose_share("One\nTwo\nThree") == 1.0
+    assert trim_boilerplate("One\nTwo\nThree") == "One\nTwo\nThree"
+    assert boilerplate_share("One\nTwo\nThree") == 1.0
     assert (
-        loose_share("\u8fd9\u662f\u4e00\u4e2a\u8db3\u591f\u957f\u7684\u4e2d\u6587\u53e5\u5b50\u4e86\u5417\uff1f") == 0.0
+        boilerplate_share("\u8fd9\u662f\u4e00\u4e2a\u8db3\u591f\u957f\u7684\u4e2d\u6587\u53e5\u5b50\u4e86\u5417\uff1f")
+        == 0.0
     )
 
 
@@ -93,19 +94,19 @@ def test_extraction_keeps_the_article_and_drops_scripts_and_menus(lang, extracto
 
 
 def test_language_of_labelled_sentences_is_right_for_nearly_all():
-    wrong = {lang: identify(text) for lang, text in _SENTENCES.items() if identify(text)[0] != lang}
+    wrong = {lang: identify_language(text) for lang, text in _SENTENCES.items() if identify_language(text)[0] != lang}
     assert len(wrong) <= 0.05 * len(_SENTENCES), wrong
-    assert all(0 <= identify(text)[1] <= 1 for text in _SENTENCES.values())
+    assert all(0 <= identify_language(text)[1] <= 1 for text in _SENTENCES.values())
 
 
 def test_language_of_asian_text_full_of_product_names_goes_by_script():
-    assert identify("使用 LibreOffice Calc 和 Microsoft Excel 打开 CSV 文件，然后点击保存按钮")[0] == "zh"
-    assert identify("LibreOffice Calc で CSV ファイルを開き、Microsoft Excel の形式で保存します")[0] == "ja"
+    assert identify_language("使用 LibreOffice Calc 和 Microsoft Excel 打开 CSV 文件，然后点击保存按钮")[0] == "zh"
+    assert identify_language("LibreOffice Calc で CSV ファイルを開き、Microsoft Excel の形式で保存します")[0] == "ja"
 
 
 @pytest.mark.parametrize("text", ["12345 67890 --- +++ 2024", "", "\U0001f600 \U0001f680"])
 def test_language_of_text_without_letters_is_undecided(text):
-    assert identify(text) == ("", 0.0)
+    assert identify_language(text) == ("", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_page_text_of_bad_input_has_a_reason(raw, mime, reason):
 
 
 def test_nesting_of_a_long_list_is_flat():
-    assert nesting("<ul>" + "<li>item<p>text<br>" * 5000 + "</ul>", 200) == 1
+    assert nesting_depth("<ul>" + "<li>item<p>text<br>" * 5000 + "</ul>", 200) == 1
 
 
 def _plain_nesting(html: str) -> int:
@@ -184,7 +185,7 @@ _MARKUP = st.sampled_from(
 
 @given(st.lists(_MARKUP, max_size=60).map("".join), st.integers(1, 40))
 def test_nesting_agrees_with_counting_a_tag_at_a_time(html, limit):
-    assert nesting(html, limit) == min(_plain_nesting(html), limit + 1)
+    assert nesting_depth(html, limit) == min(_plain_nesting(html), limit + 1)
 
 
 @given(st.text(st.characters() | st.sampled_from("\x00\x1f\t\n\x7f\x80\x9f\ufffd\ufeff\u200b\u2060"), max_size=80))

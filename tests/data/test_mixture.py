@@ -8,7 +8,7 @@ import pytest
 from qwenops.contracts.document import documents_from_rows, write_part
 from qwenops.data.mixture.config import MixtureConfig
 from qwenops.data.mixture.run import run
-from qwenops.data.mixture.search import Space, capped, search
+from qwenops.data.mixture.search import SearchSpace, cap_weights, search_mixture
 from qwenops.data.tokenizer.bpe import save, train
 from qwenops.training.config import TrainingConfig
 
@@ -25,9 +25,9 @@ def planted_loss(mixtures, importance, rng):
 @pytest.mark.parametrize("importance", [(0.6, 0.3, 0.1), (0.2, 0.2, 0.6)])
 def test_search_recovers_a_planted_optimum(importance):
     rng = np.random.default_rng(0)
-    space = Space(np.full(3, 1 / 3), NO_CAPS, 0.5, 5.0)
+    space = SearchSpace(np.full(3, 1 / 3), NO_CAPS, 0.5, 5.0)
     mixtures = space.draw(64, rng)
-    outcome = search(
+    outcome = search_mixture(
         mixtures, planted_loss(mixtures, np.array(importance), rng), space, simulated=20_000, averaged=50, rng=rng
     )
     assert outcome.spearman > 0.9
@@ -37,31 +37,31 @@ def test_search_recovers_a_planted_optimum(importance):
 
 def test_search_on_noise_says_so():
     rng = np.random.default_rng(1)
-    space = Space(np.full(3, 1 / 3), NO_CAPS, 0.5, 5.0)
+    space = SearchSpace(np.full(3, 1 / 3), NO_CAPS, 0.5, 5.0)
     mixtures = space.draw(40, rng)
-    outcome = search(mixtures, rng.normal(size=40), space, simulated=1000, averaged=10, rng=rng)
+    outcome = search_mixture(mixtures, rng.normal(size=40), space, simulated=1000, averaged=10, rng=rng)
     assert outcome.spearman < 0.5
 
 
 def test_search_stays_below_the_caps():
     rng = np.random.default_rng(2)
     caps = np.array([0.3, 1.0, 1.0])
-    space = Space(np.full(3, 1 / 3), caps, 0.5, 5.0)
+    space = SearchSpace(np.full(3, 1 / 3), caps, 0.5, 5.0)
     mixtures = space.draw(64, rng)
-    outcome = search(mixtures, -mixtures[:, 0], space, simulated=5000, averaged=50, rng=rng)
+    outcome = search_mixture(mixtures, -mixtures[:, 0], space, simulated=5000, averaged=50, rng=rng)
     assert outcome.weights[0] <= 0.3 + 1e-9
     assert outcome.weights[0] > 0.25
 
 
 def test_draw_keeps_the_prior_share_of_every_bucket():
-    space = Space(np.array([0.8, 0.15, 0.05]), NO_CAPS, 0.1, 5.0, prior_share=0.5)
+    space = SearchSpace(np.array([0.8, 0.15, 0.05]), NO_CAPS, 0.1, 5.0, prior_share=0.5)
     drawn = space.draw(1000, np.random.default_rng(3))
     assert (drawn >= 0.5 * space.prior - 1e-9).all()
     assert np.allclose(drawn.sum(axis=1), 1)
 
 
 def test_caps_without_room_give_shares_proportional_to_them():
-    assert capped(np.array([[0.5, 0.5]]), np.array([0.1, 0.3])) == pytest.approx(np.array([[0.25, 0.75]]))
+    assert cap_weights(np.array([[0.5, 0.5]]), np.array([0.1, 0.3])) == pytest.approx(np.array([[0.25, 0.75]]))
 
 
 def make_inputs(folder):

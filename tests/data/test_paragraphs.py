@@ -13,10 +13,10 @@ from tests.data.test_dedup import one_by_one, write_corpus
 
 from qwenops.contracts.document import part_paths, read_documents
 from qwenops.data.dedup.config import DedupConfig, ParagraphsConfig
-from qwenops.data.dedup.paragraphs import find_paragraphs, paragraph_at, without
-from qwenops.data.dedup.repeats import REASON, Repeats
+from qwenops.data.dedup.paragraphs import find_paragraphs, paragraph_at, remove_paragraphs
+from qwenops.data.dedup.repeats import REASON, RepeatedParagraphs
 from qwenops.data.dedup.run import run
-from qwenops.data.dedup.search import Search
+from qwenops.data.dedup.search import DuplicateSearch
 
 CONFIG = ParagraphsConfig(min_words=4, min_document_words=3)
 BANNER = "We use cookies to improve this site"
@@ -33,10 +33,10 @@ def cut(folder, texts, config=CONFIG, rows_of_range=3, **layout):
     """Texts that are left by id, ids that are dropped, the account; whole duplicates are left alone."""
     write_corpus(folder, texts, **layout)
     bands = DedupConfig(bands=1, rows=1, jaccard=1.0)
-    search = Search(bands, part_paths(folder), folder / "search")
+    search = DuplicateSearch(bands, part_paths(folder), folder / "search")
     search.index(one_by_one)
     search.find(one_by_one)
-    repeats = Repeats(config, search, folder / "none", folder / "cut", rows_of_range)
+    repeats = RepeatedParagraphs(config, search, folder / "none", folder / "cut", rows_of_range)
     account = repeats.cut(one_by_one)
     removed = [
         row for path in sorted((folder / "cut" / "removed").iterdir()) for row in pq.read_table(path).to_pylist()
@@ -84,10 +84,10 @@ def test_paragraphs_say_the_same_when_their_words_do():
 
 
 def test_text_without_a_paragraph_keeps_its_other_lines():
-    assert without("a\n\nb\n\nc", [2], CONFIG) == "a\n\nc"
-    assert without("a\nb\nc", [2], CONFIG) == "a\nb"
-    assert without("a\nb\nc", [0], CONFIG) == "b\nc"
-    assert without("a\nb\n\nc\n  d", [1], ParagraphsConfig(unit="block")) == "a\nb"
+    assert remove_paragraphs("a\n\nb\n\nc", [2], CONFIG) == "a\n\nc"
+    assert remove_paragraphs("a\nb\nc", [2], CONFIG) == "a\nb"
+    assert remove_paragraphs("a\nb\nc", [0], CONFIG) == "b\nc"
+    assert remove_paragraphs("a\nb\n\nc\n  d", [1], ParagraphsConfig(unit="block")) == "a\nb"
 
 
 def test_domains_that_are_not_named_stay_whole(tmp_path):
@@ -96,7 +96,7 @@ def test_domains_that_are_not_named_stay_whole(tmp_path):
 
 
 def by_definition(texts, config):
-    """What should be left: the rule of `Repeats`, document by document."""
+    """What should be left: the rule of `RepeatedParagraphs`, document by document."""
     best_first = sorted(range(len(texts)), key=lambda n: (-(n % 7), n))
     lines = [[(line, tuple(line.lower().split())) for line in text.split("\n")] for text in texts]
 

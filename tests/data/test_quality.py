@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.data import plain_rules, plain_words
 
 from qwenops.contracts.document import check_documents, documents_from_rows, read_documents, read_funnel, write_part
-from qwenops.data.ingest.language import identify
+from qwenops.data.ingest.language import identify_language
 from qwenops.data.quality.batch import Batch
 from qwenops.data.quality.classifier import fold_of, make_examples, train
 from qwenops.data.quality.config import (
@@ -28,11 +28,11 @@ from qwenops.data.quality.config import (
     RepetitionConfig,
     RubricConfig,
 )
-from qwenops.data.quality.ngrams import Grams
+from qwenops.data.quality.ngrams import NGrams
 from qwenops.data.quality.offensive import train_offensive
-from qwenops.data.quality.rules import code, fineweb, first_reasons, gopher, judge, repetition
+from qwenops.data.quality.rules import apply_rules, code, fineweb, first_reasons, gopher, repetition
 from qwenops.data.quality.run import run
-from qwenops.data.quality.scores import SCORES_SCHEMA, limits_of, reasons_of
+from qwenops.data.quality.scores import SCORES_SCHEMA, reasons_of, thresholds_of
 from qwenops.errors import ContractError, RecipeError
 
 _GOPHER, _REPETITION, _FINEWEB, _CODE = GopherConfig(), RepetitionConfig(), FinewebConfig(), CodeConfig()
@@ -44,7 +44,7 @@ def _reason(family, text: str, lang: str, config) -> str:
 
 
 def _judge(text: str, lang: str, domain: str, config: QualityConfig) -> tuple[str, str]:
-    judged = judge([text], [lang], [domain], config)
+    judged = apply_rules([text], [lang], [domain], config)
     return judged.texts[0], judged.reasons[0]
 
 
@@ -134,8 +134,8 @@ def test_every_row_of_the_cases_in_unspaced_scripts_gets_its_verdict():
     if not CASES.exists():
         pytest.skip("the shared cases are not here")
     rows = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
-    languages = [identify(row["text"])[0] for row in rows]
-    judged = judge([row["text"] for row in rows], languages, ["prose"] * len(rows), QualityConfig())
+    languages = [identify_language(row["text"])[0] for row in rows]
+    judged = apply_rules([row["text"] for row in rows], languages, ["prose"] * len(rows), QualityConfig())
     assert [not reason for reason in judged.reasons] == [row["keep"] for row in rows]
 
 
@@ -195,7 +195,7 @@ def test_repetition_of_many_passages_is_judged_at_its_threshold(n, most):
 @given(st.lists(st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=60), min_size=1, max_size=3))
 def test_word_grams_agree_with_the_plain_definition(documents):
     batch = Batch([" ".join(words) for words in documents])
-    grams = Grams(batch, batch.words, 1)
+    grams = NGrams(batch, batch.words, 1)
     for found in grams.repeats(7):
         assert grams.top_characters(found).tolist() == [
             plain_rules.top_characters(words, found.n) for words in documents
@@ -229,7 +229,7 @@ _LOOSE = {
 )
 def test_rules_over_a_batch_agree_with_the_plain_definitions(rows, domain, config):
     rows = [(text, lang) for text, lang in rows if text.strip()] or [("a", "en")]
-    judged = judge([text for text, _ in rows], [lang for _, lang in rows], [domain] * len(rows), config)
+    judged = apply_rules([text for text, _ in rows], [lang for _, lang in rows], [domain] * len(rows), config)
     expected = [plain_rules.judge(text, lang, domain, config) for text, lang in rows]
     assert list(zip(judged.texts, judged.reasons, strict=True)) == expected
 
@@ -478,7 +478,7 @@ def test_thresholds_of_both_sets_are_applied_to_the_same_scores():
         {"perplexity": 10.0}, {"perplexity": 20.0}, {"perplexity": 30.0, "lang": "de"},
         {"perplexity": 99.0, "lang": "de"},
     )  # fmt: skip
-    limits = limits_of(config, table)
+    limits = thresholds_of(config, table)
     assert reasons_of(table, limits["strict"]) == [
         "", "fineweb_short_lines", "fineweb_short_lines", "classifier", "classifier", "offensive", "offensive",
         "rubric", "rubric", "", "perplexity", "", "perplexity"
@@ -495,7 +495,7 @@ def test_a_relaxed_set_that_is_stricter_is_refused():
 def test_forgiven_rules_let_a_document_go_on_to_the_later_rules():
     config = QualityConfig(forgiven_rules=("gopher_too_few_words",), counting="blanks")
     texts = [_FIVE + "Five is enough, the end and more of it to read.", _FIVE + "Lorem ipsum.", _FIVE]
-    judged = judge(texts, ["en"] * 3, ["web"] * 3, config)
+    judged = apply_rules(texts, ["en"] * 3, ["web"] * 3, config)
     assert judged.failed[0] == ["gopher_too_few_words"]
     assert judged.failed[1] == ["gopher_too_few_words", "c4_lorem_ipsum"]
     assert judged.failed[2] == ["gopher_too_few_words", "c4_few_sentences"]
@@ -549,7 +549,7 @@ def test_quality_run_stores_every_score_and_masks_personal_data(tmp_path, make_s
     scores = pa.concat_tables(pq.read_table(path) for path in sorted((stage.out / "scores").glob("part-*.parquet")))
     assert scores.schema.names == SCORES_SCHEMA.names and scores.num_rows == len(rows)
     facts = json.loads((stage.out / "quality.json").read_text())
-    limits = limits_of(config, scores)
+    limits = thresholds_of(config, scores)
     for name in ("strict", "relaxed"):
         inside = [not reason for reason in reasons_of(scores, limits[name])]
         assert sum(inside) == facts["documents"][name]

@@ -14,7 +14,7 @@ from qwenops.contracts.manifest import Manifest, digest_files, write_manifest
 from qwenops.contracts.tokens import TokenShards
 from qwenops.data.mixture.config import MixtureConfig, SourceWeight
 from qwenops.data.mixture.run import run as mixture
-from qwenops.data.review import sample_sources, setting, source_weights, write_page
+from qwenops.data.review import override_text, sample_sources, source_weights, write_page
 from qwenops.data.tokenizer.bpe import save, train
 from qwenops.data.tokens.config import TokensConfig
 from qwenops.data.tokens.run import run as tokens
@@ -73,7 +73,7 @@ def test_decisions_become_the_setting_of_a_recipe(tmp_path):
     (tmp_path / "decisions.json").write_text(json.dumps(made))
     weights = source_weights(tmp_path / "decisions.json")
     assert weights == [SourceWeight(source="books", weight=2.5), SourceWeight(source="crawl", weight=0.0)]
-    assert load_recipe("smoke", [setting(weights)]).mixture.source_weights == tuple(weights)
+    assert load_recipe("smoke", [override_text(weights)]).mixture.source_weights == tuple(weights)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from qwenops.contracts.tokens import CONTROL_TOKENS, encode_texts
-from qwenops.data.tokenizer.bpe import adopt, balanced, extend, save, take, train
+from qwenops.data.tokenizer.bpe import balance_bytes, extend, save, save_adapted, take_shares, train
 from qwenops.data.tokens.encode import load_encoder
 from qwenops.errors import ContractError, RecipeError
 from qwenops.generation.chat import render
@@ -90,13 +90,13 @@ def test_training_twice_gives_the_same_tokenizer(tokenizer):
 
 
 def test_sample_is_even_and_a_small_language_gives_its_rest_away():
-    assert balanced({"en": 1000, "zh": 1000, "lo": 10}, 300) == {"lo": 10, "en": 145, "zh": 145}
-    assert sum(balanced({"en": 5, "zh": 7}, 1000).values()) == 12
+    assert balance_bytes({"en": 1000, "zh": 1000, "lo": 10}, 300) == {"lo": 10, "en": 145, "zh": 145}
+    assert sum(balance_bytes({"en": 5, "zh": 7}, 1000).values()) == 12
 
 
 def test_sample_takes_each_language_up_to_its_share():
     rows = [("en", "abcdef"), ("zh", "数据清洗"), ("en", "ghi")]
-    assert list(take(rows, {"en": 4, "zh": 7})) == [("en", "abcd"), ("zh", "数据")]
+    assert list(take_shares(rows, {"en": 4, "zh": 7})) == [("en", "abcd"), ("zh", "数据")]
 
 
 def test_tokenizer_taken_over_keeps_its_ids_and_speaks_chatml(tmp_path):
@@ -109,7 +109,7 @@ def test_tokenizer_taken_over_keeps_its_ids_and_speaks_chatml(tmp_path):
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens(list(CONTROL_TOKENS))
     theirs = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<|im_start|>")
-    adopt(theirs, tmp_path)
+    save_adapted(theirs, tmp_path)
     found = AutoTokenizer.from_pretrained(tmp_path)
     text = "12 und <|im_end|>"
     assert found.get_vocab() == theirs.get_vocab()
@@ -123,7 +123,7 @@ def test_tokenizer_taken_over_keeps_its_ids_and_speaks_chatml(tmp_path):
 def test_tokenizer_without_control_tokens_is_not_taken_over(tmp_path):
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab={"a": 0}, merges=[])))
     with pytest.raises(ContractError, match="lacks control tokens"):
-        adopt(plain, tmp_path)
+        save_adapted(plain, tmp_path)
 
 
 _CHINESE = "我们今天在这里讨论数据清洗的方法。" * 20

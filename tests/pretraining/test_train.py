@@ -9,7 +9,7 @@ from qwenops.platform.context import RunContext
 from qwenops.platform.stage.handle import Stage
 from qwenops.pretraining.phases import Phase, Practice
 from qwenops.pretraining.rows import RowSource
-from qwenops.pretraining.train import settle_threads
+from qwenops.pretraining.train import tune_worker_threads
 
 
 @pytest.mark.parametrize(("length", "tried"), [(4096, (2, 1024)), (128, (16, 128))])
@@ -27,7 +27,7 @@ def test_threads_are_chosen_on_a_few_short_rows(artifacts, pretrained, tmp_path,
     stage = Stage("extend", 3, RunContext(store="", events="", cache=""), tmp_path, tmp_path)
     before = torch.get_num_threads()
     try:
-        assert settle_threads(model, source, EXTEND.training, stage) == torch.get_num_threads()
+        assert tune_worker_threads(model, source, EXTEND.training, stage) == torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
     assert shapes == {tried}

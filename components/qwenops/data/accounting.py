@@ -7,7 +7,7 @@ from qwenops.errors import ContractError
 from qwenops.platform.stage.handle import Stage
 
 
-def account(stage: Stage, funnel: Funnel, dropped: pa.Table | None = None) -> None:
+def record_funnel(stage: Stage, funnel: Funnel, dropped: pa.Table | None = None) -> None:
     """Write `funnel.json` and `dropped_sample.jsonl`, and record counts and `documents.*` / `bytes.*` metrics.
 
     Raises:

@@ -46,7 +46,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
-class Tables:
+class CharacterTables:
     """Facts by code point.
 
     Attributes:
@@ -61,7 +61,7 @@ class Tables:
 
 
 @cache
-def tables() -> Tables:
+def character_tables() -> CharacterTables:
     """The tables of this process."""
     characters = [chr(number) for number in range(_CODE_POINTS)]
     flags = np.zeros(_CODE_POINTS, dtype=np.uint16)
@@ -82,21 +82,21 @@ def tables() -> Tables:
         for found in regex.finditer(pattern, everything):
             flags[found.start() : found.end()] |= bit
     flags[(flags & COMBINING) != 0] |= WORD
-    values = mixed(np.arange(1, _CODE_POINTS + 1, dtype=np.uint64))
+    values = mix_bits(np.arange(1, _CODE_POINTS + 1, dtype=np.uint64))
     folded = np.arange(_CODE_POINTS)
     for character in characters[:ASSIGNED]:
         if (fold := character.casefold()) != character and len(fold) == 1:
             folded[ord(character)] = ord(fold)
-    return Tables(flags, values, values[folded])
+    return CharacterTables(flags, values, values[folded])
 
 
 @cache
-def expanding() -> re.Pattern[str]:
+def expanding_casefold_pattern() -> re.Pattern[str]:
     """Finds characters whose case-folded form is more than one character."""
     return re.compile("[" + "".join(c for c in map(chr, range(ASSIGNED)) if len(c.casefold()) > 1) + "]")
 
 
-def mixed(values: Hashes) -> Hashes:
+def mix_bits(values: Hashes) -> Hashes:
     """Spread integers over 64 bits (splitmix64), so that sums and products of them do not collide."""
     values = values * _MULTIPLIER
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

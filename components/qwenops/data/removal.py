@@ -23,7 +23,7 @@ from qwenops.contracts.document import (
     sample_dropped,
     write_part,
 )
-from qwenops.data.accounting import account
+from qwenops.data.accounting import record_funnel
 from qwenops.platform.ray.documents import map_pieces
 from qwenops.platform.stage.handle import Stage
 
@@ -49,7 +49,7 @@ def remove_documents(stage: Stage, documents: Path, removed: Path) -> pd.DataFra
         summaries = map_pieces(stage.context, [path.stem for path in parts], function, work, progress=progress)
     shutil.move(work / "documents", stage.out / "documents")
     funnel = sum((Funnel(**summary["funnel"]) for summary in summaries), Funnel(stage.node))
-    account(stage, funnel, sample_dropped(map(read_part, part_paths(work, "dropped"))))
+    record_funnel(stage, funnel, sample_dropped(map(read_part, part_paths(work, "dropped"))))
     read: dict[str, int] = {}
     for summary in summaries:
         for domain, count in summary["read"].items():

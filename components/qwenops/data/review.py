@@ -86,6 +86,6 @@ def source_weights(decisions: Path) -> list[SourceWeight]:
     return [one for one in found if one.weight != 1.0]
 
 
-def setting(weights: list[SourceWeight]) -> str:
+def override_text(weights: list[SourceWeight]) -> str:
     """The weights as the value of `--set`."""
     return "mixture.source_weights=[" + ",".join(canonical(weight) for weight in weights) + "]"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from qwenops.data.characters import Flags, Hashes, mixed, tables
+from qwenops.data.characters import Flags, Hashes, character_tables, mix_bits
 
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -64,7 +64,7 @@ class Texts:
         self.count = len(texts)
         joined = "\n".join(["", *texts, ""])
         self.codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        self.flags: Flags = tables().flags[self.codes]
+        self.flags: Flags = character_tables().flags[self.codes]
         self.sizes: Integers = np.array([len(text) for text in texts], dtype=np.int64)
         self.first: Integers = 1 + np.concatenate([[0], np.cumsum(self.sizes + 1)[:-1]]).astype(np.int64)
 
@@ -78,7 +78,7 @@ class Texts:
 
     def folded_hashes(self, spans: Spans) -> Hashes:
         """As `hashes`, of the case-folded text; a character that folds into several stays as it is."""
-        return range_hashes(prefix_sums(tables().folded[self.codes]), spans.starts, spans.ends)
+        return range_hashes(prefix_sums(character_tables().folded[self.codes]), spans.starts, spans.ends)
 
     def count_in(self, places: Integers | Mask) -> Integers:
         """How many of the ascending places (or of a mask over characters) lie in each document: int64 [N]."""
@@ -95,12 +95,12 @@ class Texts:
 
     def repeated(self, spans: Spans) -> tuple[Integers, Integers]:
         """How many spans occurred earlier in their document, and the characters in them: int64 [N] each."""
-        again = is_repeated(self.hashes(spans) ^ mixed(spans.document.astype(np.uint64)))
+        again = is_repeated(self.hashes(spans) ^ mix_bits(spans.document.astype(np.uint64)))
         return self.total(spans, again), self.total(spans, spans.lengths * again)
 
     @cached_property
     def _sums(self) -> Hashes:
-        return prefix_sums(tables().values[self.codes])
+        return prefix_sums(character_tables().values[self.codes])
 
     def _document_of(self, places: Integers) -> Integers:
         """Document of each place; the places ascend, so that one search for each document is enough."""
@@ -124,7 +124,7 @@ def prefix_sums(values: Hashes) -> Hashes:
 
 def range_hashes(sums: Hashes, starts: Integers, ends: Integers) -> Hashes:
     """Hash of the values between places: their sum, shifted to the place 0 and mixed."""
-    return mixed((sums[ends] - sums[starts]) * _powers(_INVERSE, len(sums))[starts])
+    return mix_bits((sums[ends] - sums[starts]) * _powers(_INVERSE, len(sums))[starts])
 
 
 def _powers(base: int, count: int) -> Hashes:

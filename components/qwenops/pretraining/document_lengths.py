@@ -42,6 +42,6 @@ def long_share(shards: TokenShards, least_tokens: int) -> float:
     )
 
 
-def mixed(usual: Mapping[str, float], long: Mapping[str, float], share_of_long: float) -> dict[str, float]:
+def mix_histograms(usual: Mapping[str, float], long: Mapping[str, float], share_of_long: float) -> dict[str, float]:
     """The histogram of rows of which `share_of_long` hold long documents alone."""
     return {name: (1 - share_of_long) * share + share_of_long * long.get(name, 0.0) for name, share in usual.items()}

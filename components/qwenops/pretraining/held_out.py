@@ -1,6 +1,6 @@
 """What pre-training and extension are judged by: loss on held-out text, bits per byte by language, needles.
 
-At a large size or length this takes minutes, so `shown` counts the tokens on the stage's display.
+At a large size or length this takes minutes, so `evaluation_progress` counts the tokens on the stage's display.
 """
 
 import math
@@ -35,7 +35,9 @@ class LanguageRows:
 
 
 @contextmanager
-def shown(stage: Stage, note: str, *measured: Sequence[Batch] | NeedleRows | None) -> Iterator[TokenCallback]:
+def evaluation_progress(
+    stage: Stage, note: str, *measured: Sequence[Batch] | NeedleRows | None
+) -> Iterator[TokenCallback]:
     """What to hand on as `on_tokens` to whatever reads `measured`; rank 0 shows how far that is.
 
     The unit is one of its own, since the rate of `tokens` is that of training.

@@ -20,7 +20,7 @@ from qwenops.training.threads import tune_training_threads
 _TRIED_LENGTH = 1024
 
 
-def settle_threads(model: nn.Module, source: RowSource, config: TrainingConfig, stage: Stage) -> int:
+def tune_worker_threads(model: nn.Module, source: RowSource, config: TrainingConfig, stage: Stage) -> int:
     """Set and return the CPU threads of a worker that trains alone: before it measures anything with fewer.
 
     They are chosen on short rows: one pass of a long context takes as long as a step of it does.
@@ -65,7 +65,7 @@ def train(
     return result, speed.metrics(result)
 
 
-def unsharded(model: PreTrainedModel) -> PreTrainedModel:
+def gather_full_model(model: PreTrainedModel) -> PreTrainedModel:
     """`model` itself, or on rank 0 a copy with whole weights when they are sharded. Every worker must call it."""
     if not is_sharded(model):
         return model

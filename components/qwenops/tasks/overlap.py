@@ -88,10 +88,10 @@ def gram_hashes(tokens: Sequence[str], length: int) -> Hashes:
     grams = np.zeros(count, dtype=np.uint64)
     for place in range(length):  # a polynomial in the multiplier, modulo 2**64
         grams = grams * _MULTIPLIER + hashes[place : place + count]
-    return mixed(grams)
+    return mix_bits(grams)
 
 
-def mixed(values: Hashes) -> Hashes:
+def mix_bits(values: Hashes) -> Hashes:
     """The splitmix64 finaliser: near inputs give unrelated outputs."""
     values = (values ^ (values >> np.uint64(30))) * _MIX[0]
     values = (values ^ (values >> np.uint64(27))) * _MIX[1]

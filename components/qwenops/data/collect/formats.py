@@ -62,7 +62,7 @@ _JSON = re.compile(rb'(\[\s*)?\{\s*"[^"\n]*"\s*:')
 _TABLE_ROWS, _TABLE_COLUMNS = 8, 3
 
 
-def packing(head: bytes) -> str:
+def detect_compression(head: bytes) -> str:
     """The compression of a file: gzip, zstd, bz2 or xz, or "" for none."""
     return next((name for magic, name in _PACKED.items() if head.startswith(magic)), "")
 
@@ -72,14 +72,14 @@ def is_binary(head: bytes) -> bool:
     return len(head.translate(None, _CONTROL)) < len(head)
 
 
-def packing_named(name: str) -> str:
+def compression_by_name(name: str) -> str:
     """The compression that the last ending of a file's name promises, or ""."""
     return _PACKED_ENDINGS.get(PurePosixPath(name).suffix.lower(), "")
 
 
-def unpacked_name(name: str) -> str:
+def uncompressed_name(name: str) -> str:
     """The name without the ending of its compression."""
-    return name[: -len(PurePosixPath(name).suffix)] if packing_named(name) else name
+    return name[: -len(PurePosixPath(name).suffix)] if compression_by_name(name) else name
 
 
 def kind_of(name: str, head: bytes) -> str:

@@ -15,9 +15,16 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwenops.data.collect.formats import HEAD_BYTES, is_binary, kind_of, packing, packing_named, unpacked_name
+from qwenops.data.collect.formats import (
+    HEAD_BYTES,
+    compression_by_name,
+    detect_compression,
+    is_binary,
+    kind_of,
+    uncompressed_name,
+)
 from qwenops.data.collect.records import TEXT, UNSUPPORTED, Record, record_of
-from qwenops.data.collect.streams import Inflated, Piece, inflated_pieces, pieces_of
+from qwenops.data.collect.streams import Chunk, GzipReader, gzip_chunks, stream_chunks
 from qwenops.data.collect.warc import read_warc
 
 _BLOCK_BYTES = 1 << 20
@@ -76,14 +83,14 @@ class _Raw(io.RawIOBase):
 def _records(name: str, stream: io.BufferedReader, max_bytes: int) -> Iterator[Record]:
     head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
     # Where the first byte is damaged the name says how to go on: members behind it may be whole.
-    packed = packing(head) or (packing_named(name) if is_binary(head) else "")
+    packed = detect_compression(head) or (compression_by_name(name) if is_binary(head) else "")
     if packed == "gzip":
-        yield from _gzip(unpacked_name(name), stream, max_bytes)
+        yield from _gzip(uncompressed_name(name), stream, max_bytes)
     elif packed:
         unpacked = _Raw(_UNPACKERS[packed](stream))
-        yield from _records(unpacked_name(name), io.BufferedReader(unpacked, _BLOCK_BYTES), max_bytes)
+        yield from _records(uncompressed_name(name), io.BufferedReader(unpacked, _BLOCK_BYTES), max_bytes)
     else:
-        yield from _of_kind(kind_of(unpacked_name(name), head), stream, pieces_of(stream), max_bytes)
+        yield from _of_kind(kind_of(uncompressed_name(name), head), stream, stream_chunks(stream), max_bytes)
 
 
 def _gzip(name: str, stream: io.BufferedReader, max_bytes: int) -> Iterator[Record]:
@@ -91,17 +98,17 @@ def _gzip(name: str, stream: io.BufferedReader, max_bytes: int) -> Iterator[Reco
         head = zlib.decompressobj(wbits=31).decompress(stream.peek(HEAD_BYTES), HEAD_BYTES)
     except zlib.error:
         head = b""  # the name alone says what it was
-    kind = "" if packing(head) else kind_of(name, head)
+    kind = "" if detect_compression(head) else kind_of(name, head)
     if kind == "warc":  # member by member, since each is a record and one that is damaged costs that record alone
-        yield from _of_kind(kind, stream, inflated_pieces(stream), max_bytes)
+        yield from _of_kind(kind, stream, gzip_chunks(stream), max_bytes)
         return
-    content = Inflated(stream)
+    content = GzipReader(stream)
     yield from _records(name, io.BufferedReader(content, _BLOCK_BYTES), max_bytes)
     if content.broke_off:  # what could be read is kept, and the account says that something is missing
         yield Record("#rest", TEXT, b"", "truncated")
 
 
-def _of_kind(kind: str, stream: io.BufferedReader, pieces: Iterator[Piece], max_bytes: int) -> Iterator[Record]:
+def _of_kind(kind: str, stream: io.BufferedReader, pieces: Iterator[Chunk], max_bytes: int) -> Iterator[Record]:
     if kind.startswith(UNSUPPORTED):
         yield Record("", TEXT, b"", kind)
     elif kind == "lines":

@@ -22,7 +22,7 @@ from qwenops.contracts.document import (
     write_part,
 )
 from qwenops.contracts.gate import SAMPLE_ROWS, gate
-from qwenops.data.accounting import account
+from qwenops.data.accounting import record_funnel
 from qwenops.data.collect.config import CollectConfig
 from qwenops.data.collect.pages import Page, read_source
 from qwenops.data.collect.records import UNSUPPORTED
@@ -65,7 +65,7 @@ def run(config: CollectConfig, *, stage: Stage) -> None:
             found=", ".join(missing),
             action="check the network and the paths in collect.sources; the reasons stand above",
         )
-    account(stage, writer.funnel, writer.sample)
+    record_funnel(stage, writer.funnel, writer.sample)
     _gate(stage, record)
 
 

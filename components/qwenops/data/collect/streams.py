@@ -12,16 +12,16 @@ _HELD_BYTES = 1 << 22
 
 # A stretch of content and "" for good content, "lost" for that of a damaged member, "damaged" (with b"") where a member
 # of which content has been given already turns out to be damaged.
-Piece = tuple[bytes, Literal["", "damaged", "lost"]]
+Chunk = tuple[bytes, Literal["", "damaged", "lost"]]
 
 
-def pieces_of(stream: BinaryIO) -> Iterator[Piece]:
+def stream_chunks(stream: BinaryIO) -> Iterator[Chunk]:
     """A stream in pieces; none is damaged."""
     while block := stream.read(_BLOCK_BYTES):
         yield block, ""
 
 
-def inflated_pieces(packed: BinaryIO) -> Iterator[Piece]:
+def gzip_chunks(packed: BinaryIO) -> Iterator[Chunk]:
     """The content of the members of a gzip file, a member at a time where it is not too large to be held.
 
     A checksum stands behind its content, so what is given at once is known to be whole. Members after a damaged one are
@@ -60,7 +60,7 @@ def _from_next_member(waiting: bytes, start: int, packed: BinaryIO) -> bytes:
     return waiting[place:]
 
 
-class Inflated(io.RawIOBase):
+class GzipReader(io.RawIOBase):
     """The content of all members of a gzip file, as a stream that cannot be wound back.
 
     Python's own reader raises on a file that was cut short and gives nothing back of the block it was reading; here

@@ -17,7 +17,7 @@ from fastwarc.warc import ArchiveIterator, HeaderMap, WarcRecord, WarcRecordType
 
 from qwenops.data.collect.formats import HEAD_BYTES, kind_of
 from qwenops.data.collect.records import HTML, TEXT, UNSUPPORTED, Record
-from qwenops.data.collect.streams import Piece
+from qwenops.data.collect.streams import Chunk
 
 _MARK, _HTTP = b"WARC/", b"HTTP/"
 _HEAD = re.compile(rb"WARC/\d\.\d[ \t]*\r?\n(?=[\w-]+[ \t]*:)")
@@ -33,7 +33,7 @@ _GAP_BYTES = 64
 _TEXTS = (TEXT, HTML, "text/markdown")
 
 
-def read_warc(pieces: Iterator[Piece], max_bytes: int) -> Iterator[Record]:
+def read_warc(pieces: Iterator[Chunk], max_bytes: int) -> Iterator[Record]:
     """The pages: responses, resources and conversions (WET); other kinds of record hold none and are passed over."""
     tape, number = _Tape(pieces), 0
     while tape.seek_head():
@@ -62,7 +62,7 @@ def _address(head: bytes) -> str:
 class _Tape:
     """What has been read and is not yet done with, where damaged members ended, and the addresses of lost ones."""
 
-    def __init__(self, pieces: Iterator[Piece]) -> None:
+    def __init__(self, pieces: Iterator[Chunk]) -> None:
         self._pieces, self._held, self._damage = pieces, bytearray(), list[int]()
         self.lost: list[str] = []
 
@@ -144,7 +144,7 @@ def _page(anchor: str, head: int, block: bytes, max_bytes: int) -> Record:
             if not 200 <= (headers.status_code or 200) < 300:
                 return Record(anchor, TEXT, body[:1000], "http_status", date)
             stated = headers.get("Content-Type")
-            body = decoded(body, ",".join(headers.get_multiple("Content-Encoding")), max_bytes)
+            body = decode_body(body, ",".join(headers.get_multiple("Content-Encoding")), max_bytes)
     except OSError:
         return Record(anchor, TEXT, block[head:][:1000], "unreadable")
     mime, reason = _judged(_media_type(stated), body)
@@ -152,7 +152,7 @@ def _page(anchor: str, head: int, block: bytes, max_bytes: int) -> Record:
     return Record(anchor, f"{mime}; charset={charset}" if charset else mime, body, reason, date)
 
 
-def decoded(body: bytes, codings: str, max_bytes: int) -> bytes:
+def decode_body(body: bytes, codings: str, max_bytes: int) -> bytes:
     """A body without its content codings, at most a byte more than `max_bytes`.
 
     A body that is not coded as it says is stored decoded, as Common Crawl does, and is given back as it is.

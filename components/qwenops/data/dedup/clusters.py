@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import coo_array, csgraph
 
 # In a bucket up to this size every pair is a candidate; a larger one is boilerplate, and a chain through it is enough.
 _ALL_PAIRS = 50
@@ -47,16 +46,16 @@ def bucket_edges(keys: NDArray[np.uint64], numbers: Numbers) -> Edges:
         pairs.append((right - distance, right))
     left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
     inside = (left >= begin_of[right]) & (left < right)
-    return distinct(np.stack([numbers[left[inside]], numbers[right[inside]]], axis=1))
+    return unique_edges(np.stack([numbers[left[inside]], numbers[right[inside]]], axis=1))
 
 
 def candidate_pairs(bands: Iterable[NDArray[np.uint64]]) -> Edges:
     """Pairs of documents, numbered in order, that share a key in at least one band: int64 [E, 2], sorted."""
     found = [bucket_edges(keys, np.arange(len(keys))) for keys in bands]
-    return distinct(np.concatenate(found)) if found else np.zeros((0, 2), np.int64)
+    return unique_edges(np.concatenate(found)) if found else np.zeros((0, 2), np.int64)
 
 
-def distinct(edges: Edges) -> Edges:
+def unique_edges(edges: Edges) -> Edges:
     """Each edge once, sorted."""
     if not len(edges):
         return edges
@@ -65,7 +64,7 @@ def distinct(edges: Edges) -> Edges:
     return np.stack([packed // base, packed % base], axis=1)
 
 
-def places_in(ascending: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[np.bool_], Numbers]:
+def find_positions(ascending: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[np.bool_], Numbers]:
     """Which of the values are in an ascending array, and where (for those that are not, where they would stand)."""
     places = np.searchsorted(ascending, values)
     inside = places < len(ascending)
@@ -73,7 +72,7 @@ def places_in(ascending: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[np
     return inside, places
 
 
-def forest(edges: Edges) -> Edges:
+def connected_components(edges: Edges) -> Edges:
     """Connected components of `edges` as (document, smallest of its component), int64 [F, 2], sorted.
 
     The smallest documents themselves have no row. A forest is a list of edges with the components of the edges it was
@@ -84,14 +83,14 @@ def forest(edges: Edges) -> Edges:
     nodes, places = np.unique(edges, return_inverse=True)
     places = places.reshape(edges.shape)
     graph = coo_array((np.ones(len(edges), dtype=np.int8), (places[:, 0], places[:, 1])), shape=(len(nodes),) * 2)
-    count, labels = connected_components(graph, directed=False)
+    count, labels = csgraph.connected_components(graph, directed=False)
     least = np.full(count, np.iinfo(np.int64).max)
     np.minimum.at(least, labels, nodes)
     rows = np.stack([nodes, least[labels]], axis=1)
     return rows[rows[:, 0] != rows[:, 1]]
 
 
-def groups(keys: Sequence[NDArray[np.uint64]], numbers: Numbers) -> Edges:
+def group_by_keys(keys: Sequence[NDArray[np.uint64]], numbers: Numbers) -> Edges:
     """Documents with equal keys as a forest: (document, smallest with the same keys), int64 [F, 2].
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from qwenops.data.characters import Hashes, mixed
+from qwenops.data.characters import Hashes, mix_bits
 from qwenops.data.dedup.config import DedupConfig
 from qwenops.data.dedup.shingles import Shingles, in_batches, shingle
 
@@ -59,7 +59,7 @@ def keys_of(found: Shingles, config: DedupConfig) -> NDArray[np.uint64]:
     rows = signatures(found, config.hashes).reshape(-1, config.bands, config.rows).astype(np.uint64)
     folded = np.zeros(rows.shape[:2], dtype=np.uint64)
     for number in range(config.rows):
-        folded = mixed(folded ^ rows[:, :, number])
+        folded = mix_bits(folded ^ rows[:, :, number])
     return folded
 
 

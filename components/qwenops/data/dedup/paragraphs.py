@@ -61,7 +61,7 @@ def paragraph_at(text: str, place: int, config: ParagraphsConfig) -> str:
     return _split(text, config)[2 * place]
 
 
-def without(text: str, places: Sequence[int], config: ParagraphsConfig) -> str:
+def remove_paragraphs(text: str, places: Sequence[int], config: ParagraphsConfig) -> str:
     """The text without the paragraphs at `places`; what is left keeps at most one blank line in a row."""
     pieces = _split(text, config)
     for place in places:

@@ -24,11 +24,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qwenops.contracts.document import DOCUMENT_SCHEMA, read_part, write_part
-from qwenops.data.dedup.clusters import places_in
+from qwenops.data.dedup.clusters import find_positions
 from qwenops.data.dedup.config import ParagraphsConfig
-from qwenops.data.dedup.paragraphs import Paragraphs, find_paragraphs, paragraph_at, without
+from qwenops.data.dedup.paragraphs import Paragraphs, find_paragraphs, paragraph_at, remove_paragraphs
 from qwenops.data.dedup.ranges import ROWS_OF_RANGE, KeyRanges, ranges_for
-from qwenops.data.dedup.search import Pieces, Search
+from qwenops.data.dedup.search import DuplicateSearch, Pieces
 from qwenops.data.removal import REMOVED_SCHEMA
 from qwenops.data.spans import Mask
 
@@ -57,7 +57,7 @@ class Cut:
     examples: list[dict[str, Any]]
 
 
-class Repeats:
+class RepeatedParagraphs:
     """The files of one search for repeated paragraphs.
 
     Args:
@@ -69,7 +69,12 @@ class Repeats:
     """
 
     def __init__(
-        self, config: ParagraphsConfig, search: Search, removed: Path, scratch: Path, rows_of_range: int = ROWS_OF_RANGE
+        self,
+        config: ParagraphsConfig,
+        search: DuplicateSearch,
+        removed: Path,
+        scratch: Path,
+        rows_of_range: int = ROWS_OF_RANGE,
     ) -> None:
         self.config, self.search, self.removed, self.scratch = config, search, removed, scratch
         self.rows_of_range = rows_of_range
@@ -107,7 +112,7 @@ class Repeats:
         for piece in ranges.names:
             known, owner, _ = np.load(self.scratch / f"{turn}-joined" / f"{piece}.npy", mmap_mode="r")
             here = ranges.slice_of(piece, keys)
-            inside, places = places_in(known, keys[here])
+            inside, places = find_positions(known, keys[here])
             rows = here.start + np.flatnonzero(inside)
             sorted_mask[rows] = owner[places[inside]] < numbers[rows]
         mask = np.empty(len(keys), dtype=bool)
@@ -128,7 +133,7 @@ class Repeats:
         return run_pieces(ranges.names, work, self.scratch / f"{turn}-joined")
 
 
-def _gather_part(name: str, repeats: Repeats) -> dict[str, Any]:
+def _gather_part(name: str, repeats: RepeatedParagraphs) -> dict[str, Any]:
     """The paragraphs of the documents that are left, and how many words each document has."""
     table = read_part(repeats.search.parts[name], ["id", "text", "domain"])
     takes_part = pc.is_in(table["domain"], value_set=pa.array(repeats.config.domains, pa.string()))
@@ -142,7 +147,7 @@ def _gather_part(name: str, repeats: Repeats) -> dict[str, Any]:
     return {"keys": repeats.leave(name, found, "first")}
 
 
-def _join_range(piece: str, repeats: Repeats, ranges: KeyRanges, turn: str) -> dict[str, Any]:
+def _join_range(piece: str, repeats: RepeatedParagraphs, ranges: KeyRanges, turn: str) -> dict[str, Any]:
     """What several documents have, of one range of keys."""
     slices: list[Owners] = []
     for name in repeats.search.parts:
@@ -156,7 +161,7 @@ def _join_range(piece: str, repeats: Repeats, ranges: KeyRanges, turn: str) -> d
     return {"most": joined[:, most][[0, 2]].T.tolist()}
 
 
-def _drop_part(name: str, repeats: Repeats, ranges: KeyRanges) -> dict[str, Any]:
+def _drop_part(name: str, repeats: RepeatedParagraphs, ranges: KeyRanges) -> dict[str, Any]:
     """Which documents of a part become too short; only the others take part from here on."""
     found = repeats.read(name, "first")
     words = np.load(repeats.scratch / "first" / f"{name}-words.npy")
@@ -172,7 +177,7 @@ def _drop_part(name: str, repeats: Repeats, ranges: KeyRanges) -> dict[str, Any]
     return {"dropped": len(ids)}
 
 
-def _cut_part(name: str, repeats: Repeats, ranges: KeyRanges, shown: dict[int, int]) -> dict[str, Any]:
+def _cut_part(name: str, repeats: RepeatedParagraphs, ranges: KeyRanges, shown: dict[int, int]) -> dict[str, Any]:
     """Write a part without its repeated paragraphs; `shown` maps keys of examples to how many documents have them."""
     table = read_part(repeats.search.parts[name])
     found = repeats.read(name, "second")
@@ -189,7 +194,7 @@ def _cut_part(name: str, repeats: Repeats, ranges: KeyRanges, shown: dict[int, i
     for row, place in zip(gone.document.tolist(), gone.place.tolist(), strict=True):
         places_of.setdefault(row, []).append(place)
     for row, places in sorted(places_of.items()):
-        text = without(texts[row], places, repeats.config)
+        text = remove_paragraphs(texts[row], places, repeats.config)
         lost = {"documents": 1, "paragraphs": len(places), **_difference(texts[row], text)}
         for groups, column in ((by_domain, "domain"), (by_source, "source")):
             group = table[column][row].as_py()

@@ -14,8 +14,8 @@ from qwenops.contracts.document import part_paths, read_documents, sample_rows, 
 from qwenops.contracts.gate import SAMPLE_ROWS, gate
 from qwenops.data.dedup.config import DedupConfig
 from qwenops.data.dedup.planted import PlantedScore, plant_and_score
-from qwenops.data.dedup.repeats import Cut, Repeats
-from qwenops.data.dedup.search import Search
+from qwenops.data.dedup.repeats import Cut, RepeatedParagraphs
+from qwenops.data.dedup.search import DuplicateSearch
 from qwenops.data.removal import remove_documents
 from qwenops.errors import StageError
 from qwenops.platform.ray.documents import map_pieces
@@ -36,7 +36,7 @@ def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
         ContractError: the gate refused what is left.
     """
     parts = part_paths(documents)
-    search = Search(config, parts, stage.scratch / "search")
+    search = DuplicateSearch(config, parts, stage.scratch / "search")
     with stage.progress(len(parts), "parts") as progress:
         search.index(partial(map_pieces, stage.context, progress=progress))
     score = _measure(config, documents, stage)
@@ -49,7 +49,7 @@ def run(config: DedupConfig, *, documents: Path, stage: Stage) -> None:
         pq.write_table(search.removed(part), removed / f"{part}.parquet")
     cut = None
     if config.paragraphs.min_words:
-        repeats = Repeats(config.paragraphs, search, removed, stage.scratch / "paragraphs")
+        repeats = RepeatedParagraphs(config.paragraphs, search, removed, stage.scratch / "paragraphs")
         cut = repeats.cut(partial(map_pieces, stage.context))
         documents, removed = repeats.scratch, repeats.scratch / "removed"
         (stage.out / "paragraphs.json").write_text(json.dumps(asdict(cut), indent=1, ensure_ascii=False), "utf-8")

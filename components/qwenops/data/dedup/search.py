@@ -21,7 +21,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qwenops.contracts.document import read_part
-from qwenops.data.dedup.clusters import Edges, Numbers, bucket_edges, distinct, forest, groups, places_in
+from qwenops.data.dedup.clusters import (
+    Edges,
+    Numbers,
+    bucket_edges,
+    connected_components,
+    find_positions,
+    group_by_keys,
+    unique_edges,
+)
 from qwenops.data.dedup.config import DedupConfig
 from qwenops.data.dedup.duplicates import document_keys, save_numbers
 from qwenops.data.dedup.minhash import jaccard
@@ -47,7 +55,7 @@ _VERIFYING_PIECES = 4096
 _FORESTS_OF_PIECE = 16
 
 
-class Search:
+class DuplicateSearch:
     """The files of one search: `index`, then `find`, then `table` and `removed`.
 
     Args:
@@ -132,19 +140,19 @@ class Search:
     def removed(self, part: str) -> pa.Table:
         """Id and reason of the documents that a part loses."""
         numbers = self.numbers_of(part)
-        gone, _ = places_in(self.load("gone"), numbers)
+        gone, _ = find_positions(self.load("gone"), numbers)
         ids = pq.read_table(self.scratch / "keys" / f"{part}.parquet", columns=["id"])["id"].filter(pa.array(gone))
         return pa.table({"id": ids, "reason": pa.array(self._reasons(numbers[gone]), pa.string())})
 
     def _reasons(self, numbers: Numbers) -> list[str]:
-        is_copy, _ = places_in(self.load("copies"), numbers)
+        is_copy, _ = find_positions(self.load("copies"), numbers)
         return np.where(is_copy, "exact", "near").tolist()
 
     def _heads(self, wanted: Numbers) -> pa.Table:
         """Id and quality of documents by ascending number; one part is in memory at a time."""
         pieces: list[pa.Table] = []
         for part in self.parts:
-            inside, places = places_in(wanted, self.numbers_of(part))
+            inside, places = find_positions(wanted, self.numbers_of(part))
             head = pq.read_table(self.scratch / "keys" / f"{part}.parquet").filter(pa.array(inside))
             pieces.append(head.append_column("place", pa.array(places[inside])))
         return pa.concat_tables(pieces).sort_by("place")
@@ -186,7 +194,7 @@ class Search:
         return self.load(names[0])
 
 
-def _index_part(name: str, search: Search) -> dict[str, Any]:
+def _index_part(name: str, search: DuplicateSearch) -> dict[str, Any]:
     """Keys of a part, each column sorted (the second half of the exact key as the first), and whose row each is."""
     table = document_keys(read_part(search.parts[name], ["id", "text", "quality"]), search.config)
     pq.write_table(table.select(["id", "quality"]), search.scratch / "keys" / f"{name}.parquet")
@@ -198,28 +206,28 @@ def _index_part(name: str, search: Search) -> dict[str, Any]:
     return {"documents": table.num_rows}
 
 
-def _group_range(name: str, search: Search) -> dict[str, Any]:
+def _group_range(name: str, search: DuplicateSearch) -> dict[str, Any]:
     """Exact copies of one range of keys, as a forest."""
     keys, numbers = search.in_range((0, 1), name)
-    found = groups(list(keys), numbers)
+    found = group_by_keys(list(keys), numbers)
     np.save(search.scratch / "exact" / f"{name}.npy", found)
     return {"copies": len(found)}
 
 
-def _bucket_range(name: str, search: Search) -> dict[str, Any]:
+def _bucket_range(name: str, search: DuplicateSearch) -> dict[str, Any]:
     """Candidate edges of one band and range, int64 [2, E], ascending.
 
     Of exact copies only the survivor takes part: its near duplicates are theirs.
     """
     band, _, piece = name.partition("-")
     (keys,), numbers = search.in_range((2 + int(band.removeprefix("band_")),), piece)
-    is_copy, _ = places_in(search.load("copies"), numbers)
+    is_copy, _ = find_positions(search.load("copies"), numbers)
     edges = bucket_edges(keys[~is_copy], numbers[~is_copy])
     np.save(search.scratch / "bands" / f"{name}.npy", np.ascontiguousarray(edges.T))
     return {"edges": len(edges)}
 
 
-def _shingle_part(name: str, search: Search) -> dict[str, Any]:
+def _shingle_part(name: str, search: DuplicateSearch) -> dict[str, Any]:
     """Distinct shingles of the candidates of one part, end to end, and where each begins."""
     rows = np.flatnonzero(search.load("wanted")[search.numbers_of(name)])
     texts = pq.read_table(search.parts[name], columns=["text"])["text"].take(pa.array(rows)).to_pylist()
@@ -233,7 +241,7 @@ def _shingle_part(name: str, search: Search) -> dict[str, Any]:
     return {"candidates": len(sets)}
 
 
-def _edges_of_range(name: str, search: Search) -> Edges:
+def _edges_of_range(name: str, search: DuplicateSearch) -> Edges:
     """Distinct candidate edges of all bands whose smaller document lies in a range of numbers."""
     first, after = map(int, name.split("-"))
     slices = [np.zeros((2, 0), np.int64)]
@@ -241,10 +249,10 @@ def _edges_of_range(name: str, search: Search) -> Edges:
         edges = search.load(f"bands/{band}")
         begin, end = np.searchsorted(edges[0], (first, after))
         slices.append(edges[:, begin:end])
-    return distinct(np.concatenate(slices, axis=1).T)
+    return unique_edges(np.concatenate(slices, axis=1).T)
 
 
-def _verify_range(name: str, search: Search) -> dict[str, Any]:
+def _verify_range(name: str, search: DuplicateSearch) -> dict[str, Any]:
     """Edges of one range whose exact Jaccard similarity reaches the threshold, as a forest."""
     edges = _edges_of_range(name, search)
     slots, names = search.load("slots"), list(search.parts)
@@ -258,13 +266,13 @@ def _verify_range(name: str, search: Search) -> dict[str, Any]:
         return flat[starts[slot] : starts[slot + 1]]
 
     near = [jaccard(shingles(a), shingles(b)) >= search.config.jaccard for a, b in edges.tolist()]
-    found = forest(edges[np.array(near, dtype=bool)])
+    found = connected_components(edges[np.array(near, dtype=bool)])
     np.save(search.scratch / "verified" / f"{name}.npy", found)
     return {"edges": len(edges), "near": sum(near)}
 
 
-def _merge_forests(start: str, search: Search, several: dict[str, list[str]], level: int) -> dict[str, Any]:
+def _merge_forests(start: str, search: DuplicateSearch, several: dict[str, list[str]], level: int) -> dict[str, Any]:
     name = f"merged/{level:02}-{start}"
-    found = forest(np.concatenate([search.load(one) for one in several[name]]))
+    found = connected_components(np.concatenate([search.load(one) for one in several[name]]))
     np.save(search.scratch / f"{name}.npy", found)
     return {"documents": len(found)}

@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from qwenops.data.characters import COMBINING, NORMAL, UNSPACED, Flags, Hashes, expanding
+from qwenops.data.characters import COMBINING, NORMAL, UNSPACED, Flags, Hashes, expanding_casefold_pattern
 from qwenops.data.dedup.config import DedupConfig
 from qwenops.data.spans import Integers, Mask, Spans, Texts, prefix_sums, range_hashes
 
@@ -81,7 +81,7 @@ def normalised(text: str) -> str:
     if text.isascii():
         return text
     text = unicodedata.normalize("NFC", text)
-    return text.casefold() if expanding().search(text) else text
+    return text.casefold() if expanding_casefold_pattern().search(text) else text
 
 
 def find_words(batch: Texts) -> tuple[Spans, Mask]:

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from qwenops.contracts.document import CODE_LANGUAGE, documents_from_rows, dropped_table
 from qwenops.data.ingest.config import IngestConfig
-from qwenops.data.ingest.language import identify
+from qwenops.data.ingest.language import identify_language
 from qwenops.data.ingest.main_text import extract
-from qwenops.data.ingest.markup import nesting
+from qwenops.data.ingest.markup import nesting_depth
 from qwenops.data.ingest.text import damaged_share, decode, normalise, normalise_code
 
 _COPIED = ("id", "source", "domain", "url", "license", "record_id", "fetched_at")
@@ -47,7 +47,7 @@ def page_text(raw: bytes, mime: str, domain: str, config: IngestConfig) -> tuple
     if damaged_share(text) > config.max_undecodable_share:
         return normalise(text[:1000]), "undecodable"
     if "html" in mime:
-        if nesting(text, config.max_nesting) > config.max_nesting:
+        if nesting_depth(text, config.max_nesting) > config.max_nesting:
             return text[:1000], "deep_markup"
         text = extract(text, config.extractor)
     text = normalise_code(text) if domain == "code" else normalise(text)
@@ -63,7 +63,7 @@ def split_of(identifier: str, heldout_share: float) -> str:
 
 
 def _language(page: dict[str, Any], text: str) -> tuple[str, float]:
-    return (CODE_LANGUAGE, 1.0) if page["domain"] == "code" else identify(text)
+    return (CODE_LANGUAGE, 1.0) if page["domain"] == "code" else identify_language(text)
 
 
 def _language_reason(language: str, score: float, config: IngestConfig) -> str:

@@ -18,7 +18,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 _KANA_SHARE, _HANGUL_SHARE, _HAN_SHARE = 0.05, 0.2, 0.2
 
 
-def identify(text: str) -> tuple[str, float]:
+def identify_language(text: str) -> tuple[str, float]:
     """Language (ISO 639) and a score in [0, 1]; ("", 0.0) for a text without letters."""
     sample = _middle(text)
     letters = len(_LETTER.findall(sample))

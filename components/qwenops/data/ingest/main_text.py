@@ -57,12 +57,14 @@ def extract(html: str, extractor: Extractor) -> str:
             tree, main_content=True, alt_texts=False, links=False, form_fields=False, comments=False
         )
         if extractor == "combined":
-            text = (loose_share(text, programs) > _MAX_LOOSE_SHARE and _read_again(html)) or trimmed(text, programs)
+            text = (boilerplate_share(text, programs) > _MAX_LOOSE_SHARE and _read_again(html)) or trim_boilerplate(
+                text, programs
+            )
     heading = _heading(tree, body)
     return text if not text.strip() or heading in text else f"{heading}\n\n{text}"
 
 
-def trimmed(text: str, programs: Collection[str] = ()) -> str:
+def trim_boilerplate(text: str, programs: Collection[str] = ()) -> str:
     """Without labels, footers, repeated captions, and what stands before the first line of prose or program.
 
     A text without a line of prose (a list, a poem) is given back as it is.
@@ -110,7 +112,7 @@ def _heading(tree: HTMLTree, body: ElementNode) -> str:
     return heading if len(heading) <= _HEADING_CHARACTERS else ""
 
 
-def loose_share(text: str, programs: Collection[str] = ()) -> float:
+def boilerplate_share(text: str, programs: Collection[str] = ()) -> float:
     """Share of characters in lines that are neither prose nor program: menus, captions, tables."""
     lines = [line for line in text.split("\n") if line.strip() and line.strip() not in programs]
     return sum(len(line) for line in lines if not _is_prose(line)) / max(sum(map(len, lines)), 1)

@@ -17,7 +17,7 @@ _OPEN, _CLOSE, _SLASH = (ord(mark) for mark in "<>/")
 Bytes = NDArray[np.uint8]
 
 
-def nesting(html: str, limit: int) -> int:
+def nesting_depth(html: str, limit: int) -> int:
     """Depth of open elements, counted up to `limit` + 1."""
     codes = np.frombuffer(html.encode("ascii", "replace") + b" " * _NAME_BYTES, dtype=np.uint8)
     starts, ends = _tags(codes)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qwenops.contracts.document import Funnel, check_documents, funnel_of, part_paths, sample_dropped
-from qwenops.data.accounting import account
+from qwenops.data.accounting import record_funnel
 from qwenops.data.ingest.config import IngestConfig
 from qwenops.data.ingest.documents import ingest_pages
 from qwenops.platform.ray.documents import PartResult, map_parts, publish
@@ -32,7 +32,7 @@ def run(config: IngestConfig, *, pages: Path, stage: Stage) -> None:
     publish(work, "documents", stage.out)
     dropped = sample_dropped(map(pq.read_table, part_paths(work, "dropped")))
     funnel = reduce(add, (Funnel(**summary["funnel"]) for summary in summaries))
-    account(stage, funnel, dropped)
+    record_funnel(stage, funnel, dropped)
     _report_languages([summary["agreement"] for summary in summaries], stage)
 
 

@@ -13,7 +13,7 @@ from qwenops.data.buckets import INSTRUCTIONS, Sources
 from qwenops.data.mixture.config import MixtureConfig
 from qwenops.data.mixture.proxy import proxy_losses
 from qwenops.data.mixture.sample import Buckets, write_sample
-from qwenops.data.mixture.search import Outcome, Space, capped, search
+from qwenops.data.mixture.search import MixtureSearchResult, SearchSpace, cap_weights, search_mixture
 from qwenops.errors import ContractError
 from qwenops.platform.observe.progress import Progress
 from qwenops.platform.ray.tasks import run_tasks
@@ -49,7 +49,7 @@ def run(config: MixtureConfig, *, documents: Path, tokenizer: Path, stage: Stage
         stage.warn(f"training repeats the text {config.max_epochs / caps.sum():.1f} times whatever the mixture")
     if len(buckets.names) == 1 or not config.proxies or caps.sum() <= 1:
         stage.warn("the mixture is not searched: there is one bucket, no proxy, or no room below the epoch cap")
-        _publish(stage, everything, capped(prior[None, :], caps)[0], None, [], config)
+        _publish(stage, everything, cap_weights(prior[None, :], caps)[0], None, [], config)
         return
     with stage.progress(config.proxies + 2, "proxies") as progress:
         trainer = _Trainer(config, stage, shards, buckets, progress)
@@ -108,12 +108,12 @@ def _search_and_publish(
 ) -> None:
     """Train the proxies, search, check the result against the prior with one more proxy each, publish the better."""
     rng = np.random.default_rng(stage.seed)
-    space = Space(prior, caps, config.strength_low, config.strength_high, config.prior_share)
+    space = SearchSpace(prior, caps, config.strength_low, config.strength_high, config.prior_share)
     mixtures = space.draw(config.proxies, rng)
     proxies = trainer.train({str(number): weights for number, weights in enumerate(mixtures)})
     losses = np.array([proxy["target"] for proxy in proxies])
-    outcome = search(mixtures, losses, space, simulated=config.simulated, averaged=config.averaged, rng=rng)
-    before = capped(prior[None, :], caps)[0]
+    outcome = search_mixture(mixtures, losses, space, simulated=config.simulated, averaged=config.averaged, rng=rng)
+    before = cap_weights(prior[None, :], caps)[0]
     checks = trainer.train({"prior": before, "chosen": outcome.weights})
     stage.metric("mixture.proxy_loss.best_sampled", float(losses.min()))
     for check in checks:
@@ -129,7 +129,7 @@ def _publish(
     stage: Stage,
     buckets: Buckets,
     weights: np.ndarray,
-    outcome: Outcome | None,
+    outcome: MixtureSearchResult | None,
     proxies: list[Proxy],
     config: MixtureConfig,
 ) -> None:

@@ -29,7 +29,7 @@ _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MixtureSearchResult:
     """What a search found.
 
     Attributes:
@@ -46,7 +46,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """The mixtures that are looked at.
 
     Attributes:
@@ -72,10 +72,10 @@ class Space:
         strengths = np.exp(rng.uniform(np.log(self.low), np.log(self.high), size=count))
         gammas = rng.standard_gamma(strengths[:, None] * len(self.prior) * self.prior[None, :]) + _TINY
         drawn = gammas / gammas.sum(axis=1, keepdims=True)
-        return capped(self.prior_share * self.prior + (1 - self.prior_share) * drawn, self.caps)
+        return cap_weights(self.prior_share * self.prior + (1 - self.prior_share) * drawn, self.caps)
 
 
-def capped(weights: Floats, caps: Floats) -> Floats:
+def cap_weights(weights: Floats, caps: Floats) -> Floats:
     """Lower each share to its cap and hand the rest to the others in proportion; float [M, K].
 
     When the caps leave no room (they sum to less than 1) the shares are proportional to the caps.
@@ -92,9 +92,9 @@ def capped(weights: Floats, caps: Floats) -> Floats:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def search(
-    mixtures: Floats, losses: Floats, space: Space, *, simulated: int, averaged: int, rng: np.random.Generator
-) -> Outcome:
+def search_mixture(
+    mixtures: Floats, losses: Floats, space: SearchSpace, *, simulated: int, averaged: int, rng: np.random.Generator
+) -> MixtureSearchResult:
     """Fit losses by mixture, simulate many mixtures and average the best predicted ones.
 
     Args:
@@ -113,7 +113,7 @@ def search(
     predicted = model.predict(candidates)
     weights = candidates[np.argsort(predicted, kind="stable")[:averaged]].mean(axis=0)
     weights = weights / weights.sum()
-    return Outcome(weights, name, scores[name], float(model.predict(weights[None, :])[0]))
+    return MixtureSearchResult(weights, name, scores[name], float(model.predict(weights[None, :])[0]))
 
 
 def _held_out(make: Callable[[], Any], mixtures: Floats, losses: Floats) -> float:

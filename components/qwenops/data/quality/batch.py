@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from qwenops.data.characters import SPACE
-from qwenops.data.quality.words import SIGN, kinds, split_words
+from qwenops.data.quality.words import SIGN, character_classes, split_words
 from qwenops.data.spans import Integers, Mask, Spans, Texts
 
 Counting = Literal["blanks", "marks"]
@@ -78,7 +78,7 @@ class Batch(Texts):
         """Which of `words` are more than a mark; all of them when blanks count."""
         if self.counting == "blanks":
             return np.ones(len(self.words.starts), dtype=bool)
-        return self.has(self.words, (kinds()[self.codes] & SIGN) == 0)
+        return self.has(self.words, (character_classes()[self.codes] & SIGN) == 0)
 
     def has(self, spans: Spans, mask: Mask) -> Mask:
         """Whether any character of each span is in the mask over all characters."""

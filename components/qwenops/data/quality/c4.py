@@ -8,7 +8,7 @@ import numpy as np
 from qwenops.data.characters import CLOSING, FULL_MARK, MARK
 from qwenops.data.quality.batch import Batch
 from qwenops.data.quality.config import C4Config
-from qwenops.data.quality.words import PUNCTUATION, kinds
+from qwenops.data.quality.words import PUNCTUATION, character_classes
 from qwenops.data.spans import Integers, Mask
 
 FEW_SENTENCES = "c4_few_sentences"
@@ -28,7 +28,7 @@ _ENDS = (".", "?", "!", '"', "'")
 _TRAILING = "..."
 
 
-def refused(texts: Sequence[str]) -> list[tuple[str, Mask]]:
+def check_documents(texts: Sequence[str]) -> list[tuple[str, Mask]]:
     """Which texts hold filler, or a curly bracket outside of programs (which C4 meant to keep out of prose)."""
     return [
         ("c4_lorem_ipsum", np.array(["lorem ipsum" in text.lower() for text in texts], dtype=bool)),
@@ -40,7 +40,9 @@ def _has_bracket(text: str) -> bool:
     return "{" in text and any("{" in line and not program for line, program in program_lines(text))
 
 
-def cleaned(batch: Batch, texts: Sequence[str], spaced: Mask, chosen: Sequence[int], config: C4Config) -> list[str]:
+def remove_bad_lines(
+    batch: Batch, texts: Sequence[str], spaced: Mask, chosen: Sequence[int], config: C4Config
+) -> list[str]:
     """The texts `chosen` of the batch without citation marks and bad lines.
 
     Args:
@@ -83,7 +85,7 @@ def _more_sentences(batch: Batch) -> Integers:
     before = np.cumsum(ends) - ends
     line = np.searchsorted(batch.lines.starts, words.starts, side="right")
     first = np.append(True, line[1:] != line[:-1])[: len(line)]
-    speaks = np.flatnonzero(batch.has(words, (kinds()[batch.codes] & PUNCTUATION) == 0))
+    speaks = np.flatnonzero(batch.has(words, (character_classes()[batch.codes] & PUNCTUATION) == 0))
     # Marks seen up to the last word of the line that was no mark, or to the line's begin.
     seen = np.maximum.accumulate(np.where(first, before, 0))[speaks]
     seen[1:] = np.maximum(seen[1:], before[speaks[:-1]])

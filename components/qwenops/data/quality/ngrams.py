@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from qwenops.data.characters import Hashes, mixed
+from qwenops.data.characters import Hashes, mix_bits
 from qwenops.data.quality.batch import Batch
 from qwenops.data.spans import Integers, Spans, is_repeated
 
@@ -33,7 +33,7 @@ class Repeats:
     keys: Hashes
 
 
-class Grams:
+class NGrams:
     """The words or characters of a batch, ready for n-gram questions; ask for ascending n through `repeats`.
 
     Args:
@@ -53,7 +53,7 @@ class Grams:
         """Repeated n-grams for n = 2 up to `longest`."""
         words = self._hashes
         places = np.arange(len(words))
-        keys = words + mixed(self._document.astype(np.uint64))
+        keys = words + mix_bits(self._document.astype(np.uint64))
         for n in range(2, longest + 1):
             inside = places + n <= self._last[places]
             places = places[inside]

@@ -26,8 +26,8 @@ from qwenops.data.quality.classifier import Model, featurise, in_hash_order
 from qwenops.data.quality.config import QualityConfig
 from qwenops.data.quality.perplexity import load_models, perplexities
 from qwenops.data.quality.pii import mask
-from qwenops.data.quality.rules import judge
-from qwenops.data.quality.scores import SCORES_SCHEMA, Limits, reasons_of
+from qwenops.data.quality.rules import apply_rules
+from qwenops.data.quality.scores import SCORES_SCHEMA, Thresholds, reasons_of
 from qwenops.platform.ray.documents import PartResult
 
 SAMPLE_SCHEMA = pa.schema([("role", pa.string()), ("id", pa.string()), ("lang", pa.string()), ("text", pa.string())])
@@ -53,7 +53,7 @@ class Scorers:
 def rule_part(table: pa.Table, config: QualityConfig) -> PartResult:
     """Judge by rules and mask personal data; adds the columns rules and bytes, and samples to train on."""
     given, languages, domains = (table[name].to_pylist() for name in ("text", "lang", "domain"))
-    judged = judge(given, languages, domains, config)
+    judged = apply_rules(given, languages, domains, config)
     masked: Counter[str] = Counter()
     texts: list[str] = []
     for text in judged.texts:
@@ -112,7 +112,7 @@ def score_part(table: pa.Table, scorers: Scorers, config: QualityConfig) -> Part
 
 
 def select_part(
-    table: pa.Table, grades: Mapping[str, float], limits: Mapping[str, Limits], keep: str, node: str
+    table: pa.Table, grades: Mapping[str, float], limits: Mapping[str, Thresholds], keep: str, node: str
 ) -> PartResult:
     """Apply the thresholds: the documents of the set `keep`, the dropped ones, and the scores of all."""
     names = table["id"].to_pylist()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from qwenops.data.characters import SPACE, Hashes, mixed
+from qwenops.data.characters import SPACE, Hashes, mix_bits
 from qwenops.data.quality.batch import Batch
 from qwenops.data.quality.classifier import NUM_FOLDS, fold_of, in_hash_order
 from qwenops.data.quality.config import PerplexityConfig
@@ -90,7 +90,7 @@ def word_hashes(texts: Sequence[str], language: str) -> list[Hashes]:
     batch = Batch(texts, "marks")
     if language in UNSPACED:
         places = np.flatnonzero((batch.flags & SPACE) == 0)
-        hashes, counts = mixed(batch.codes[places].astype(np.uint64) + np.uint64(1)), batch.count_in(places)
+        hashes, counts = mix_bits(batch.codes[places].astype(np.uint64) + np.uint64(1)), batch.count_in(places)
     else:
         hashes, counts = batch.folded_hashes(batch.words), batch.number(batch.words)
     return np.split(hashes, np.cumsum(counts)[:-1])
@@ -166,8 +166,8 @@ def _grams(documents: Sequence[Hashes], order: int) -> list[tuple[Hashes, Hashes
     for n in range(1, order + 1):
         history = np.zeros(len(last), dtype=np.uint64)
         for back in range(n - 1, 0, -1):
-            history = mixed(history * _MULTIPLIER + padded[last - back])
-        found.append((mixed(history * _MULTIPLIER + padded[last]), history))
+            history = mix_bits(history * _MULTIPLIER + padded[last - back])
+        found.append((mix_bits(history * _MULTIPLIER + padded[last]), history))
     return found
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from qwenops.contracts.document import CODE_LANGUAGE
-from qwenops.data.characters import ALPHABETIC, ALPHANUMERIC, CLOSING, TERMINAL, tables
+from qwenops.data.characters import ALPHABETIC, ALPHANUMERIC, CLOSING, TERMINAL, character_tables
 from qwenops.data.quality.batch import SPACE_CHARACTER, Batch
-from qwenops.data.quality.c4 import FEW_SENTENCES, cleaned, few_sentences, refused
+from qwenops.data.quality.c4 import FEW_SENTENCES, check_documents, few_sentences, remove_bad_lines
 from qwenops.data.quality.config import CodeConfig, FinewebConfig, GopherConfig, QualityConfig, RepetitionConfig
-from qwenops.data.quality.ngrams import Grams
+from qwenops.data.quality.ngrams import NGrams
 from qwenops.data.quality.stop_words import distinct_stop_words, stop_share
 from qwenops.data.spans import Integers, Mask
 
@@ -37,7 +37,7 @@ Checks = list[tuple[str, Mask]]
 
 
 @dataclass(frozen=True)
-class Judged:
+class RuleResults:
     """The rules' answer, one entry for each document.
 
     Attributes:
@@ -52,9 +52,11 @@ class Judged:
     failed: list[list[str]]
 
 
-def judge(texts: Sequence[str], languages: Sequence[str], domains: Sequence[str], config: QualityConfig) -> Judged:
+def apply_rules(
+    texts: Sequence[str], languages: Sequence[str], domains: Sequence[str], config: QualityConfig
+) -> RuleResults:
     """Apply every rule for each document's domain, in FineWeb's order."""
-    judged = Judged(list(texts), [""] * len(texts), [[] for _ in texts])
+    judged = RuleResults(list(texts), [""] * len(texts), [[] for _ in texts])
     some: list[int] = []
     size = 0
     for number, (text, language) in enumerate(zip(texts, languages, strict=True)):
@@ -73,7 +75,7 @@ def judge(texts: Sequence[str], languages: Sequence[str], domains: Sequence[str]
 
 
 def _judge_batch(
-    judged: Judged, numbers: list[int], languages: Sequence[str], domains: Sequence[str], config: QualityConfig
+    judged: RuleResults, numbers: list[int], languages: Sequence[str], domains: Sequence[str], config: QualityConfig
 ) -> None:
     """Judge the documents `numbers` and write what is found into `judged`."""
     texts, langs, where = ([column[n] for n in numbers] for column in (judged.texts, languages, domains))
@@ -83,18 +85,18 @@ def _judge_batch(
         *_within(lambda: gopher(batch, langs, config.gopher), where, config.gopher.domains),
     ]
     if config.c4.line_end == "any":
-        checks += _within(lambda: refused(texts), where, config.c4.domains)
+        checks += _within(lambda: check_documents(texts), where, config.c4.domains)
     _note(judged, numbers, checks)
     forgiven = set(config.forgiven_rules)
     going = [i for i, number in enumerate(numbers) if forgiven.issuperset(judged.failed[number])]
     going = [i for i in going if where[i] in config.c4.domains or where[i] in config.fineweb.domains]
     left, where = [langs[i] for i in going], [where[i] for i in going]
-    cut = cleaned(batch, texts, is_spaced(left), going, config.c4)
+    cut = remove_bad_lines(batch, texts, is_spaced(left), going, config.c4)
     cut = [new if domain in config.c4.domains else texts[i] for i, new, domain in zip(going, cut, where, strict=True)]
     after = Batch(cut, config.counting)
     # Where lines are cut for how they end, C4 looks for filler and brackets in what is left.
     checks = [
-        *(_within(lambda: refused(cut), where, config.c4.domains) if config.c4.line_end == "terminal" else []),
+        *(_within(lambda: check_documents(cut), where, config.c4.domains) if config.c4.line_end == "terminal" else []),
         *_within(lambda: few_sentences(after, config.c4), where, config.c4.domains),
         *_within(lambda: fineweb(after, left, config.fineweb), where, config.fineweb.domains),
     ]
@@ -104,7 +106,7 @@ def _judge_batch(
             judged.texts[numbers[i]] = text
 
 
-def _note(judged: Judged, numbers: Sequence[int], checks: Checks) -> None:
+def _note(judged: RuleResults, numbers: Sequence[int], checks: Checks) -> None:
     """Add what each of the documents `numbers` fails."""
     for number, reason in zip(numbers, first_reasons(checks, len(numbers)), strict=True):
         judged.reasons[number] = judged.reasons[number] or reason
@@ -151,14 +153,14 @@ def repetition(batch: Batch, languages: Sequence[str], config: RepetitionConfig)
         checks.append((f"repeated_{name}s", count / np.maximum(batch.number(spans), 1) > most))
         checks.append((f"repeated_{name}_characters", characters / size > most_characters))
     spaced = is_spaced(languages)
-    checks += _repeated_ngrams(batch, Grams(batch, batch.words, 1), spaced, 1, config)
+    checks += _repeated_ngrams(batch, NGrams(batch, batch.words, 1), spaced, 1, config)
     if not spaced.all():
-        letters = Grams(batch, batch.characters(~spaced), 0)
+        letters = NGrams(batch, batch.characters(~spaced), 0)
         checks += _repeated_ngrams(batch, letters, ~spaced, _CHARACTERS_PER_GRAM_WORD, config)
     return checks
 
 
-def _repeated_ngrams(batch: Batch, grams: Grams, asked: Mask, per_word: int, config: RepetitionConfig) -> Checks:
+def _repeated_ngrams(batch: Batch, grams: NGrams, asked: Mask, per_word: int, config: RepetitionConfig) -> Checks:
     """The n-gram rules for the documents `asked`, where `per_word` units are worth a word."""
     checks: Checks = []
     size = np.maximum(batch.sizes, 1)
@@ -204,7 +206,7 @@ def code(text: str, config: CodeConfig) -> str:
     if len(text) / len(lines) > config.max_mean_line:
         return "code_long_lines"
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    if np.count_nonzero(tables().flags[codes] & ALPHANUMERIC) / len(text) < config.min_alphanumeric:
+    if np.count_nonzero(character_tables().flags[codes] & ALPHANUMERIC) / len(text) < config.min_alphanumeric:
         return "code_few_letters"
     if _GENERATED.search("\n".join(lines[:5])):
         return "code_generated"

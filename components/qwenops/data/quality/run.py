@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qwenops.contracts.document import Funnel, part_paths, sample_dropped
-from qwenops.data.accounting import account
+from qwenops.data.accounting import record_funnel
 from qwenops.data.quality.classifier import Model, in_hash_order, make_examples, train
 from qwenops.data.quality.config import QualityConfig, RubricConfig
 from qwenops.data.quality.offensive import train_offensive
 from qwenops.data.quality.passes import Scorers, rule_part, sample_of, score_part, select_part
 from qwenops.data.quality.perplexity import save_models, train_models
 from qwenops.data.quality.rubric import RubricScorer
-from qwenops.data.quality.scores import SETS, Limits, limits_of, reasons_of
+from qwenops.data.quality.scores import SETS, Thresholds, reasons_of, thresholds_of
 from qwenops.errors import RecipeError
 from qwenops.platform.ray.documents import map_parts, publish
 from qwenops.platform.stage.handle import Stage
@@ -48,14 +48,14 @@ def run(config: QualityConfig, *, documents: Path, stage: Stage) -> None:
         map_parts(stage.context, part_paths(passes[0], "ruled"), scoring, passes[1], progress=progress)
         scored = part_paths(passes[1], "scored")
         scores = pa.concat_tables(pq.read_table(path, columns=_LIGHT) for path in scored)
-        limits = limits_of(config, scores)
+        limits = thresholds_of(config, scores)
         grades = _grades(scored, scores, limits, config.rubric, stage) if config.rubric.num_documents else {}
         selecting = partial(select_part, grades=grades, limits=limits, keep=config.keep, node=stage.node)
         summaries = map_parts(stage.context, scored, selecting, passes[2], progress=progress)
     for name in ("documents", "scores"):
         publish(passes[2], name, stage.out)
     dropped = sample_dropped(map(pq.read_table, part_paths(passes[2], "dropped")))
-    account(stage, reduce(add, (Funnel(**summary["funnel"]) for summary in summaries)), dropped)
+    record_funnel(stage, reduce(add, (Funnel(**summary["funnel"]) for summary in summaries)), dropped)
     masked = reduce(add, (Counter(summary["pii"]) for summary in ruled), Counter[str]())
     for kind, count in masked.items():
         stage.metric(f"pii.{kind}", count)
@@ -98,7 +98,7 @@ def _save(model: Model, path: Path) -> None:
 
 
 def _grades(
-    parts: list[Path], scores: pa.Table, limits: dict[str, Limits], config: RubricConfig, stage: Stage
+    parts: list[Path], scores: pa.Table, limits: dict[str, Thresholds], config: RubricConfig, stage: Stage
 ) -> dict[str, float]:
     """Grades by id, of documents that the relaxed set would keep without them, the first by a hash of the id."""
     if not config.engine.model:

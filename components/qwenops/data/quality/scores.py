@@ -32,7 +32,7 @@ _REASONS = {"quality": "classifier", "perplexity": "perplexity", "offensive": "o
 
 
 @dataclass(frozen=True)
-class Limits:
+class Thresholds:
     """What a document of a set must hold; a score that it has not got passes.
 
     Attributes:
@@ -50,7 +50,7 @@ class Limits:
     grade: float
 
 
-def limits_of(config: QualityConfig, scores: pa.Table) -> dict[str, Limits]:
+def thresholds_of(config: QualityConfig, scores: pa.Table) -> dict[str, Thresholds]:
     """The limits of each set; those of perplexity are quantiles of the documents that have one, by language.
 
     Args:
@@ -63,12 +63,12 @@ def limits_of(config: QualityConfig, scores: pa.Table) -> dict[str, Limits]:
     grade = {"strict": config.rubric.strict_threshold, "relaxed": config.rubric.relaxed_threshold}
     forgiven = {"strict": frozenset[str](), "relaxed": frozenset(config.forgiven_rules)}
     return {
-        name: Limits(forgiven[name], quality[name], _quantiles(scores, shares[name]), offensive[name], grade[name])
+        name: Thresholds(forgiven[name], quality[name], _quantiles(scores, shares[name]), offensive[name], grade[name])
         for name in SETS
     }
 
 
-def reasons_of(scores: pa.Table, limits: Limits) -> list[str]:
+def reasons_of(scores: pa.Table, limits: Thresholds) -> list[str]:
     """For each row of scores "", or the word for why the document is not in the set."""
     rules = [next((word for word in words if word not in limits.forgiven), "") for words in scores["rules"].to_pylist()]
     most = np.array([limits.perplexity.get(language, np.inf) for language in scores["lang"].to_pylist()], np.float32)

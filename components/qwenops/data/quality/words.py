@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from qwenops.data.characters import ALPHABETIC, ASSIGNED, DIGIT, FULL_MARK, LOWER, Hashes, tables
+from qwenops.data.characters import ALPHABETIC, ASSIGNED, DIGIT, FULL_MARK, LOWER, Hashes, character_tables
 from qwenops.data.spans import Integers, Mask, Spans, Texts
 
 _ABBREVIATIONS = (
@@ -45,9 +45,9 @@ def split_words(batch: Texts, pieces: Spans) -> Spans:
 
 
 @cache
-def kinds() -> NDArray[np.uint8]:
+def character_classes() -> NDArray[np.uint8]:
     """Classes of this module by code point: uint8 [0x110000]."""
-    table = np.zeros(len(tables().flags), dtype=np.uint8)
+    table = np.zeros(len(character_tables().flags), dtype=np.uint8)
     for number in range(ASSIGNED):
         character = chr(number)
         category = unicodedata.category(character)
@@ -64,7 +64,7 @@ def kinds() -> NDArray[np.uint8]:
             | SIGN * (category[0] in "PSCZ")
             | PUNCTUATION * (category[0] == "P")
         )
-    table[(tables().flags & FULL_MARK) != 0] |= _OPENS | _CLOSES | _APART
+    table[(character_tables().flags & FULL_MARK) != 0] |= _OPENS | _CLOSES | _APART
     return table
 
 
@@ -74,7 +74,7 @@ class _Cutter:
     def __init__(self, batch: Texts, pieces: Spans) -> None:
         self.batch, self.pieces = batch, pieces
         self.codes, self.flags = batch.codes, batch.flags
-        self.kinds = kinds()[batch.codes]
+        self.kinds = character_classes()[batch.codes]
         self.apart = (self.kinds & _APART) != 0
         self.begins, self.ends = pieces.starts.copy(), pieces.ends.copy()
 

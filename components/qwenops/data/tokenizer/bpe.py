@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from qwenops.contracts.tokens import CONTROL_TOKENS, END_OF_TEXT
-from qwenops.data.tokenizer.extend import extended, read_vocabulary
+from qwenops.data.tokenizer.extend import grow_vocabulary, read_vocabulary
 from qwenops.errors import ContractError, RecipeError
 
 # transformers' tokenization_qwen2.py; against cl100k the one change is \p{N} for \p{N}{1,3}: digits stand alone.
@@ -60,7 +60,7 @@ def extend(base: Path, texts: Iterable[str], vocabulary: int, least_frequency: i
             action=f"set tokenizer.vocabulary to {len(found.ids) + len(CONTROL_TOKENS)} or more",
         )
     encoder = _qwen(models.BPE(vocab=dict(found.ids), merges=found.merges))
-    grown = extended(found, encoder, texts, size, least_frequency)
+    grown = grow_vocabulary(found, encoder, texts, size, least_frequency)
     return _for_chat(_with_controls(_qwen(models.BPE(vocab=dict(grown.ids), merges=grown.merges))))
 
 
@@ -73,7 +73,7 @@ def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.backend_tokenizer.model.save(str(folder))
 
 
-def adopt(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save_adapted(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write a tokenizer that came with a model as the pipeline needs it; its ids and the way it cuts text stay.
 
     The class is the general one: Qwen's own would put its pre-tokenisation in place of this one's.
@@ -132,7 +132,7 @@ def _write(tokenizer: PreTrainedTokenizerFast, folder: Path, class_name: str) ->
     path.write_text(json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
 
 
-def balanced(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
+def balance_bytes(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
     """Share `budget` bytes evenly among languages; what a small language cannot use goes to the others."""
     shares: dict[str, int] = {}
     left = budget
@@ -142,7 +142,7 @@ def balanced(sizes: Mapping[str, int], budget: int) -> dict[str, int]:
     return shares
 
 
-def take(rows: Iterable[tuple[str, str]], shares: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+def take_shares(rows: Iterable[tuple[str, str]], shares: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     """Rows of (language, text) until each language has used up its bytes; the last text of one is cut."""
     used = Counter[str]()
     for language, text in rows:

@@ -56,7 +56,9 @@ def read_vocabulary(place: Path) -> Vocabulary:
     return found
 
 
-def extended(base: Vocabulary, encoder: Tokenizer, texts: Iterable[str], size: int, least_frequency: int) -> Vocabulary:
+def grow_vocabulary(
+    base: Vocabulary, encoder: Tokenizer, texts: Iterable[str], size: int, least_frequency: int
+) -> Vocabulary:
     """The base with merges learnt from `texts` behind it, `size` tokens at most.
 
     Args:

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qwenops.contracts.document import iter_documents
 from qwenops.contracts.tokens import CONTROL_TOKENS, encode_texts
-from qwenops.data.tokenizer.bpe import adopt, balanced, extend, save, take, train
+from qwenops.data.tokenizer.bpe import balance_bytes, extend, save, save_adapted, take_shares, train
 from qwenops.data.tokenizer.config import TokenizerConfig
 from qwenops.errors import RecipeError, StageError
 from qwenops.model.warm_start import load_initial_tokenizer
@@ -40,11 +40,11 @@ def run(config: TokenizerConfig, *, documents: Path, stage: Stage) -> None:
 
 def _train(config: TokenizerConfig, documents: Path, stage: Stage) -> dict[str, int]:
     """Train or extend, and save; returns the bytes of each language that were trained on."""
-    shares = balanced(_sizes(documents, "train"), config.sample_bytes)
+    shares = balance_bytes(_sizes(documents, "train"), config.sample_bytes)
     with stage.progress(sum(shares.values()), "bytes") as progress:
 
         def texts() -> Iterator[str]:
-            for _, text in take(_rows(documents, "train"), shares):
+            for _, text in take_shares(_rows(documents, "train"), shares):
                 progress.advance(len(text.encode()))
                 yield text
 
@@ -67,7 +67,7 @@ def _take_over(config: TokenizerConfig, stage: Stage) -> dict[str, int]:
             found=len(found),
             action=f"set tokenizer.vocabulary to {len(found)}",
         )
-    adopt(found, stage.out)
+    save_adapted(found, stage.out)
     return {}
 
 
@@ -93,7 +93,7 @@ def _compression(
     counts: dict[str, list[int]] = {}
     normalises = tokenizer.backend_tokenizer.normalizer is not None
     languages = {language for language, _ in _rows(documents, "heldout")}
-    for language, text in take(_rows(documents, "heldout"), dict.fromkeys(languages, config.measured_bytes)):
+    for language, text in take_shares(_rows(documents, "heldout"), dict.fromkeys(languages, config.measured_bytes)):
         samples.setdefault(language, []).append(text)
     for language, texts in sorted(samples.items()):
         encoded = encode_texts(tokenizer, texts)

@@ -13,13 +13,13 @@ from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoin
 from qwenops.model.rope import change_base
 from qwenops.platform.ray.train import launch
 from qwenops.platform.stage.handle import Stage
-from qwenops.pretraining.document_lengths import length_histogram, long_share, mixed
+from qwenops.pretraining.document_lengths import length_histogram, long_share, mix_histograms
 from qwenops.pretraining.extend.config import ExtendConfig
-from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_rows, shown, text_rows
+from qwenops.pretraining.held_out import bits_per_byte, evaluation_progress, held_out_needles, language_rows, text_rows
 from qwenops.pretraining.phases import row_divisor
 from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.summary import write_summary
-from qwenops.pretraining.train import settle_threads, train, unsharded
+from qwenops.pretraining.train import gather_full_model, train, tune_worker_threads
 from qwenops.tasks.needles import NeedleRows, evaluate_needles
 from qwenops.training.objective import loss_by_position, mean_loss
 from qwenops.training.parallel import apply_parallelism, data_parallel_rank, worker_rank
@@ -83,22 +83,22 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
         share,
         long_tokens,
     )
-    threads = settle_threads(model, source, config.training, stage)
+    threads = tune_worker_threads(model, source, config.training, stage)
     # Before: the old base at the new length. First: the new base, untrained; it costs retrieval until trained.
-    with shown(stage, "before", text, short_text, *needles.values()) as on_tokens:
+    with evaluation_progress(stage, "before", text, short_text, *needles.values()) as on_tokens:
         positions = {"before": loss_by_position(model, text, on_tokens)}
         metrics = {"loss.short.before": mean_loss(model, short_text, on_tokens)}
         for name, made in needles.items():
             metrics[f"needle.accuracy.{name}_before"] = evaluate_needles(model, made, on_tokens=on_tokens).accuracy
     if extends:
         change_base(model, config.rope_theta, length)
-    with shown(stage, "at the new base" if extends else "at its own base", text) as on_tokens:
+    with evaluation_progress(stage, "at the new base" if extends else "at its own base", text) as on_tokens:
         positions["first"] = loss_by_position(model, text, on_tokens)
     trained, speed = train(model, source, config.training, stage)
     metrics |= {"threads": threads} | speed
     languages, by_depth = language_rows(shards, length, config.evaluation_tokens), {}
     read = (text, short_text, *(language.batches for language in languages.values()), *needles.values())
-    with shown(stage, "after", *read) as on_tokens:
+    with evaluation_progress(stage, "after", *read) as on_tokens:
         positions["final"] = loss_by_position(model, text, on_tokens)
         metrics["loss.short.final"] = mean_loss(model, short_text, on_tokens)
         metrics |= bits_per_byte(model, languages, on_tokens)
@@ -115,11 +115,11 @@ def extend_loop(job: dict[str, Any]) -> dict[str, Any]:
     metrics["long_share.corpus"] = in_corpus
     metrics["long_share.trained"] = share + (1 - share) * in_corpus
     seen = trained.tokens
-    finished = unsharded(model)
+    finished = gather_full_model(model)
     if device.rank == 0:
         for name, losses in positions.items():
             _draw(stage, f"position_loss.{name}", losses)
-        lengths = {"corpus": usual, "trained": mixed(usual, long, share)}
+        lengths = {"corpus": usual, "trained": mix_histograms(usual, long, share)}
         (stage.out / "document_lengths.json").write_text(json.dumps(lengths, indent=1), encoding="utf-8")
         context = max(length, facts.context_length_tokens)
         save_checkpoint(

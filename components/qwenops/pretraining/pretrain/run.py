@@ -17,12 +17,12 @@ from qwenops.model.warm_start import load_initial_model, load_initial_tokenizer
 from qwenops.platform.ray.train import launch
 from qwenops.platform.stage.handle import Stage
 from qwenops.platform.storage.weights import locate
-from qwenops.pretraining.held_out import bits_per_byte, held_out_needles, language_rows, shown, text_rows
+from qwenops.pretraining.held_out import bits_per_byte, evaluation_progress, held_out_needles, language_rows, text_rows
 from qwenops.pretraining.phases import row_divisor
 from qwenops.pretraining.pretrain.config import PretrainConfig
 from qwenops.pretraining.rows import RowSource
 from qwenops.pretraining.summary import write_summary
-from qwenops.pretraining.train import settle_threads, train, unsharded
+from qwenops.pretraining.train import gather_full_model, train, tune_worker_threads
 from qwenops.tasks.needles import evaluate_needles
 from qwenops.training.objective import mean_loss
 from qwenops.training.parallel import apply_parallelism, data_parallel_rank, worker_rank
@@ -71,14 +71,14 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
         rows_of.rank,
         rows_of.world_size,
     )
-    threads = settle_threads(model, rows, config.training, stage)
-    with shown(stage, "before", text) as on_tokens:
+    threads = tune_worker_threads(model, rows, config.training, stage)
+    with evaluation_progress(stage, "before", text) as on_tokens:
         metrics = {"loss.first": mean_loss(model, text, on_tokens)}
     trained, speed = train(model, rows, config.training, stage)
     metrics |= {"threads": threads} | speed
     by_depth = {}
     read = (text, *(language.batches for language in languages.values()), needles)
-    with shown(stage, "after", *read) as on_tokens:
+    with evaluation_progress(stage, "after", *read) as on_tokens:
         metrics["loss.final"] = mean_loss(model, text, on_tokens)
         metrics |= bits_per_byte(model, languages, on_tokens)
         if needles:
@@ -86,7 +86,7 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
             metrics |= {"needle.accuracy": score.accuracy, "needle.count": score.count}
             by_depth = score.by_depth
     seen = trained.tokens
-    finished = unsharded(model)
+    finished = gather_full_model(model)
     if device.rank == 0:
         # Rows shorter than what the initial weights were trained at do not shorten what the model reads.
         context = max(length, model.config.max_position_embeddings if source else 0)

@@ -22,7 +22,7 @@ from qwenops.training.terms import Batch, Counts, MetricSums, Objective
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ContinuedTraining:
     """Held-out loss before and after, nats per token, the training loop's account, and its speed."""
 
     before: float
@@ -82,7 +82,7 @@ def continue_training(
     stage: Stage,
     place: WorkerRank,
     progress: Progress,
-) -> Outcome:
+) -> ContinuedTraining:
     """Score `model` on `text`, train it on rows of `length` and score it again; rank 0 reports under `name`."""
     speed = ThroughputMeter(size_of(model.config))
 
@@ -108,4 +108,4 @@ def continue_training(
         state_dir=stage.scratch / name,
         seed=stage.seed,
     )
-    return Outcome(before, mean_loss(model, text, on_heldout), result, speed.metrics(result))
+    return ContinuedTraining(before, mean_loss(model, text, on_heldout), result, speed.metrics(result))

@@ -16,10 +16,10 @@ from qwenops.platform.ray.train import launch
 from qwenops.platform.stage.handle import Stage
 from qwenops.pretraining.held_out import text_rows
 from qwenops.pretraining.summary import write_summary
-from qwenops.pretraining.train import unsharded
+from qwenops.pretraining.train import gather_full_model
 from qwenops.pretraining.upcycle.config import UpcycleConfig
 from qwenops.pretraining.upcycle.continued import (
-    Outcome,
+    ContinuedTraining,
     balanced_language_modelling,
     continue_training,
     spread_batches,
@@ -94,7 +94,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
                 progress=progress,
                 **common,
             )
-    finished = unsharded(moe)
+    finished = gather_full_model(moe)
     if device.rank == 0:
         seen = facts.tokens_seen + mixture.fit.tokens
         save_checkpoint(
@@ -105,7 +105,11 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figures(
-    config: UpcycleConfig, moe: PreTrainedModel, log: RouterLog, mixture: Outcome, control: Outcome | None
+    config: UpcycleConfig,
+    moe: PreTrainedModel,
+    log: RouterLog,
+    mixture: ContinuedTraining,
+    control: ContinuedTraining | None,
 ) -> dict[str, float]:
     total = sum(parameter.numel() for parameter in moe.parameters())
     unused = config.experts.num_experts - config.experts.num_active
