@@ -32,7 +32,7 @@ def _run(options: argparse.Namespace) -> int:
 
     out = options.out or Path("runs") / recipe.name
     if options.why:
-        print(local.why_again(recipe, out, by_name(options.placement), options.why))
+        print(local.explain_rerun(recipe, out, by_name(options.placement), options.why))
         return 0
     return local.run_local(recipe, out, by_name(options.placement), until=options.until, restart=options.restart)
 
@@ -150,7 +150,7 @@ def _ui(options: argparse.Namespace) -> int:
         return 0
     from qwenops.platform.mlflow import server
 
-    server.reach(address)
+    server.check_reachable(address)
     print(f"runs recorded in {redact(address)}; Ctrl-C ends the pages", flush=True)
     program = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(options.port)]
     program += [

@@ -42,7 +42,7 @@ def compile_pipeline(
         draft.replace(out)
 
 
-def shipped(folder: Path) -> Iterator[tuple[str, str, Pipeline, Path]]:
+def shipped_pipelines(folder: Path) -> Iterator[tuple[str, str, Pipeline, Path]]:
     """Recipe, placement, pipeline and file below `folder` of everything that is kept compiled.
 
     A recipe is the default of a text field and changes nothing else, so its parts need not be kept for each.
@@ -60,7 +60,7 @@ def compile_shipped(folder: Path) -> list[Path]:
     for stale in folder.glob("*/*.yaml"):
         stale.unlink()
     written: list[Path] = []
-    for recipe, placement, pipeline, path in shipped(folder):
+    for recipe, placement, pipeline, path in shipped_pipelines(folder):
         compile_pipeline(load_recipe(recipe, []), by_name(placement), path, pipeline=pipeline)
         written.append(path)
     return written

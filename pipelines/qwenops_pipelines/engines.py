@@ -15,7 +15,7 @@ from qwenops.recipe.placement import Placement
 from qwenops.recipe.pods import Pod
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.nodes import NODES
-from qwenops_pipelines.extras import absent
+from qwenops_pipelines.extras import missing_modules
 
 
 def check_engines(recipe: Recipe, placement: Placement) -> None:
@@ -44,7 +44,7 @@ def _lacking(engine: EngineConfig, placement: Placement, area: str) -> Iterator[
     if engine.kind == "vllm":
         if on_cluster and "vllm" not in placement.image_engines:
             yield "kind", "an image with vLLM, said by the placement's image_engines,"
-        elif not on_cluster and absent(["vllm"]):
+        elif not on_cluster and missing_modules(["vllm"]):
             yield "kind", "vLLM in this environment (pip install 'qwenops[vllm]', Linux with a GPU)"
         cluster = placement.cluster(area)
         resources = placement.resources.get(area)

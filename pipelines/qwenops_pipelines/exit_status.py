@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from qwenops.errors import PlatformError, QwenOpsError
-from qwenops_pipelines.extras import missing
+from qwenops_pipelines.extras import missing_extras_error
 
 _INTERRUPTED = 130
 
@@ -33,7 +33,7 @@ def report_errors(*, debug: bool = False) -> Iterator[None]:
     except QwenOpsError as error:
         _end(error, debug=debug)
     except ModuleNotFoundError as error:
-        _end(missing([error.name or ""]) if error.name else _unforeseen(error), debug=debug)
+        _end(missing_extras_error([error.name or ""]) if error.name else _unforeseen(error), debug=debug)
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             _end_unread()

@@ -66,7 +66,7 @@ RUN = (
 """What `qwenops run` needs before it starts; one or two of each extra stand for it."""
 
 
-def absent(modules: Iterable[str]) -> list[str]:
+def missing_modules(modules: Iterable[str]) -> list[str]:
     """Those of `modules` that this environment lacks; none is imported."""
     return [name for name in modules if not _is_there(name)]
 
@@ -84,11 +84,11 @@ def require(modules: Iterable[str]) -> None:
     Raises:
         PlatformError: some cannot; names the extras that bring them.
     """
-    if lacking := absent(modules):
-        raise missing(lacking)
+    if lacking := missing_modules(modules):
+        raise missing_extras_error(lacking)
 
 
-def missing(modules: list[str]) -> PlatformError:
+def missing_extras_error(modules: list[str]) -> PlatformError:
     """The error of an environment without `modules`, given by their (dotted) names."""
     extras = ",".join(sorted({EXTRAS.get(name.partition(".")[0], "all") for name in modules}))
     return PlatformError(

@@ -15,7 +15,7 @@ import kfp_server_api
 
 from qwenops.errors import PlatformError, StageError
 from qwenops.platform.kubernetes.workflow import State, Step, first_failure, is_terminated, read_steps
-from qwenops_pipelines.kubeflow import quiet, translate_errors
+from qwenops_pipelines.kubeflow import silence_client, translate_errors
 from qwenops_pipelines.versions import Package
 
 GATE_FAILED = 6
@@ -47,7 +47,7 @@ def wait(
     deadline = time.monotonic() + timeout_seconds
     shown: dict[str, Step] = {}
     while True:
-        with translate_errors(host), quiet():
+        with translate_errors(host), silence_client():
             run = client.get_run(run_id)
             workflow = _workflow(client, run_id)
         steps = read_steps(workflow) if workflow else _listed(run, package)

@@ -46,7 +46,7 @@ def connect(host: str, namespace: str) -> Any:
     credentials = ServiceAccountTokenVolumeCredentials(projected) if projected and not token else None
     options: dict[str, Any] = {"host": host or None, "existing_token": token or None, "credentials": credentials}
     options |= {"namespace": namespace} if namespace else {}
-    with translate_errors(host), quiet():
+    with translate_errors(host), silence_client():
         return kfp.Client(**options)
 
 
@@ -70,7 +70,7 @@ def translate_errors(host: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_client() -> Iterator[None]:
     """Without the client's own lines and its notice about versions."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

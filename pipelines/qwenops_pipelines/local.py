@@ -124,7 +124,7 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
     return 0
 
 
-def why_again(recipe: Recipe, out: Path, placement: Placement, stage: str) -> str:
+def explain_rerun(recipe: Recipe, out: Path, placement: Placement, stage: str) -> str:
     """Why a run of `recipe` into `out` would make a stage again, or that it would not; changes nothing."""
     nodes = ancestors(stage)
     os.environ.update(ENVIRONMENT)

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from qwenops.errors import PlatformError
 from qwenops.platform.secrets import redact
-from qwenops_pipelines.extras import EXTRAS, RUN, absent
+from qwenops_pipelines.extras import EXTRAS, RUN, missing_modules
 
 _NEEDED_BYTES = 5 * 10**9
 
 
 def report() -> int:
     """Print a line for each thing a run uses; returns the exit status."""
-    lines = [(name, not absent([name]), f"pip install -c constraints.txt -e '.[{EXTRAS[name]}]'") for name in RUN]
+    lines = [
+        (name, not missing_modules([name]), f"pip install -c constraints.txt -e '.[{EXTRAS[name]}]'") for name in RUN
+    ]
     free = shutil.disk_usage(Path.cwd()).free
     lines.append(("5 GB of free disk", free >= _NEEDED_BYTES, f"free some space ({free / 1e9:.1f} GB here)"))
     lines.append(("two CPU cores", (os.cpu_count() or 1) >= 2, "a run on one core takes twice as long"))
@@ -27,14 +29,14 @@ def report() -> int:
 
 def _store() -> tuple[str, bool, str]:
     """Whether a run would be recorded: the server that the environment names takes models, or a folder is writable."""
-    if absent(["mlflow"]):
+    if missing_modules(["mlflow"]):
         return "a store for the record of runs", False, "install mlflow first"
     if address := os.environ.get("MLFLOW_TRACKING_URI", ""):
         from qwenops.platform.mlflow import registry
 
         name = f"models can be registered at {redact(address)}"
         try:
-            registry.check(address)
+            registry.check_registry(address)
         except PlatformError as error:
             return name, False, f"{error.message}: {error.found}; {error.action}"
         return name, True, ""

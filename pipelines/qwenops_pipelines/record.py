@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import qwenops
-from qwenops.contracts.json_text import finite
+from qwenops.contracts.json_text import replace_not_finite
 from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.delivery.report.page import render
 from qwenops.platform.context import RunContext
@@ -108,7 +108,7 @@ def publish_record(record: dict[str, Any], recipe: Recipe, artifacts: Mapping[st
 def write_record(record: dict[str, Any], folder: Path) -> None:
     """Write `run.json` into `folder`, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(finite(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(replace_not_finite(record), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(str(folder / "run.json"), text + "\n")
 
 

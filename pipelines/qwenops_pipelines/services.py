@@ -16,7 +16,7 @@ from pathlib import Path
 
 from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
-from qwenops.platform.ray.start import patiently
+from qwenops.platform.ray.start import retry_start
 from qwenops.recipe.codec import fingerprint
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.nodes import Node
@@ -128,7 +128,7 @@ def _start_ray(stack: contextlib.ExitStack, temporary: Path) -> str:
         )
 
     try:
-        patiently(start)
+        retry_start(start)
     except Exception as error:
         raise PlatformError(
             "Ray did not start on this machine",
@@ -155,7 +155,7 @@ def _open_tracking(context: RunContext, recipe: Recipe, out: Path) -> str:
     # A registry that refuses models is found now and not after the training.
     from qwenops.platform.mlflow import registry
 
-    registry.check(context.tracking_uri, parent)
+    registry.check_registry(context.tracking_uri, parent)
     return parent
 
 

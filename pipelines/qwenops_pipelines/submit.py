@@ -10,7 +10,7 @@ from typing import Any
 import kfp_server_api
 
 from qwenops.errors import PlatformError, RecipeError
-from qwenops_pipelines.kubeflow import connect, quiet, translate_errors
+from qwenops_pipelines.kubeflow import connect, silence_client, translate_errors
 from qwenops_pipelines.versions import EXPERIMENT, Package, Target, called, get_or_create, unquoted_twice, upload
 
 # The client's own annotations call every field of every object optional.
@@ -28,7 +28,7 @@ def submit(target: Target, package: Package, parameters: Mapping[str, str], run_
     """
     _check_form(package, parameters)
     client = connect(target.host, target.namespace)
-    with translate_errors(target.host), quiet():
+    with translate_errors(target.host), silence_client():
         experiment = _experiment(client, target)
         pipeline_id, version_id = upload(client, target, package)
         run = client.run_pipeline(
@@ -58,7 +58,7 @@ def schedule(target: Target, package: Package, parameters: Mapping[str, str], na
             action="put the seconds in front",
         )
     client = connect(target.host, target.namespace)
-    with translate_errors(target.host), quiet():
+    with translate_errors(target.host), silence_client():
         experiment = _experiment(client, target)
         pipeline_id, _ = upload(client, target, package)
         wanted = _API.V2beta1RecurringRun(

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from qwenops.contracts.json_text import finite, mend_json_files
+from qwenops.contracts.json_text import mend_json_files, replace_not_finite
 
 
 def strictly(text):
@@ -43,7 +43,7 @@ def test_many_are_counted(tmp_path):
 
 
 def test_plain_data_keeps_what_is_a_number():
-    assert finite({"a": (1, 2.5, math.nan), "b": True, "c": "x", "d": None}) == {
+    assert replace_not_finite({"a": (1, 2.5, math.nan), "b": True, "c": "x", "d": None}) == {
         "a": [1, 2.5, None],
         "b": True,
         "c": "x",

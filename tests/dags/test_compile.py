@@ -8,7 +8,7 @@ from tests.dags.golden import GOLDEN, all_tasks, describe_all, read_spec
 
 from qwenops.recipe.codec import canonical, fingerprint
 from qwenops.recipe.image import IMAGE
-from qwenops_pipelines.compile import COMPILED, compile_pipeline, shipped
+from qwenops_pipelines.compile import COMPILED, compile_pipeline, shipped_pipelines
 from qwenops_pipelines.dags.nodes import NODES, ancestors
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.placements import by_name
@@ -75,7 +75,7 @@ def test_pipelines_together_are_the_whole_dag_and_each_names_what_it_takes_up():
 @pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=lambda pipeline: pipeline.name)
 def test_shipped_file_of_tiny_is_current(tmp_path, pipeline):
     # CI compiles all of them (`make compile-check`); the recipes differ by their text alone, see the next test.
-    for recipe, placement, shipped_pipeline, path in shipped(COMPILED):
+    for recipe, placement, shipped_pipeline, path in shipped_pipelines(COMPILED):
         if (recipe, shipped_pipeline) == ("tiny", pipeline):
             compile_pipeline(load_recipe(recipe, []), by_name(placement), tmp_path / path.name, pipeline=pipeline)
             assert (tmp_path / path.name).read_bytes() == path.read_bytes(), "stale: run `make compile`"
@@ -83,7 +83,7 @@ def test_shipped_file_of_tiny_is_current(tmp_path, pipeline):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_shipped_files_carry_the_recipe_as_it_is_and_nothing_else_is_shipped(name):
-    files = {path: recipe for recipe, _, _, path in shipped(COMPILED)}
+    files = {path: recipe for recipe, _, _, path in shipped_pipelines(COMPILED)}
     assert sorted(COMPILED.glob("*/*.yaml")) == sorted(files)
     text = json.dumps(canonical(load_recipe(name, [])))
     for path in (path for path, recipe in files.items() if recipe == name):

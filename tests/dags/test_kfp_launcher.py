@@ -49,7 +49,7 @@ def made(place):
     folders = {}
     for node in NODES:
         options = {"files": FILES.get(node.name, {}), "address": lambda path: addresses.address_of(path, context)}
-        folders[node.name] = publish(addresses.mirror(root, context), node.name, folders, **options)
+        folders[node.name] = publish(addresses.local_path(root, context), node.name, folders, **options)
         if addresses.is_remote(root):
             assert object_store.publish(folders[node.name], addresses.address_of(folders[node.name], context))
     return {name: addresses.address_of(folder, context) for name, folder in folders.items()}

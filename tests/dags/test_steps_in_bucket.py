@@ -44,7 +44,7 @@ def upload(name, parents=None):
     """Publish an artifact of node `name` in the bucket; returns its local folder and its address."""
     context = RunContext.from_environment()
     folder = publish(
-        addresses.mirror(STORE, context), name, parents, address=lambda path: addresses.address_of(path, context)
+        addresses.local_path(STORE, context), name, parents, address=lambda path: addresses.address_of(path, context)
     )
     address = addresses.address_of(folder, context)
     assert object_store.publish(folder, address)
@@ -81,7 +81,7 @@ def test_earlier_artifact_is_found_by_a_pod_with_an_empty_cache(bucket, monkeypa
     monkeypatch.setenv("QWENOPS_CACHE", str(tmp_path / "empty"))
     context = RunContext.from_environment()
     assert find_artifacts(("tokenizer",), resolve(RECIPE), context, "") == {"tokenizer": address}
-    assert (addresses.mirror(address, context) / "data.txt").is_file()
+    assert (addresses.local_path(address, context) / "data.txt").is_file()
     bucket.delete_object(Bucket="artifacts", Key=f"{address.removeprefix('s3://artifacts/')}/{MANIFEST}")
     with pytest.raises(ContractError, match="no artifact of tokenizer"):
         find_artifacts(("tokenizer",), resolve(RECIPE), context, "")

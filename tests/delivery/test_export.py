@@ -8,10 +8,10 @@ from tests.delivery.artifacts import TEMPLATE, make_checkpoint, make_tokenizer, 
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from qwenops.contracts.manifest import file_digest
+from qwenops.delivery.export.chat_checks import stops_at_end_of_turn
 from qwenops.delivery.export.config import ExportConfig
 from qwenops.delivery.export.quickstart import run_quickstart
 from qwenops.delivery.export.run import run
-from qwenops.delivery.export.talk import ends_turn
 from qwenops.delivery.gate_config import NotGated
 from qwenops.errors import StageError
 from qwenops.platform.context import RunContext
@@ -117,9 +117,9 @@ def test_template_that_renders_other_text_is_not_exported(tmp_path, name, templa
 def test_generation_that_does_not_end_with_the_turn_is_not_exported(tmp_path):
     tokenizer = make_tokenizer(tmp_path / "tokenizer")
     make_checkpoint(tmp_path / "model", tokenizer)
-    assert ends_turn(tmp_path / "model")
+    assert stops_at_end_of_turn(tmp_path / "model")
     GenerationConfig(eos_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>")).save_pretrained(tmp_path / "model")
-    assert not ends_turn(tmp_path / "model")
+    assert not stops_at_end_of_turn(tmp_path / "model")
 
 
 def test_quickstart_on_a_broken_folder_says_what_failed(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from tests.delivery.fabricated import figures
 
 from qwenops.contracts.metrics import check_metric
-from qwenops.delivery.gate_config import NotGated, Rule, fits
+from qwenops.delivery.gate_config import NotGated, Rule, matches
 from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.register.gate import compared, judge
 from qwenops.delivery.register.policy import STRICT
@@ -232,4 +232,4 @@ def test_recipe_adds_rules_and_cannot_take_strict_ones_away():
     ],
 )
 def test_star_is_one_part_and_at_the_end_the_rest(pattern: str, name: str, within: bool):
-    assert fits(pattern, name) is within
+    assert matches(pattern, name) is within

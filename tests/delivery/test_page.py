@@ -9,7 +9,7 @@ from tests.delivery.fabricated import fabricate, record_of
 from qwenops.delivery.report.config import ReportConfig
 from qwenops.delivery.report.page import render
 from qwenops.delivery.report.run import run
-from qwenops.delivery.report.sections.dag import NODES, essential
+from qwenops.delivery.report.sections.dag import NODES, transitive_reduction
 from qwenops.errors import StageError
 from qwenops.platform.context import RunContext
 from qwenops.platform.observe.cost import cost_entry
@@ -223,7 +223,7 @@ def test_number_reads_well(value, text):
 
 
 def test_essential_edges_leave_out_what_a_longer_path_says():
-    assert essential([("a", "b"), ("b", "c"), ("a", "c")]) == [("a", "b"), ("b", "c")]
+    assert transitive_reduction([("a", "b"), ("b", "c"), ("a", "c")]) == [("a", "b"), ("b", "c")]
 
 
 def test_picture_knows_every_node_of_the_fabricated_run(artifacts):

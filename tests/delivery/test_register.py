@@ -124,7 +124,7 @@ def test_registration_that_slept_through_its_turn_fails_and_puts_the_champion_ba
     client = registry.MlflowClient(uri)
     with (
         pytest.raises(PlatformError, match="lost its turn"),
-        registry.turn(uri, NAME, "s3://models/chat", run_id="", figures={SCORE: 0.55}, tags={}) as sleeper,
+        registry.registration_turn(uri, NAME, "s3://models/chat", run_id="", figures={SCORE: 0.55}, tags={}) as sleeper,
     ):
         assert register(uri, NAME, 0.6, turn_seconds=0.2) == "champion"
         # It was about to move the alias when it fell asleep.
@@ -135,14 +135,17 @@ def test_registration_that_slept_through_its_turn_fails_and_puts_the_champion_ba
 
 
 def test_block_that_fails_leaves_no_pending_version(uri):
-    with pytest.raises(ValueError, match="verdict"), registry.turn(uri, NAME, "s3://m", run_id="", figures={}, tags={}):
+    with (
+        pytest.raises(ValueError, match="verdict"),
+        registry.registration_turn(uri, NAME, "s3://m", run_id="", figures={}, tags={}),
+    ):
         raise ValueError("no verdict")
     assert _settled(uri, NAME) == {1: "unfinished"}
     assert registry.champion(uri, NAME) is None
 
 
 def test_check_of_a_registry_leaves_nothing_behind(uri):
-    registry.check(uri)
+    registry.check_registry(uri)
     assert registry.MlflowClient(uri).search_registered_models() == []
 
 

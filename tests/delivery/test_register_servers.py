@@ -41,7 +41,7 @@ def path_server(empty_database, tmp_path_factory):
 
 def _registers_loads_and_answers(tmp_path, model, address, patch):
     run_id = tracking.open_run(address, str(tmp_path), "night", "tiny", "ab" * 32, {"seed": 7})
-    registry.check(address, run_id)
+    registry.check_registry(address, run_id)
     _, record = register_run(tmp_path, "first", model, address)
     _, worse = register_run(tmp_path, "worse", model, address, {SCORE: 0.8})
     assert (record["alias"], worse["alias"]) == ("champion", "candidate")
@@ -90,7 +90,7 @@ def test_check_of_a_server_leaves_nothing_active_behind(path_server):
     client = MlflowClient(path_server)
     before = {experiment.experiment_id for experiment in client.search_experiments()}
     runs = {run.info.run_id for run in client.search_runs(list(before))}
-    registry.check(path_server)
+    registry.check_registry(path_server)
     after = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert {run.info.run_id for run in after} == runs
     assert not [m.name for m in client.search_registered_models() if m.name.startswith("qwenops-check")]
@@ -109,7 +109,7 @@ def test_dead_server_is_found_in_seconds(does, monkeypatch):
         with pytest.raises(PlatformError, match="does not answer"):
             tracking.open_run(address, "", "night", "tiny", "ab" * 32, {})
         with pytest.raises(PlatformError, match="does not answer"):
-            registry.check(address)
+            registry.check_registry(address)
         assert time.monotonic() - began < 60
 
 
@@ -119,6 +119,6 @@ def test_server_whose_artifacts_cannot_be_written_is_found_by_the_check(empty_da
     with _server("passed through", empty_database, tmp_path) as address:
         began = time.monotonic()
         with pytest.raises(PlatformError, match="model registry cannot be used"):
-            registry.check(address)
+            registry.check_registry(address)
         assert time.monotonic() - began < 60
         assert MlflowClient(address).search_registered_models() == []

@@ -13,15 +13,15 @@ from qwenops.evaluation.benchmarks.config import BenchmarksConfig
 from qwenops.evaluation.benchmarks.report import compare
 from qwenops.evaluation.benchmarks.run import run
 from qwenops.evaluation.harness import (
-    Answered,
-    Candidate,
-    Exam,
-    answer_choices,
-    answer_freely,
+    EvalSpec,
+    EvaluatedModel,
+    ItemResult,
+    answer_by_generation,
+    answer_by_likelihood,
     best_option,
     build_prompt,
-    cut,
     summarise,
+    truncate_at_stop,
 )
 from qwenops.evaluation.likelihood import Continuation, log_likelihoods, split_continuation
 from qwenops.evaluation.registry import TASKS
@@ -38,10 +38,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
-def verifiable_exam(max_new_tokens: int = 8) -> Exam:
+def verifiable_spec(max_new_tokens: int = 8) -> EvalSpec:
     items = verifiable_items(("reverse",), 4, (5, 6), seed=1)
     pool = verifiable_items(("reverse",), 4, (5, 6), seed=1, split="train")
-    return Exam(TASKS["verifiable"], items, pool, 2, Sampling(max_new_tokens=max_new_tokens))
+    return EvalSpec(TASKS["verifiable"], items, pool, 2, Sampling(max_new_tokens=max_new_tokens))
 
 
 def test_log_likelihoods_equal_those_of_one_row_at_a_time(checkpoint: Path):
@@ -69,10 +69,10 @@ def test_length_normalisation_changes_which_option_wins():
 
 
 def test_prompt_holds_header_shots_and_question_in_order():
-    exam = verifiable_exam()
-    text = build_prompt(exam.items[0], exam.pool[:2], "text")
-    assert text == "\n\n".join([*(shot.prompt + "\n" + shot.gold for shot in exam.pool[:2]), exam.items[0].prompt])
-    assert render(build_prompt(exam.items[0], [], "chat")).endswith("<|im_end|>\n<|im_start|>assistant\n")
+    spec = verifiable_spec()
+    text = build_prompt(spec.items[0], spec.pool[:2], "text")
+    assert text == "\n\n".join([*(shot.prompt + "\n" + shot.gold for shot in spec.pool[:2]), spec.items[0].prompt])
+    assert render(build_prompt(spec.items[0], [], "chat")).endswith("<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_prompt_with_control_tokens_cannot_close_a_turn():
@@ -82,33 +82,33 @@ def test_prompt_with_control_tokens_cannot_close_a_turn():
 
 
 def test_oracle_is_scored_full_and_a_silent_model_zero(checkpoint: Path):
-    exam, tokenizer = verifiable_exam(), load_tokenizer(checkpoint)
-    gold = {item.prompt: item.gold for item in exam.items}
-    candidate = Candidate("chat", "chat", 512, tokenizer)
+    spec, tokenizer = verifiable_spec(), load_tokenizer(checkpoint)
+    gold = {item.prompt: item.gold for item in spec.items}
+    candidate = EvaluatedModel("chat", "chat", 512, tokenizer)
     oracle = ScriptedEngine(lambda prompt: next(g for p, g in gold.items() if p in prompt))
     for engine, score in ((oracle, 1.0), (ScriptedEngine(lambda _: ""), 0.0)):
-        rows = answer_freely(candidate, exam, engine, lambda _: False)
-        assert summarise("chat", exam, rows)["score"] == score
+        rows = answer_by_generation(candidate, spec, engine, lambda _: False)
+        assert summarise("chat", spec, rows)["score"] == score
 
 
 def test_answer_that_was_lost_is_no_wrong_one(checkpoint: Path):
-    exam = verifiable_exam()
-    gone, *others = exam.items
+    spec = verifiable_spec()
+    gone, *others = spec.items
     gold = {item.prompt: item.gold for item in others}
     engine = ScriptedEngine(lambda prompt: next((g for p, g in gold.items() if p in prompt), None))
-    rows = answer_freely(Candidate("chat", "chat", 512, load_tokenizer(checkpoint)), exam, engine, None)
-    figures = summarise("chat", exam, rows)
+    rows = answer_by_generation(EvaluatedModel("chat", "chat", 512, load_tokenizer(checkpoint)), spec, engine, None)
+    figures = summarise("chat", spec, rows)
     assert (figures["score"], figures["items"], figures["lost"], figures["too_long"]) == (1.0, 3, 1, 0)
     assert [(row.score, row.output) for row in rows if row.id == gone.id] == [(None, [])]
 
 
 def test_item_of_which_some_samples_were_lost_is_scored_by_the_others(checkpoint: Path):
-    exam = replace(verifiable_exam(), sampling=Sampling(max_new_tokens=8, n=4, temperature=0.5))
-    said = iter([None, exam.items[0].gold, "no", None, *["no"] * 12])
+    spec = replace(verifiable_spec(), sampling=Sampling(max_new_tokens=8, n=4, temperature=0.5))
+    said = iter([None, spec.items[0].gold, "no", None, *["no"] * 12])
     engine = ScriptedEngine(lambda _: next(said))
-    rows = answer_freely(Candidate("chat", "chat", 512, load_tokenizer(checkpoint)), exam, engine, None)
+    rows = answer_by_generation(EvaluatedModel("chat", "chat", 512, load_tokenizer(checkpoint)), spec, engine, None)
     assert [row.score for row in rows] == [0.5, 0.0, 0.0, 0.0]
-    assert (summarise("chat", exam, rows)["lost"], len(rows[0].output)) == (2, 2)
+    assert (summarise("chat", spec, rows)["lost"], len(rows[0].output)) == (2, 2)
 
 
 def test_stage_whose_every_generated_answer_was_lost_counts_them_and_gives_no_score(
@@ -123,20 +123,20 @@ def test_stage_whose_every_generated_answer_was_lost_counts_them_and_gives_no_sc
 
 
 def test_prompts_that_do_not_fit_are_counted_and_never_cut(checkpoint: Path):
-    exam, tokenizer = verifiable_exam(), load_tokenizer(checkpoint)
+    spec, tokenizer = verifiable_spec(), load_tokenizer(checkpoint)
     seen: list[str] = []
     engine = ScriptedEngine(lambda prompt: seen.append(prompt) or "")
-    rows = answer_freely(Candidate("base", "text", 20, tokenizer), exam, engine, lambda _: False)
-    figures = summarise("base", exam, rows)
+    rows = answer_by_generation(EvaluatedModel("base", "text", 20, tokenizer), spec, engine, lambda _: False)
+    figures = summarise("base", spec, rows)
     assert seen == []
     assert (figures["items"], figures["too_long"]) == (0, 4)
     assert all(row.score is None for row in rows)
 
 
 def test_choices_that_do_not_fit_are_counted(checkpoint: Path):
-    exam = Exam(TASKS["continuation"], continuation_items()[:4], [], 0, Sampling())
-    candidate = Candidate("base", "text", 8, load_tokenizer(checkpoint))
-    rows = answer_choices(candidate, exam, load_model(checkpoint), 512)
+    spec = EvalSpec(TASKS["continuation"], continuation_items()[:4], [], 0, Sampling())
+    candidate = EvaluatedModel("base", "text", 8, load_tokenizer(checkpoint))
+    rows = answer_by_likelihood(candidate, spec, load_model(checkpoint), 512)
     assert [row.score for row in rows] == [None] * 4
 
 
@@ -144,7 +144,7 @@ def test_choices_that_do_not_fit_are_counted(checkpoint: Path):
     ("text", "left"), [("a\n\nb", "a"), ("\n\na\n\nb", "\n\na"), ("a", "a"), ("x = 1\ndef f", "x = 1")]
 )
 def test_answer_is_cut_at_the_first_stop_behind_its_start(text: str, left: str):
-    assert cut(text, ("\n\n", "\ndef ")) == left
+    assert truncate_at_stop(text, ("\n\n", "\ndef ")) == left
 
 
 def test_stage_figures_follow_from_the_stored_items(tmp_path: Path, checkpoint: Path):
@@ -201,8 +201,8 @@ def test_unknown_benchmark_and_impossible_k_are_recipe_errors(tmp_path: Path, ch
 
 
 def test_comparison_counts_only_items_both_models_were_asked():
-    def row(model: str, item: str, score: float | None) -> Answered:
-        return Answered("t", model, item, "s", "", [], "", score, "")
+    def row(model: str, item: str, score: float | None) -> ItemResult:
+        return ItemResult("t", model, item, "s", "", [], "", score, "")
 
     rows = [row("base", "1", 0.0), row("base", "2", 1.0), row("base", "3", 1.0)]
     rows += [row("moe", "1", 1.0), row("moe", "2", 1.0), row("moe", "3", None)]

@@ -8,7 +8,7 @@ from tests.evaluation.models_for_tests import make_stage
 
 from qwenops.contracts.conversation import Conversation, answer, ask, write_conversations
 from qwenops.contracts.document import documents_from_rows, write_part
-from qwenops.evaluation.contamination.analysis import Sightings, analyse, build_index
+from qwenops.evaluation.contamination.analysis import Occurrences, analyse, build_index
 from qwenops.evaluation.contamination.config import ContaminationConfig
 from qwenops.evaluation.contamination.run import run
 from qwenops.tasks.overlap import Leak
@@ -27,21 +27,21 @@ def sentence(start: int, length: int) -> str:
 @pytest.mark.parametrize(("shared", "found"), [(12, False), (13, True), (20, True)])
 def test_thirteen_shared_words_contaminate_and_twelve_do_not(shared: int, found: bool):
     index = build_index([Leak("quiz", "quiz/0", sentence(0, 20))], 13)
-    sightings = Sightings()
-    assert sightings.search(index, "documents", ["other text before, " + sentence(0, shared) + " and after"]) == 1
-    assert bool(sightings.places) == found
+    occurrences = Occurrences()
+    assert occurrences.search(index, "documents", ["other text before, " + sentence(0, shared) + " and after"]) == 1
+    assert bool(occurrences.places) == found
 
 
 def test_punctuation_and_case_do_not_hide_an_item():
-    sightings = Sightings()
+    occurrences = Occurrences()
     index = build_index([Leak("quiz", "quiz/0", sentence(0, 15))], 13)
-    sightings.search(index, "documents", [", ".join(WORDS[:15]).upper() + "!"])
-    assert ("quiz", "quiz/0") in sightings.places
+    occurrences.search(index, "documents", [", ".join(WORDS[:15]).upper() + "!"])
+    assert ("quiz", "quiz/0") in occurrences.places
 
 
 def test_clean_score_is_the_mean_over_items_not_seen():
     rows = [item_row(0, 1.0, "a"), item_row(1, 0.0, "b"), item_row(2, 1.0, "c"), item_row(3, None, "d")]
-    facts = analyse(rows, Sightings({("quiz", "quiz/1"): {"documents": 2}}), 5)["quiz"]
+    facts = analyse(rows, Occurrences({("quiz", "quiz/1"): {"documents": 2}}), 5)["quiz"]
     assert (facts["items"], facts["contaminated"], facts["share"]["value"]) == (4, 1, 0.25)
     chat = facts["models"]["chat"]
     assert chat["original"]["value"] == pytest.approx(2 / 3)
@@ -51,7 +51,7 @@ def test_clean_score_is_the_mean_over_items_not_seen():
 
 
 def test_set_without_a_clean_item_has_no_clean_score():
-    facts = analyse([item_row(0, 1.0, "a")], Sightings({("quiz", "quiz/0"): {"documents": 1}}), 5)["quiz"]
+    facts = analyse([item_row(0, 1.0, "a")], Occurrences({("quiz", "quiz/0"): {"documents": 1}}), 5)["quiz"]
     assert facts["models"]["chat"]["clean"] is None
     assert facts["models"]["chat"]["delta"] is None
 

@@ -14,7 +14,7 @@ from qwenops.errors import ContractError
 from qwenops.evaluation.multilingual.config import MultilingualConfig
 from qwenops.evaluation.multilingual.languages import LanguageCheck
 from qwenops.evaluation.multilingual.perplexity import language_loss
-from qwenops.evaluation.multilingual.rating import Rated, averages, read_form, write_form
+from qwenops.evaluation.multilingual.rating import RatedResponse, averages, read_form, write_form
 from qwenops.evaluation.multilingual.run import run
 from qwenops.model.checkpoints import load_model, load_tokenizer
 
@@ -77,31 +77,31 @@ def test_long_documents_are_scored_whole_and_within_the_budget(checkpoint: Path)
 )
 def test_language_check_tells_staying_from_switching(language: str, stays: str, leaves: str):
     check = check_of("en", "de", "fr", "es", "zh", "ru")
-    assert check.stays(stays, language)
-    assert not check.stays(leaves, language)
+    assert check.is_in_language(stays, language)
+    assert not check.is_in_language(leaves, language)
 
 
 def test_program_text_in_backquotes_is_no_switch():
-    assert check_of("zh").stays("请使用 `print` 函数。", "zh")
+    assert check_of("zh").is_in_language("请使用 `print` 函数。", "zh")
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_model_that_says_nothing_answers_in_no_language(language: str):
     check = check_of("en", "zh")
-    assert not any(check.stays(response, language) for response in ("", " ", "\n\n"))
-    assert check.stays("42", language)
+    assert not any(check.is_in_language(response, language) for response in ("", " ", "\n\n"))
+    assert check.is_in_language("42", language)
 
 
 def form(tmp_path: Path, *rows: tuple[str, str, str]) -> Path:
     path = tmp_path / "form.csv"
-    filled = [Rated(str(n), lang, "maths", "p", "r", grade, name) for n, (lang, grade, name) in enumerate(rows)]
+    filled = [RatedResponse(str(n), lang, "maths", "p", "r", grade, name) for n, (lang, grade, name) in enumerate(rows)]
     write_form(path, filled)
     return path
 
 
 def test_form_survives_the_round_trip(tmp_path: Path):
     path = form(tmp_path, ("en", "4", "Ann"))
-    assert read_form(path) == [Rated("0", "en", "maths", "p", "r", "4", "Ann")]
+    assert read_form(path) == [RatedResponse("0", "en", "maths", "p", "r", "4", "Ann")]
 
 
 @pytest.mark.parametrize("grade", ["0", "6", "3.5", "", "good"])

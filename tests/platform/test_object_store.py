@@ -11,7 +11,7 @@ from qwenops.contracts.manifest import Manifest, digest_files, read_manifest, wr
 from qwenops.errors import ContractError, PlatformError
 from qwenops.platform.context import RunContext
 from qwenops.platform.storage import addresses, artifacts
-from qwenops.platform.storage.object_store import fetch, forget, keeping, publish
+from qwenops.platform.storage.object_store import back_up_scratch, delete, fetch, publish
 
 BUCKET = "qwenops"
 
@@ -95,7 +95,7 @@ def test_damaged_object_is_noticed_and_replaced(bucket, tmp_path, damage):
         bucket.put_object(Bucket=BUCKET, Key=key, Body=b"two\n" if damage == "change" else b"{")
     assert not fetch(URL, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
-    forget(URL)
+    delete(URL)
     assert _objects(bucket) == []
     assert publish(source, URL)
     assert fetch(URL, tmp_path / "copy")
@@ -135,13 +135,13 @@ def test_scratch_of_a_lost_pod_is_there_for_the_next(bucket, tmp_path):
     for folder in (first, second):
         folder.mkdir()
     url = f"s3://{BUCKET}/stages/tokens/.0123.scratch"
-    with pytest.raises(RuntimeError, match="evicted"), keeping(first, url):
+    with pytest.raises(RuntimeError, match="evicted"), back_up_scratch(first, url):
         (first / "state").mkdir()
         (first / "state" / "step-3").write_text("weights")
         (first / "state" / "latest.json").write_text("step-3")
         (first / "half.tmp").write_text("ha")
         raise RuntimeError("evicted")
-    with keeping(second, url):
+    with back_up_scratch(second, url):
         assert (second / "state" / "latest.json").read_text() == "step-3"
         assert not (second / "half.tmp").exists()
     assert _objects(bucket) == []
@@ -149,7 +149,7 @@ def test_scratch_of_a_lost_pod_is_there_for_the_next(bucket, tmp_path):
 
 def test_scratch_copy_follows_new_and_deleted_checkpoints(bucket, tmp_path):
     url, until = f"s3://{BUCKET}/scratch", 200
-    with keeping(tmp_path, url, seconds=0.05):
+    with back_up_scratch(tmp_path, url, seconds=0.05):
         (tmp_path / "step-1").write_text("a")
         while "scratch/step-1" not in _objects(bucket) and (until := until - 1):
             threading.Event().wait(0.05)
@@ -173,6 +173,6 @@ def test_input_that_is_not_intact_is_a_contract_error(bucket, tmp_path):
 
 def test_address_and_local_copy_lead_to_each_other(tmp_path):
     context = RunContext(store="", events="", cache=str(tmp_path))
-    assert addresses.address_of(addresses.mirror("s3://b/x/y", context), context) == "s3://b/x/y"
+    assert addresses.address_of(addresses.local_path("s3://b/x/y", context), context) == "s3://b/x/y"
     assert addresses.address_of(Path("/mnt/x"), context) == "/mnt/x"
-    assert addresses.mirror("/mnt/x", context) == Path("/mnt/x")
+    assert addresses.local_path("/mnt/x", context) == Path("/mnt/x")

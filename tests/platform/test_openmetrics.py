@@ -11,7 +11,7 @@ from tests.platform.servers import free_port
 
 from qwenops.platform.context import RunContext
 from qwenops.platform.observe.live import LIVE, read_live
-from qwenops.platform.observe.observed import observed
+from qwenops.platform.observe.observed import observe_stage
 from qwenops.platform.observe.openmetrics import exporting
 from qwenops.platform.stage.handle import Stage
 from qwenops.recipe.account import account_text
@@ -60,7 +60,7 @@ def _scrape(port: int) -> dict[str, float]:
 def test_scrape_of_a_training_stage_has_every_figure(context, tmp_path):
     facts = {"area": "pretraining", "run_started": 0.0, "run_finished": 3600.0}
     (tmp_path / "events" / "pretrain.json").write_text(json.dumps(facts))
-    with observed(context, "pretrain", tmp_path):
+    with observe_stage(context, "pretrain", tmp_path):
         stage = _stage(context, tmp_path)
         with stage.progress(1000, "tokens") as progress:
             progress.advance(500)
@@ -77,7 +77,7 @@ def test_scrape_of_a_training_stage_has_every_figure(context, tmp_path):
 
 
 def test_scrape_shows_a_loss_that_is_no_number_at_once(context, tmp_path):
-    with observed(context, "pretrain", tmp_path):
+    with observe_stage(context, "pretrain", tmp_path):
         stage = _stage(context, tmp_path)
         stage.curve("loss", 1, 2.0)
         stage.curve("loss", 2, math.nan)
@@ -88,7 +88,7 @@ def test_scrape_shows_a_loss_that_is_no_number_at_once(context, tmp_path):
 
 
 def test_scrape_before_the_first_step_has_no_invented_value(context, tmp_path):
-    with observed(context, "pretrain", tmp_path):
+    with observe_stage(context, "pretrain", tmp_path):
         found = _scrape(context.metrics_port)
     assert set(found) == {"qwenops_stage_nonfinite_total", "qwenops_run_cost", "qwenops_run_budget"}
 
@@ -111,12 +111,12 @@ def test_worker_other_than_the_first_leaves_the_live_file_alone(context, tmp_pat
 
 
 def test_port_that_is_taken_costs_the_stage_nothing(context, tmp_path):
-    with observed(context, "pretrain", tmp_path), observed(context, "pretrain", tmp_path):
+    with observe_stage(context, "pretrain", tmp_path), observe_stage(context, "pretrain", tmp_path):
         assert "qwenops_run_cost" in _scrape(context.metrics_port)
 
 
 def test_port_is_free_again_when_the_stage_ends(context, tmp_path):
-    with observed(context, "pretrain", tmp_path):
+    with observe_stage(context, "pretrain", tmp_path):
         _scrape(context.metrics_port)
     with pytest.raises(OSError):
         _scrape(context.metrics_port)
@@ -124,6 +124,6 @@ def test_port_is_free_again_when_the_stage_ends(context, tmp_path):
 
 def test_laptop_writes_no_live_file(tmp_path):
     context = RunContext(store="", events="", cache="")
-    with observed(context, "pretrain", tmp_path):
+    with observe_stage(context, "pretrain", tmp_path):
         _stage(context, tmp_path).curve("loss", 1, 2.0)
     assert not (tmp_path / LIVE).exists()

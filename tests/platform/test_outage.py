@@ -126,11 +126,11 @@ def test_stage_that_a_sleeping_server_missed_is_recorded_at_the_end_of_the_run(a
 def test_silence_is_forgotten_after_a_while_and_by_another_run(address, tmp_path, monkeypatch):
     context = _context(tmp_path, address, "another run")
     (tmp_path / "events" / "mlflow.silent").write_text(f'["a run", {time.time()}]')
-    assert outage.recorded(context, "sft", "nothing", lambda client: None)
+    assert outage.record_or_warn(context, "sft", "nothing", lambda client: None)
     (tmp_path / "events" / "mlflow.silent").write_text(f'["another run", {time.time()}]')
-    assert not outage.recorded(context, "sft", "nothing", lambda client: None)
+    assert not outage.record_or_warn(context, "sft", "nothing", lambda client: None)
     monkeypatch.setattr(outage, "_ASK_AGAIN_SECONDS", 0.0)
-    assert outage.recorded(context, "sft", "nothing", lambda client: None)
+    assert outage.record_or_warn(context, "sft", "nothing", lambda client: None)
 
 
 def _first_run(uri: str, place: int, barrier, answers) -> None:
@@ -144,7 +144,9 @@ def _first_run(uri: str, place: int, barrier, answers) -> None:
             client = MlflowClient(uri)
             for step in range(5):
                 client.log_metric(run_id, "loss", 1 / (step + 1), step=step)
-            with registry.turn(uri, experiment, "s3://models/chat", run_id=run_id, figures={}, tags={}) as turn:
+            with registry.registration_turn(
+                uri, experiment, "s3://models/chat", run_id=run_id, figures={}, tags={}
+            ) as turn:
                 turn.settle(passed=True, description="")
             client.set_terminated(run_id)
         answers.put("")

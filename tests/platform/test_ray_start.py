@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from qwenops.platform.ray.start import patiently
+from qwenops.platform.ray.start import retry_start
 
 
 def _starts(*ends):
@@ -22,7 +22,7 @@ def _starts(*ends):
 def test_node_that_took_too_long_is_started_again_and_leaves_nothing_behind():
     late = "The current node timed out during startup."
     start, processes = _starts(late, late, "")
-    patiently(start)
+    retry_start(start)
     first, second, third = processes
     assert (first.wait(60), second.wait(60), third.poll()) == (-9, -9, None)
     third.kill()
@@ -33,7 +33,7 @@ def test_node_that_took_too_long_is_started_again_and_leaves_nothing_behind():
 def test_node_that_never_comes_and_other_errors_end_the_run(ends, starts):
     start, processes = _starts(*ends)
     with pytest.raises(RuntimeError, match=ends[0]):
-        patiently(start)
+        retry_start(start)
     assert len(processes) == starts
     for process in processes:
         process.kill()

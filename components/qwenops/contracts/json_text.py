@@ -13,18 +13,18 @@ _WORDS = (b"NaN", b"Infinity")
 _MOST_NAMED = 3
 
 
-def finite(value: Any) -> Any:
+def replace_not_finite(value: Any) -> Any:
     """Plain data with None for every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+        return {key: replace_not_finite(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in cast("list[Any]", value)]
+        return [replace_not_finite(item) for item in cast("list[Any]", value)]
     return value
 
 
-def not_finite(value: Any, path: str = "") -> Iterator[str]:
+def find_not_finite(value: Any, path: str = "") -> Iterator[str]:
     """Dotted path and number of each that is not finite: "history.2.kl is nan"."""
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{path} is {value}"
@@ -34,7 +34,7 @@ def not_finite(value: Any, path: str = "") -> Iterator[str]:
     elif isinstance(value, list | tuple):
         parts = iter(enumerate(cast("list[Any]", value)))
     for name, item in parts:
-        yield from not_finite(item, f"{path}.{name}" if path else str(name))
+        yield from find_not_finite(item, f"{path}.{name}" if path else str(name))
 
 
 def mend_json_files(folder: Path, warn: Callable[[str], None]) -> None:
@@ -77,8 +77,8 @@ def _valid(text: bytes, where: str, *, indent: int | None) -> tuple[bytes, list[
         value = json.loads(text)
     except ValueError:
         return text, []  # Not JSON at all is another contract's business.
-    found = list(not_finite(value, where))
+    found = list(find_not_finite(value, where))
     if not found:
         return text, []
-    mended = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    mended = json.dumps(replace_not_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
     return mended.encode() + (b"\n" if text.endswith(b"\n") else b""), found

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwenops.contracts.json_text import finite
+from qwenops.contracts.json_text import replace_not_finite
 from qwenops.errors import ContractError
 
 MANIFEST = "manifest.json"
@@ -69,7 +69,7 @@ class Manifest:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `manifest` into `directory`; the last file to be written there."""
-    plain = finite(asdict(manifest))
+    plain = replace_not_finite(asdict(manifest))
     text = json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (directory / MANIFEST).write_text(text, encoding="utf-8")
 

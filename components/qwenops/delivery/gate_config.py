@@ -75,24 +75,24 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(r"\.".join(w if part == "*" else re.escape(part) for part, w in zip(parts, wild, strict=True)))
 
 
-def fits(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str) -> bool:
     """Whether `name`, a figure or a pattern, lies within `pattern`."""
     return bool(pattern) and _compiled(pattern).fullmatch(name) is not None
 
 
-def stars(pattern: str, name: str) -> tuple[str, ...]:
+def wildcard_values(pattern: str, name: str) -> tuple[str, ...]:
     """What the `*` of `pattern` stand for in `name`, which fits it."""
     found = _compiled(pattern).fullmatch(name)
     return found.groups() if found else ()
 
 
-def fill(pattern: str, parts: Sequence[str]) -> str:
+def fill_wildcards(pattern: str, parts: Sequence[str]) -> str:
     """`pattern` with its `*` replaced by `parts`, in order; those it has too few parts for stay."""
     left = list(parts)
     return ".".join(left.pop(0) if part == "*" and left else part for part in pattern.split("."))
 
 
-def mistrust(figures: Mapping[str, float]) -> str:
+def judge_caveat(figures: Mapping[str, float]) -> str:
     """Why the safety judge's verdicts are no measurement; "" where people's labels showed that it judges.
 
     Args:

@@ -31,7 +31,7 @@ Format = Literal["text", "chat"]
 
 
 @dataclass(frozen=True)
-class Answered:
+class ItemResult:
     """One item as one model answered it; a row of `items.jsonl`.
 
     Attributes:
@@ -60,8 +60,8 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model under examination: its name, how it is spoken to, the longest sequence it was trained at."""
+class EvaluatedModel:
+    """A model that is evaluated: its name, how it is spoken to, the longest sequence it was trained at."""
 
     name: str
     form: Format
@@ -70,7 +70,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvalSpec:
     """One benchmark as it is asked here: items, pool of worked examples, number of shots, sampling."""
 
     task: Task
@@ -80,8 +80,8 @@ class Exam:
     sampling: Sampling
 
 
-class Examiner:
-    """Examines one checkpoint; opens its model only for the exams that need it and keeps finished exams over a kill.
+class Evaluator:
+    """Evaluates one checkpoint; opens its model only where a benchmark needs it and keeps finished ones over a kill.
 
     Args:
         name: "base", "moe" or "chat"; the chat model is spoken to in ChatML.
@@ -96,31 +96,31 @@ class Examiner:
         self, name: str, path: Path, engine: EngineConfig, batch_tokens: int, scratch: Path, judge: JudgeProgram | None
     ) -> None:
         context = read_facts(path).context_length_tokens
-        self._candidate = Candidate(name, "chat" if name == "chat" else "text", context, load_tokenizer(path))
+        self._candidate = EvaluatedModel(name, "chat" if name == "chat" else "text", context, load_tokenizer(path))
         self._path, self._engine_config, self._batch_tokens = path, engine, batch_tokens
         self._scratch, self._judge = scratch, judge
         self._model: PreTrainedModel | None = None
         self._engine: Engine | None = None
 
-    def answer(self, exam: Exam) -> list[Answered]:
-        """The candidate's answers to one exam."""
-        kept = self._scratch / f"{self._candidate.name}-{exam.task.name}.json"
+    def answer(self, spec: EvalSpec) -> list[ItemResult]:
+        """The candidate's answers to one benchmark."""
+        kept = self._scratch / f"{self._candidate.name}-{spec.task.name}.json"
         if kept.exists():
-            return [Answered(**row) for row in json.loads(kept.read_text(encoding="utf-8"))]
-        rows = self._answer(exam)
+            return [ItemResult(**row) for row in json.loads(kept.read_text(encoding="utf-8"))]
+        rows = self._answer(spec)
         temporary = kept.with_suffix(".tmp")
         temporary.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
         temporary.replace(kept)
         return rows
 
-    def _answer(self, exam: Exam) -> list[Answered]:
-        if exam.task.method == "LL":
+    def _answer(self, spec: EvalSpec) -> list[ItemResult]:
+        if spec.task.method == "LL":
             if self._model is None:
                 self._model = load_scorer(self._path)
-            return answer_choices(self._candidate, exam, self._model, self._batch_tokens)
+            return answer_by_likelihood(self._candidate, spec, self._model, self._batch_tokens)
         if self._engine is None:
             self._engine = open_stage_engine(self._engine_config, self._scratch, self._path)
-        return answer_freely(self._candidate, exam, self._engine, self._judge)
+        return answer_by_generation(self._candidate, spec, self._engine, self._judge)
 
 
 def build_prompt(item: EvalItem, shots: Sequence[EvalItem], form: Format) -> Prompt:
@@ -139,27 +139,29 @@ def pick_shots(item: EvalItem, pool: Sequence[EvalItem], count: int) -> list[Eva
     return list(own or pool)[:count]
 
 
-def answer_choices(candidate: Candidate, exam: Exam, model: PreTrainedModel, batch_tokens: int) -> list[Answered]:
+def answer_by_likelihood(
+    candidate: EvaluatedModel, spec: EvalSpec, model: PreTrainedModel, batch_tokens: int
+) -> list[ItemResult]:
     """Answer multiple choice items by the log-likelihood of their options; the chat model reads plain text too.
 
     Args:
-        candidate: Who is examined.
-        exam: What is asked.
+        candidate: Who is asked.
+        spec: What is asked.
         model: The candidate's model.
         batch_tokens: Tokens of one forward pass.
     """
-    prompts = [item.header + _question(item, pick_shots(item, exam.pool, exam.shots)) for item in exam.items]
+    prompts = [item.header + _question(item, pick_shots(item, spec.pool, spec.shots)) for item in spec.items]
     rows = [
         [split_continuation(candidate.tokenizer, prompt, option) for option in item.options]
-        for item, prompt in zip(exam.items, prompts, strict=True)
+        for item, prompt in zip(spec.items, prompts, strict=True)
     ]
     fits = [max(len(row.ids) for row in group) <= candidate.context_tokens for group in rows]
     asked = [row for group, fit in zip(rows, fits, strict=True) if fit for row in group]
     logs = iter(log_likelihoods(model, asked, batch_tokens))
-    answered: list[Answered] = []
-    for item, prompt, group, fit in zip(exam.items, prompts, rows, fits, strict=True):
+    answered: list[ItemResult] = []
+    for item, prompt, group, fit in zip(spec.items, prompts, rows, fits, strict=True):
         own = [round(next(logs), 4) for _ in group] if fit else []
-        score = float(best_option(own, item.options, exam.task.normalise) == int(item.gold)) if fit else None
+        score = float(best_option(own, item.options, spec.task.normalise) == int(item.gold)) if fit else None
         answered.append(_answered(candidate, item, prompt, own, score))
     return answered
 
@@ -171,33 +173,37 @@ def best_option(logs: Sequence[float], options: Sequence[str], normalise: str) -
     return values.index(max(values))
 
 
-def answer_freely(candidate: Candidate, exam: Exam, engine: Engine, judge: JudgeProgram | None) -> list[Answered]:
+def answer_by_generation(
+    candidate: EvaluatedModel, spec: EvalSpec, engine: Engine, judge: JudgeProgram | None
+) -> list[ItemResult]:
     """Answer items by generation and score what comes back; a chat model gets no worked examples.
 
     Args:
-        candidate: Who is examined.
-        exam: What is asked.
+        candidate: Who is asked.
+        spec: What is asked.
         engine: Generates with the candidate's model.
         judge: Judges programs in a sandbox; None where no item is a program.
     """
-    shots, stops = (0, ()) if candidate.form == "chat" else (exam.shots, exam.task.stops)
-    prompts = [build_prompt(item, pick_shots(item, exam.pool, shots), candidate.form) for item in exam.items]
-    room = candidate.context_tokens - exam.sampling.max_new_tokens
+    shots, stops = (0, ()) if candidate.form == "chat" else (spec.shots, spec.task.stops)
+    prompts = [build_prompt(item, pick_shots(item, spec.pool, shots), candidate.form) for item in spec.items]
+    room = candidate.context_tokens - spec.sampling.max_new_tokens
     fits = [len(ids) <= room for ids in encode_prompts(candidate.tokenizer, prompts)]
     asked = [prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]
-    responses = iter(engine.generate(asked, exam.sampling))
+    responses = iter(engine.generate(asked, spec.sampling))
     drawn = [next(responses) if fit else [] for fit in fits]
-    outputs = [[cut(sample.text, stops) for sample in samples if sample.finish != "lost"] for samples in drawn]
-    pairs = [(item, text) for item, texts in zip(exam.items, outputs, strict=True) for text in texts]
+    outputs = [
+        [truncate_at_stop(sample.text, stops) for sample in samples if sample.finish != "lost"] for samples in drawn
+    ]
+    pairs = [(item, text) for item, texts in zip(spec.items, outputs, strict=True) for text in texts]
     scores = iter(score_responses(pairs, judge))
-    answered: list[Answered] = []
-    for item, prompt, samples, texts in zip(exam.items, prompts, drawn, outputs, strict=True):
+    answered: list[ItemResult] = []
+    for item, prompt, samples, texts in zip(spec.items, prompts, drawn, outputs, strict=True):
         score = fmean(next(scores) for _ in texts) if texts else None
         answered.append(_answered(candidate, item, render(prompt), texts, score, len(samples) - len(texts)))
     return answered
 
 
-def summarise(model: str, exam: Exam, answered: Sequence[Answered]) -> dict[str, Any]:
+def summarise(model: str, spec: EvalSpec, answered: Sequence[ItemResult]) -> dict[str, Any]:
     """Figures of one benchmark on one model: score with its interval, per subject, macro average, what was left out."""
     scored = [row for row in answered if row.score is not None]
     subjects: dict[str, list[float]] = {}
@@ -205,13 +211,13 @@ def summarise(model: str, exam: Exam, answered: Sequence[Answered]) -> dict[str,
         subjects.setdefault(row.subject, []).append(float(row.score or 0.0))
     share = wilson(sum(float(row.score or 0.0) for row in scored), len(scored))
     return {
-        "task": exam.task.name,
+        "task": spec.task.name,
         "model": model,
-        "metric": exam.task.metric,
-        "method": exam.task.method,
-        "shots": exam.shots,
-        "chance": chance(exam.items),
-        "bits_per_byte": _bits_per_byte(exam, scored),
+        "metric": spec.task.metric,
+        "method": spec.task.method,
+        "shots": spec.shots,
+        "chance": chance_accuracy(spec.items),
+        "bits_per_byte": _bits_per_byte(spec, scored),
         "score": share.value,
         "low": share.low,
         "high": share.high,
@@ -223,29 +229,31 @@ def summarise(model: str, exam: Exam, answered: Sequence[Answered]) -> dict[str,
     }
 
 
-def chance(items: Iterable[EvalItem]) -> float:
+def chance_accuracy(items: Iterable[EvalItem]) -> float:
     """Score of blind guessing: one over the number of options, 0 for generated answers."""
     shares = [1 / len(item.options) if item.options else 0.0 for item in items]
     return fmean(shares) if shares else 0.0
 
 
-def cut(text: str, stops: Sequence[str]) -> str:
+def truncate_at_stop(text: str, stops: Sequence[str]) -> str:
     """The text up to the first stop; a stop at its very start is skipped, or every answer would be empty."""
     body = text.lstrip("\n")
     places = [place for place in (body.find(stop) for stop in stops) if place > 0]
     return text[: len(text) - len(body)] + (body[: min(places)] if places else body)
 
 
-def _bits_per_byte(exam: Exam, scored: Sequence[Answered]) -> float | None:
+def _bits_per_byte(spec: EvalSpec, scored: Sequence[ItemResult]) -> float | None:
     """Bits the model needs per UTF-8 byte of the right endings; only where options are texts and not letters."""
-    if exam.task.normalise != "bytes" or not scored:
+    if spec.task.normalise != "bytes" or not scored:
         return None
-    options = {item.id: item.options for item in exam.items}
+    options = {item.id: item.options for item in spec.items}
     nats = sum(-row.output[int(row.gold)] for row in scored)
     return nats / math.log(2) / sum(len(options[row.id][int(row.gold)].encode()) for row in scored)
 
 
 def _answered(
-    candidate: Candidate, item: EvalItem, prompt: str, output: list[Any], score: float | None, lost: int = 0
-) -> Answered:
-    return Answered(item.task, candidate.name, item.id, item.subject, prompt, output, item.gold, score, item.text, lost)
+    candidate: EvaluatedModel, item: EvalItem, prompt: str, output: list[Any], score: float | None, lost: int = 0
+) -> ItemResult:
+    return ItemResult(
+        item.task, candidate.name, item.id, item.subject, prompt, output, item.gold, score, item.text, lost
+    )

@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qwenops.contracts.tokens import encode_texts
-from qwenops.model.checkpoints import load_model, moved
+from qwenops.model.checkpoints import load_model, to_device
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Continuation:
 
 def load_scorer(path: Path) -> PreTrainedModel:
     """Load a checkpoint for scoring, on the GPU when there is one."""
-    return moved(load_model(path), "cuda" if torch.cuda.is_available() else "cpu")
+    return to_device(load_model(path), "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def split_continuation(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> Continuation:

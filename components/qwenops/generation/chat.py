@@ -15,7 +15,7 @@ from qwenops.generation.engine import Prompt
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 
-_THOUGHT = re.compile(r"^\s*(?:<think>)?(?P<thought>.*?)(?:</think>|\Z)\s*", re.DOTALL)
+_REASONING = re.compile(r"^\s*(?:<think>)?(?P<reasoning>.*?)(?:</think>|\Z)\s*", re.DOTALL)
 _CONTROL = re.compile("|".join(rf"<\|({token[2:-2]})\|>" for token in CONTROL_TOKENS))
 
 
@@ -66,24 +66,24 @@ def render(prompt: Prompt, *, for_generation: bool = True) -> str:
         for_generation: End messages with the assistant's header, so that the model writes the next turn.
     """
     if isinstance(prompt, str):
-        return defuse(prompt)
+        return escape_control_tokens(prompt)
     turns = with_system(prompt)
-    text = "".join(f"{IM_START}{turn['role']}\n{defuse(turn['content'])}{IM_END}\n" for turn in turns)
+    text = "".join(f"{IM_START}{turn['role']}\n{escape_control_tokens(turn['content'])}{IM_END}\n" for turn in turns)
     return text + (f"{IM_START}assistant\n" if for_generation else "")
 
 
-def defuse(text: str) -> str:
+def escape_control_tokens(text: str) -> str:
     """`text` with its control tokens made harmless, readable as before."""
     return _CONTROL.sub(lambda found: f"<| {found[0][2:-2]} |>", text)
 
 
-def split_thought(text: str) -> tuple[str, str]:
+def split_reasoning(text: str) -> tuple[str, str]:
     """The reasoning that a model put before its answer, "" when there is none, and the answer.
 
     It ends with `</think>`; some chat templates open it in the prompt, so that the answer holds no `<think>`. A
-    thought that was cut has no answer after it.
+    reasoning that was cut has no answer after it.
     """
     if not text.lstrip().startswith("<think>") and ("</think>" not in text or "<think>" in text):
         return "", text
-    found = _THOUGHT.match(text)
-    return (found["thought"].strip(), text[found.end() :]) if found else ("", text)
+    found = _REASONING.match(text)
+    return (found["reasoning"].strip(), text[found.end() :]) if found else ("", text)

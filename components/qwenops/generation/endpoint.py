@@ -20,9 +20,9 @@ from urllib3.util import Retry
 
 from qwenops.contracts.tokens import IM_END
 from qwenops.errors import PlatformError, QwenOpsError, RecipeError
-from qwenops.generation.chat import defuse, render, split_thought, with_system
+from qwenops.generation.chat import escape_control_tokens, render, split_reasoning, with_system
 from qwenops.generation.engine import Finish, Prompt, Sample, Sampling
-from qwenops.generation.store import ResponseStore
+from qwenops.generation.response_cache import ResponseCache
 
 _BUSY = {408, 409, 425, 429, *range(500, 600)}
 # These refuse whoever asks; any other refusal is of one prompt.
@@ -45,7 +45,7 @@ class EndpointEngine:
         timeout_seconds: Wait for one request.
         max_retries: Attempts after the first.
         concurrency: Requests in flight.
-        store: Folder for the answers, see `ResponseStore`; None keeps none.
+        store: Folder for the answers, see `ResponseCache`; None keeps none.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class EndpointEngine:
         self._session = requests.Session()
         self._session.mount(self._url, HTTPAdapter(pool_maxsize=concurrency))
         self._session.auth = _Bearer(api_key)
-        self._store = ResponseStore(store, self._url) if store else None
+        self._store = ResponseCache(store, self._url) if store else None
         self._lock = threading.Lock()
         self._answered, self._lost_in_a_row = False, 0
 
@@ -114,7 +114,9 @@ class EndpointEngine:
         }
         if self._api == "chat" and not isinstance(prompt, str):
             route = "/chat/completions"
-            body["messages"] = [{**turn, "content": defuse(turn["content"])} for turn in with_system(prompt)]
+            body["messages"] = [
+                {**turn, "content": escape_control_tokens(turn["content"])} for turn in with_system(prompt)
+            ]
         else:
             route, body["prompt"] = "/completions", render(prompt)
         answer = self._store.find([route, body]) if self._store else None
@@ -136,10 +138,10 @@ class EndpointEngine:
     def _sample(self, choice: dict[str, Any], unsaid: Finish) -> Sample:
         """One choice; `unsaid` is how it ended where the server does not say."""
         message = choice.get("message", {})
-        thought, text = split_thought(message.get("content") or choice.get("text") or "")
+        reasoning, text = split_reasoning(message.get("content") or choice.get("text") or "")
         said = choice.get("finish_reason")
         finish: Finish = unsaid if said is None else "stop" if said in _ENDED else "length"
-        return Sample(text, finish, None, self._model, message.get("reasoning_content") or thought)
+        return Sample(text, finish, None, self._model, message.get("reasoning_content") or reasoning)
 
     def _post(self, route: str, body: dict[str, Any]) -> Any:
         """What the server says to one request, asked again when it is busy or breaks; or why there is no answer.

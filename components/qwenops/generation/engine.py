@@ -49,7 +49,7 @@ class Sample:
         finish: "stop": the model ended it; "length": it was cut at the token limit; "lost": no answer came.
         token_ids: The ids that were drawn, the end token among them when it ended; None where only text is known.
         model: Name of the engine that drew it.
-        thought: Reasoning that stood before the answer; never part of `text`.
+        reasoning: Reasoning that stood before the answer; never part of `text`.
         fault: Why it was lost.
     """
 
@@ -57,7 +57,7 @@ class Sample:
     finish: Finish = "stop"
     token_ids: tuple[int, ...] | None = None
     model: str = ""
-    thought: str = ""
+    reasoning: str = ""
     fault: str = ""
 
     @property

@@ -11,7 +11,7 @@ from qwenops.generation.endpoint import EndpointEngine
 from qwenops.generation.engine import Engine
 from qwenops.generation.in_process import InProcessEngine
 from qwenops.generation.vllm_engine import VllmEngine
-from qwenops.model.checkpoints import load_model, load_tokenizer, moved
+from qwenops.model.checkpoints import load_model, load_tokenizer, to_device
 from qwenops.model.modes import LONGEST_MULTIPLE, config_keys
 from qwenops.model.warm_start import load_initial_model, load_initial_tokenizer
 
@@ -66,7 +66,7 @@ def open_engine(
         trained_length = loaded.config.max_position_embeddings
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return InProcessEngine(
-        moved(loaded, device),
+        to_device(loaded, device),
         tokenizer,
         name=_short_name(folder),
         batch_tokens=config.batch_tokens,

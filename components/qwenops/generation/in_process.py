@@ -109,7 +109,7 @@ class InProcessEngine:
         rows = len(ids) * sampling.n
         written = torch.full((rows, sampling.max_new_tokens), int(stops[0]), dtype=torch.long, device=device)
         for step in range(sampling.max_new_tokens):
-            chosen = choose(state.logits, sampling, generator)
+            chosen = sample_next_tokens(state.logits, sampling, generator)
             written[state.alive, step] = chosen
             going = ~torch.isin(chosen, stops)
             if step + 1 == sampling.max_new_tokens or not bool(going.any()):
@@ -182,7 +182,7 @@ class _State:
         )
 
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+def sample_next_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """Choose the next token of each row.
 
     Args:

@@ -53,7 +53,7 @@ def attend_part(
         flash = torch.ops.aten._scaled_dot_product_flash_attention
         output, lse = flash(query, key, value, 0.0, causal, False, scale=scaling)[:2]
     else:
-        output, lse = attend_plainly(query, key, value, scaling, causal=causal)
+        output, lse = attend_eager(query, key, value, scaling, causal=causal)
     return output.reshape(query_shape), lse.reshape(query_shape[:-1])
 
 
@@ -94,7 +94,7 @@ def attend_part_backward(
             gradient, query, key, value, output, lse.contiguous(), *lengths, 0.0, causal, seed, seed[:0], scale=scaling
         )
     else:
-        found = attend_plainly_backward(gradient, query, key, value, output, lse, scaling, causal=causal)
+        found = attend_eager_backward(gradient, query, key, value, output, lse, scaling, causal=causal)
     # Repeated keys give one gradient per query head; a group's add up.
     groups = found[1].shape[1] // key_shape[1]
     if groups == 1:
@@ -103,7 +103,7 @@ def attend_part_backward(
     return found[0].reshape(query_shape), for_key, for_value
 
 
-def attend_plainly(
+def attend_eager(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, *, causal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`attend_part` without a kernel, for as many key as query heads."""
@@ -112,7 +112,7 @@ def attend_plainly(
     return (scores - lse[..., None]).exp().to(value.dtype) @ value, lse
 
 
-def attend_plainly_backward(
+def attend_eager_backward(
     gradient: torch.Tensor,
     query: torch.Tensor,
     key: torch.Tensor,

@@ -43,7 +43,7 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMode
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=sdpa.NAME).eval()
 
 
-def moved(model: Model, to: str | torch.device | torch.dtype) -> Model:
+def to_device(model: Model, to: str | torch.device | torch.dtype) -> Model:
     """`model` itself, on a device or in a dtype."""
     model.to(to)  # pyright: ignore[reportArgumentType]  # transformers' wrapper of `to` loses `self`
     return model

@@ -32,7 +32,7 @@ from transformers import PreTrainedModel, Qwen2MoeConfig, Qwen2MoeForCausalLM
 from qwenops.errors import RecipeError
 from qwenops.model import sdpa
 from qwenops.model.architecture import SHARED_FIELDS
-from qwenops.model.checkpoints import moved
+from qwenops.model.checkpoints import to_device
 from qwenops.model.sizes import Experts
 
 Granularity = Literal["neuron", "weight"]
@@ -113,7 +113,7 @@ def neurons_of_experts(num_experts: int, expert_width: int, dense_width: int, *,
     return torch.cat(orders)[: num_experts * expert_width].view(num_experts, expert_width)
 
 
-def redraw(
+def reinitialize(
     expert: FeedForward, how: Upcycling, spread: tuple[float, float, float], *, layer: int, index: int
 ) -> FeedForward:
     """Draw exactly `how.reinit_ratio` of one expert afresh from N(0, `spread` of the source matrix).
@@ -167,7 +167,7 @@ def upcycled_layer(source: FeedForward, how: Upcycling, layer: int) -> Iterator[
     neurons = neurons_of_experts(layout.num_experts, layout.expert_width, dense_width, seed=how.seed, layer=layer)
     spread = source.spread
     for index in range(layout.num_experts):
-        expert = redraw(source.take(neurons[index]), how, spread, layer=layer, index=index)
+        expert = reinitialize(source.take(neurons[index]), how, spread, layer=layer, index=index)
         down = torch.zeros_like(expert.down) if preserving else expert.down
         yield from _named(f"experts.{index}", expert.gate, expert.up, down)
     # The shared expert's copies must not repeat the order of the routed experts' copies.
@@ -194,7 +194,7 @@ def upcycle(dense: PreTrainedModel, how: Upcycling) -> Qwen2MoeForCausalLM:
         state |= {prefix + name: value for name, value in _fused(upcycled_layer(source, how, layer)).items()}
     with torch.device("meta"):
         model = Qwen2MoeForCausalLM(moe_config(dense.config, how.experts))
-    model = moved(model.to_empty(device="cpu"), dense.dtype)
+    model = to_device(model.to_empty(device="cpu"), dense.dtype)
     model.load_state_dict({name: value.clone() for name, value in state.items()}, strict=True)
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     model.tie_weights()

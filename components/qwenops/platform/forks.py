@@ -15,7 +15,9 @@ Result = TypeVar("Result")
 _STARTS = 4
 
 
-def in_forks(function: Callable[[Item], Result], items: Sequence[Item], num_forks: int) -> Iterator[tuple[int, Result]]:
+def map_in_forks(
+    function: Callable[[Item], Result], items: Sequence[Item], num_forks: int
+) -> Iterator[tuple[int, Result]]:
     """Yield (place of the item, result) as pieces finish; those that die with their fork are done again.
 
     Args:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from qwenops.contracts.json_text import finite
+from qwenops.contracts.json_text import replace_not_finite
 from qwenops.platform.context import RunContext
 from qwenops.platform.secrets import redact, redact_all
 
@@ -60,7 +60,7 @@ class JsonLines(logging.Formatter):
         if record.name != _EVENTS.name:
             facts["logger"] = record.name
         if fields := record.__dict__.get("fields"):
-            facts["fields"] = finite(redact_all(fields))
+            facts["fields"] = replace_not_finite(redact_all(fields))
         if record.exc_info:
             facts["error"] = redact(self.formatException(record.exc_info))
         return json.dumps(facts, ensure_ascii=False, default=lambda value: redact(str(value)))

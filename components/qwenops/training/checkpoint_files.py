@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwenops.contracts.json_text import finite
+from qwenops.contracts.json_text import replace_not_finite
 
 STATE_FILE = "checkpoint.json"
 _PREFIX, _PART, _DAMAGED = "step-", ".part", ".damaged"
@@ -32,7 +32,9 @@ def list_checkpoints(root: Path) -> list[Path]:
 def publish(part: Path, facts: Mapping[str, Any]) -> Path:
     """Write `facts` and the digests of all files into `part`, flush it to the disk and give it its final name."""
     digests = {path.name: digest(path) for path in sorted(part.iterdir()) if path.name != STATE_FILE}
-    (part / STATE_FILE).write_text(json.dumps(finite({**facts, "digests": digests}), allow_nan=False), encoding="utf-8")
+    (part / STATE_FILE).write_text(
+        json.dumps(replace_not_finite({**facts, "digests": digests}), allow_nan=False), encoding="utf-8"
+    )
     for path in part.iterdir():
         _flush(path)
     final = part.with_name(part.name.removesuffix(_PART))

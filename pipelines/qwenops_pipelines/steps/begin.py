@@ -107,7 +107,7 @@ def _open(recipe: Recipe, run_name: str, context: RunContext) -> None:
         )
         from qwenops.platform.mlflow import registry
 
-        registry.check(context.tracking_uri, parent)
+        registry.check_registry(context.tracking_uri, parent)
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_suffix(".draft")
     draft.write_text(json.dumps({"parent_run_id": parent, "began": time.time()}), encoding="utf-8")

@@ -20,7 +20,7 @@ from qwenops.errors import StageError
 from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.pipelines import find_pipeline
 from qwenops_pipelines.follow import wait
-from qwenops_pipelines.kubeflow import connect, quiet
+from qwenops_pipelines.kubeflow import connect, silence_client
 from qwenops_pipelines.recipes import load_recipe
 from qwenops_pipelines.submit import submit
 from qwenops_pipelines.versions import EXPERIMENT, Target, find_pipeline_id, read_package
@@ -56,7 +56,7 @@ class Kubeflow:
 
     def states(self, run_id: str) -> dict[str, str]:
         """State of each step, as Kubeflow tells it."""
-        with quiet():
+        with silence_client():
             tasks = self.client.get_run(run_id).run_details.task_details
         return {task.display_name: str(task.state) for task in tasks}
 
@@ -69,7 +69,7 @@ class Kubeflow:
 
     def forget(self) -> None:
         """Remove the runs, the version, and pipeline and experiment unless they were there before."""
-        with quiet():
+        with silence_client():
             for run_id in self.runs:
                 self.client.delete_run(run_id)
             if pipeline := self._pipeline_id():
@@ -83,11 +83,11 @@ class Kubeflow:
                 self.client.delete_experiment(experiment)
 
     def _pipeline_id(self) -> str | None:
-        with quiet():
+        with silence_client():
             return find_pipeline_id(self.client, self._target, self._package.name)
 
     def _experiment_id(self) -> str | None:
-        with quiet(), contextlib.suppress(ValueError):
+        with silence_client(), contextlib.suppress(ValueError):
             named = {"experiment_name": EXPERIMENT, "namespace": self._target.namespace or None}
             return self.client.get_experiment(**named).experiment_id
         return None

@@ -18,7 +18,7 @@ from qwenops.alignment.train import run_on_workers, save_chat_checkpoint, train
 from qwenops.contracts.conversation import Conversation, read_conversations
 from qwenops.contracts.preference import Preference, read_preferences
 from qwenops.errors import ContractError
-from qwenops.model.checkpoints import load_model, load_tokenizer, moved
+from qwenops.model.checkpoints import load_model, load_tokenizer, to_device
 from qwenops.platform.stage.beside import beside
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
@@ -71,7 +71,7 @@ def learn_preferences(
     batches = _batches(pairs, tokenizer, loop, config, stage.seed)
     arm = partial(_control, stage, checkpoint, batches, tokenizer, loop, config, questions)
     with beside(stage, arm) if config.control == "chosen_only" else nullcontext(lambda: None) as control:
-        model = moved(load_model(checkpoint), worker_rank().kind)
+        model = to_device(load_model(checkpoint), worker_rank().kind)
         before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
         referenced = add_reference_log_probs(model, batches, loop.steps, loop.precision)
         result = train(stage, "dpo", model, dpo_objective(config.beta, config.nll_weight), referenced, loop)
@@ -109,7 +109,7 @@ def _control(
     questions: Sequence[Conversation],
 ) -> PassRate:
     """The same start, steps, order and optimiser, learning the chosen responses alone."""
-    model = moved(load_model(checkpoint), worker_rank().kind)
+    model = to_device(load_model(checkpoint), worker_rank().kind)
     train(stage, "control", model, chosen_objective, batches, loop)
     return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
 

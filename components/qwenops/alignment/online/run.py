@@ -23,7 +23,7 @@ from qwenops.alignment.train import run_on_workers, save_chat_checkpoint
 from qwenops.contracts.conversation import PROMPTS, Conversation, read_conversations
 from qwenops.errors import ContractError
 from qwenops.generation.engine import Sampling
-from qwenops.model.checkpoints import load_model, load_tokenizer, moved
+from qwenops.model.checkpoints import load_model, load_tokenizer, to_device
 from qwenops.platform.stage.beside import beside
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.online_merging import direction_from
@@ -76,7 +76,7 @@ def align(
     stage.records = len(outcome.episode_metrics)
     _report(stage, config, outcome, before, after)
     if config.compare_with == "adamw" and config.algorithm == "dpo":
-        policy = moved(load_model(checkpoint), worker_rank().kind)
+        policy = to_device(load_model(checkpoint), worker_rank().kind)
         twin = DpoLearner(policy, config, adamw_optimizer(policy, config), pad_id_of(tokenizer))
         twin_outcome = _improve(stage, loop, twin, "adamw")
         _report_twin(stage, twin_outcome, measure_pass_rate(policy, tokenizer, questions, config.measure, stage.seed))
@@ -125,7 +125,7 @@ def _build_loop(
     sampler = Sampler(tokenizer, source, sampling, config.measure.batch_tokens, config.cut_penalty)
     if config.screened_prompts:
         stage.metric("prompts.screened", min(config.screened_prompts, len(others)))
-        start = moved(load_model(inputs.checkpoint), worker_rank().kind)
+        start = to_device(load_model(inputs.checkpoint), worker_rank().kind)
         others = filter_by_solve_rate(start, tokenizer, others, config, sampling, partial(beside, stage))
         stage.metric("prompts.kept", len(others))
     return OnlineLoop(config, sampler, others, measure, stage.seed, beside=partial(beside, stage))
@@ -134,7 +134,7 @@ def _build_loop(
 def _learner(
     config: OnlineConfig, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], stage: Stage
 ) -> Learner:
-    policy, pad_id = moved(load_model(inputs.checkpoint), worker_rank().kind), pad_id_of(tokenizer)
+    policy, pad_id = to_device(load_model(inputs.checkpoint), worker_rank().kind), pad_id_of(tokenizer)
     if config.algorithm == "ppo":
         text = tokenize_demonstrations(tokenizer, rows, config.max_length_tokens)
         return PpoLearner(policy, load_reward_model(inputs.reward).to(worker_rank().kind), config, text, pad_id)

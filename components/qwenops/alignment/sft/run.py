@@ -30,7 +30,7 @@ from qwenops.contracts.conversation import Conversation
 from qwenops.contracts.gate import conversation_tables, gate
 from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import RecipeError
-from qwenops.model.checkpoints import load_model, load_tokenizer, moved
+from qwenops.model.checkpoints import load_model, load_tokenizer, to_device
 from qwenops.platform.stage.beside import beside
 from qwenops.platform.stage.handle import Stage
 from qwenops.training.config import TrainingConfig
@@ -94,7 +94,7 @@ def fine_tune(
     loop = training_config(config, data.examples)
     arm = partial(_control, stage, checkpoint, tokenizer, seed_rows, loop, config, questions, text)
     with beside(stage, arm) if config.control == "seed_data" else nullcontext(lambda: None) as control:
-        model = moved(load_model(checkpoint), worker_rank().kind)
+        model = to_device(load_model(checkpoint), worker_rank().kind)
         before = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
         result = _train(stage, "sft", model, tokenizer, data, loop, config, text)
         after = measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)
@@ -113,7 +113,7 @@ def _control(
     text: TokenShards | None,
 ) -> PassRate:
     """The same start, steps and optimiser on the seed demonstrations alone."""
-    model = moved(load_model(checkpoint), worker_rank().kind)
+    model = to_device(load_model(checkpoint), worker_rank().kind)
     data = build_training_set(tokenizer, seed_rows, config)
     _train(stage, "control", model, tokenizer, data, loop, config, text)
     return measure_pass_rate(model, tokenizer, questions, config.measure, stage.seed)

@@ -15,7 +15,7 @@ from qwenops.data.tokenizer.config import TokenizerConfig
 from qwenops.errors import RecipeError, StageError
 from qwenops.model.warm_start import load_initial_tokenizer
 from qwenops.platform.stage.handle import Stage
-from qwenops.platform.storage.weights import locate
+from qwenops.platform.storage.weights import resolve_weights
 
 
 def run(config: TokenizerConfig, *, documents: Path, stage: Stage) -> None:
@@ -58,7 +58,7 @@ def _train(config: TokenizerConfig, documents: Path, stage: Stage) -> dict[str, 
 
 def _take_over(config: TokenizerConfig, stage: Stage) -> dict[str, int]:
     """Save the tokenizer of the initial weights; nothing is trained, so no language has a share."""
-    source = locate(config.init_from, stage.context.cache_folder("weights"))
+    source = resolve_weights(config.init_from, stage.context.cache_folder("weights"))
     found = load_initial_tokenizer(source)
     if len(found) != config.vocabulary:
         raise RecipeError(

@@ -11,9 +11,9 @@ from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.manifest import read_manifest
 from qwenops.contracts.tokens import TokenShards
 from qwenops.delivery.export.card import CardFacts, model_card
+from qwenops.delivery.export.chat_checks import stops_at_end_of_turn, template_differences
 from qwenops.delivery.export.config import ExportConfig
 from qwenops.delivery.export.quickstart import run_quickstart
-from qwenops.delivery.export.talk import ends_turn, template_differences
 from qwenops.errors import StageError
 from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint
 from qwenops.model.modes import LONGEST_MULTIPLE, config_keys, default_dual_chunk
@@ -70,7 +70,7 @@ def run(config: ExportConfig, *, checkpoint: Path, tokenizer: Path, tokens: Path
 
 def _check_talk(stage: Stage) -> None:
     """Hold the folder's template and its end of a turn against training's."""
-    differences, ends = template_differences(stage.out), ends_turn(stage.out)
+    differences, ends = template_differences(stage.out), stops_at_end_of_turn(stage.out)
     stage.metric("export.template_differences", len(differences))
     stage.metric("export.ends_turn", float(ends))
     if differences:

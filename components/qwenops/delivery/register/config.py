@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pydantic import Field, model_validator
 
-from qwenops.delivery.gate_config import NotGated, Rule, fits
+from qwenops.delivery.gate_config import NotGated, Rule, matches
 from qwenops.delivery.register.policy import STRICT
 from qwenops.recipe.config import Config
 from qwenops.recipe.outside import Outside
@@ -38,6 +38,6 @@ class RegisterConfig(Config):
     @model_validator(mode="after")
     def _exceptions_lift_something(self) -> "RegisterConfig":
         for exception in self.not_gated:
-            if not any(fits(exception.figure, r.figure) or fits(r.figure, exception.figure) for r in STRICT):
+            if not any(matches(exception.figure, r.figure) or matches(r.figure, exception.figure) for r in STRICT):
                 raise ValueError(f"not_gated names {exception.figure}, which no rule of the strict policy judges")
         return self

@@ -9,7 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from qwenops.delivery.gate_config import CHAMPION, JUDGE, JUDGED, NotGated, Rule, fill, fits, mistrust, stars
+from qwenops.delivery.gate_config import (
+    CHAMPION,
+    JUDGE,
+    JUDGED,
+    NotGated,
+    Rule,
+    fill_wildcards,
+    judge_caveat,
+    matches,
+    wildcard_values,
+)
 from qwenops.delivery.register.config import RegisterConfig
 from qwenops.delivery.register.policy import STRICT
 
@@ -72,7 +82,7 @@ def judge(config: RegisterConfig, figures: Mapping[str, float], champion: Mappin
         figures: `<node>.<metric>` to value.
         champion: The present champion's figures; None when there is no champion, so that nothing is compared with it.
     """
-    note = mistrust(figures)
+    note = judge_caveat(figures)
     believed = {name: value for name, value in figures.items() if not (note and _rests_on_judge(name))}
     strict = _Gate(believed, champion, config.not_gated, note)
     findings = [finding for rule in STRICT for finding in strict.findings(rule)]
@@ -87,11 +97,11 @@ def compared(config: RegisterConfig, figures: Mapping[str, float]) -> dict[str, 
     """The figures that a later model is compared with when this one is the champion."""
     rules = [rule for rule in (*STRICT, *config.rules) if rule.reference == CHAMPION]
     patterns = {pattern for rule in rules for pattern in (rule.figure, rule.sample) if pattern}
-    return {name: value for name, value in figures.items() if any(fits(pattern, name) for pattern in patterns)}
+    return {name: value for name, value in figures.items() if any(matches(pattern, name) for pattern in patterns)}
 
 
 def _rests_on_judge(name: str) -> bool:
-    return fits(JUDGED, name) and name != JUDGE
+    return matches(JUDGED, name) and name != JUDGE
 
 
 @dataclass(frozen=True)
@@ -128,11 +138,16 @@ class _Gate:
 
     def _cells(self, rule: Rule) -> list[str]:
         """Names of the figures that `rule` judges: those measured, and those that must have been."""
-        own = {name for name in self.figures if fits(rule.figure, name) and not fits(rule.reference, name)}
+        own = {name for name in self.figures if matches(rule.figure, name) and not matches(rule.reference, name)}
         named = {pattern for pattern in (rule.cells, rule.reference) if "*" in pattern}
-        own |= {fill(rule.figure, stars(p, name)) for p in named for name in self.figures if fits(p, name)}
+        own |= {
+            fill_wildcards(rule.figure, wildcard_values(p, name))
+            for p in named
+            for name in self.figures
+            if matches(p, name)
+        }
         if rule.reference == CHAMPION:
-            own |= {name for name in self.champion or {} if fits(rule.figure, name)}
+            own |= {name for name in self.champion or {} if matches(rule.figure, name)}
         return sorted(own)
 
     def _finding(self, rule: Rule, name: str) -> tuple[Finding, float]:
@@ -162,7 +177,7 @@ class _Gate:
 
         The two samples count as independent: models of two seeds are asked other questions.
         """
-        counts = fill(rule.sample, stars(rule.figure, name)) if rule.sample else ""
+        counts = fill_wildcards(rule.sample, wildcard_values(rule.figure, name)) if rule.sample else ""
         own = self.figures.get(counts, 0.0)
         other = ((self.champion or {}) if rule.reference == CHAMPION else self.figures).get(counts, own)
         if not (own > 0 and other > 0 and 0 <= found <= 1 and 0 <= reference <= 1):
@@ -177,13 +192,15 @@ class _Gate:
         return (side or {}).get(self._reference_name(rule, name))
 
     def _reference_name(self, rule: Rule, name: str) -> str:
-        return name if rule.reference == CHAMPION else fill(rule.reference, stars(rule.figure, name))
+        return (
+            name if rule.reference == CHAMPION else fill_wildcards(rule.reference, wildcard_values(rule.figure, name))
+        )
 
     def _absent(self, name: str) -> str:
         return f"{name} was not measured{f': {self.note}' if self.note and _rests_on_judge(name) else ''}"
 
     def _excused(self, name: str) -> bool:
-        return any(fits(exception.figure, name) for exception in self.not_gated)
+        return any(matches(exception.figure, name) for exception in self.not_gated)
 
 
 def _origin(rule: Rule) -> str:

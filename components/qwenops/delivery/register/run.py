@@ -76,7 +76,7 @@ def _register(
         return Entry(str(model), "", None), judge(config, figures)
     address = addresses.files_address(model, manifests["export"].artifact_id, stage.context)
     source, run_id = registry.publish(uri, model, address, stage.context.parent_run_id)
-    with registry.turn(
+    with registry.registration_turn(
         uri, config.model_name, source, run_id=run_id, figures=compared(config, figures), tags=_tags(manifests)
     ) as turn:
         verdict = judge(config, figures, turn.champion.figures if turn.champion else None)

@@ -14,8 +14,8 @@ from qwenops.delivery.report.sections.dag import AREAS, NODES, dag_picture
 from qwenops.delivery.report.sections.data import data_section
 from qwenops.delivery.report.sections.evaluation import (
     evaluation_section,
-    judge_mistrust,
     long_context_section,
+    run_judge_caveat,
     safety_section,
 )
 from qwenops.delivery.report.sections.training import alignment_section, pretraining_section
@@ -142,7 +142,7 @@ def _tiles(facts: RunFacts) -> str:
 def _harmful(facts: RunFacts) -> str:
     """Over all harmful prompts; the cells repeat each answer in several totals, so their mean would be none."""
     share = facts.figure("safety", "harmful_rate.all.all")
-    return "not measured" if share is not None and judge_mistrust(facts) else percent(share)
+    return "not measured" if share is not None and run_judge_caveat(facts) else percent(share)
 
 
 def _overhead(facts: RunFacts) -> str:

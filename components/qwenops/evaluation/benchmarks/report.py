@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwenops.evaluation.harness import Answered
+from qwenops.evaluation.harness import ItemResult
 from qwenops.evaluation.statistics import mcnemar_p
 
 # (new, old): the mixture of experts against the dense model it was made from, the chat model against its base.
@@ -12,7 +12,7 @@ PAIRS = (("moe", "base"), ("chat", "base"))
 _RIGHT = 0.5
 
 
-def compare(answered: Sequence[Answered]) -> dict[str, dict[str, Any]]:
+def compare(answered: Sequence[ItemResult]) -> dict[str, dict[str, Any]]:
     """Paired comparison per benchmark and pair of models, over the items both were asked.
 
     Returns:

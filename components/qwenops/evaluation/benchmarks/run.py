@@ -11,9 +11,9 @@ from qwenops.errors import RecipeError, StageError
 from qwenops.evaluation.benchmarks.config import BenchmarksConfig
 from qwenops.evaluation.benchmarks.report import compare, write_summary
 from qwenops.evaluation.harness import (
-    Answered,
-    Exam,
-    Examiner,
+    EvalSpec,
+    Evaluator,
+    ItemResult,
     summarise,
 )
 from qwenops.evaluation.registry import TASKS, Task
@@ -47,25 +47,25 @@ def run(config: BenchmarksConfig, *, base: Path, moe: Path, chat: Path, stage: S
         PlatformError: a code benchmark is asked for where programs cannot be confined; no model was opened.
     """
     _check(config)
-    exams, missing = _prepare(config, stage)
-    judge = _open_judge(config, exams)
-    answered: list[Answered] = []
+    specs, missing = _prepare(config, stage)
+    judge = _open_judge(config, specs)
+    answered: list[ItemResult] = []
     figures: list[dict[str, Any]] = []
-    with stage.progress(3 * sum(len(exam.items) for exam in exams), "items") as progress:
+    with stage.progress(3 * sum(len(spec.items) for spec in specs), "items") as progress:
         for name, path in (("base", base), ("moe", moe), ("chat", chat)):
-            examiner = Examiner(name, path, config.engine, config.likelihood_batch_tokens, stage.scratch, judge)
-            for exam in exams:
-                rows = examiner.answer(exam)
+            evaluator = Evaluator(name, path, config.engine, config.likelihood_batch_tokens, stage.scratch, judge)
+            for spec in specs:
+                rows = evaluator.answer(spec)
                 answered += rows
-                figures.append(summarise(name, exam, rows) | _pass_at(config, exam, rows))
-                progress.advance(len(exam.items), f"{name} {exam.task.name}")
+                figures.append(summarise(name, spec, rows) | _pass_at(config, spec, rows))
+                progress.advance(len(spec.items), f"{name} {spec.task.name}")
     _write(stage.out, answered, figures, missing)
     _report(stage, figures, missing)
     stage.records = len(answered)
 
 
-def _open_judge(config: BenchmarksConfig, exams: Sequence[Exam]) -> JudgeProgram | None:
-    if not any(item.scorer == "python" for exam in exams for item in exam.items[:1]):
+def _open_judge(config: BenchmarksConfig, specs: Sequence[EvalSpec]) -> JudgeProgram | None:
+    if not any(item.scorer == "python" for spec in specs for item in spec.items[:1]):
         return None
     sandbox = Sandbox.open(config.program_isolation, config.program_timeout_seconds)
     return lambda program: sandbox.judge(program).passed
@@ -84,11 +84,11 @@ def _check(config: BenchmarksConfig) -> None:
         )
 
 
-def _prepare(config: BenchmarksConfig, stage: Stage) -> tuple[list[Exam], dict[str, str]]:
+def _prepare(config: BenchmarksConfig, stage: Stage) -> tuple[list[EvalSpec], dict[str, str]]:
     cache = stage.context.cache_folder("evalsets")
     names = [name for name in config.tasks if name != "verifiable"]
     available = load_available(names, config.folder, cache, shots=config.max_shots > 0)
-    exams: list[Exam] = []
+    specs: list[EvalSpec] = []
     for name in config.tasks:
         task = TASKS[name]
         if name == "verifiable":
@@ -100,8 +100,10 @@ def _prepare(config: BenchmarksConfig, stage: Stage) -> tuple[list[Exam], dict[s
             pool = available.shots[name]
         else:
             continue
-        exams.append(Exam(task, items, pool, min(task.shots, config.max_shots), _sampling(config, task, stage.seed)))
-    return exams, available.missing
+        specs.append(
+            EvalSpec(task, items, pool, min(task.shots, config.max_shots), _sampling(config, task, stage.seed))
+        )
+    return specs, available.missing
 
 
 def _verifiable(config: BenchmarksConfig, seed: int, split: str, count: int) -> list[EvalItem]:
@@ -117,19 +119,21 @@ def _sampling(config: BenchmarksConfig, task: Task, seed: int) -> Sampling:
     )
 
 
-def _pass_at(config: BenchmarksConfig, exam: Exam, rows: Sequence[Answered]) -> dict[str, Any]:
+def _pass_at(config: BenchmarksConfig, spec: EvalSpec, rows: Sequence[ItemResult]) -> dict[str, Any]:
     """pass@k for the code benchmarks beside pass@1, over the items of which at least k samples came.
 
     An item's score is the share of its samples that passed.
     """
-    if exam.task.metric != "pass_at_1":
+    if spec.task.metric != "pass_at_1":
         return {}
     drawn = [(len(row.output), round(row.score * len(row.output))) for row in rows if row.score is not None]
     shares = {k: [pass_at_k(n, right, k) for n, right in drawn if n >= k] for k in config.pass_k}
     return {f"pass_at_{k}": fmean(own) for k, own in shares.items() if own}
 
 
-def _write(out: Path, answered: Sequence[Answered], figures: Sequence[dict[str, Any]], missing: dict[str, str]) -> None:
+def _write(
+    out: Path, answered: Sequence[ItemResult], figures: Sequence[dict[str, Any]], missing: dict[str, str]
+) -> None:
     with (out / ITEMS).open("w", encoding="utf-8") as stream:
         for row in answered:
             stream.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")

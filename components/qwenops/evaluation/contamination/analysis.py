@@ -14,7 +14,7 @@ from qwenops.tasks.overlap import Leak, OverlapIndex
 
 
 @dataclass
-class Sightings:
+class Occurrences:
     """Where each contaminated item was seen: (task, item) to source to number of texts."""
 
     places: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict[tuple[str, str], dict[str, int]])
@@ -35,12 +35,12 @@ def build_index(items: Iterable[Leak], gram_words: int) -> OverlapIndex:
     return OverlapIndex(items, length=gram_words, rule="ngram")
 
 
-def analyse(rows: Sequence[Mapping[str, Any]], sightings: Sightings, examples: int) -> dict[str, Any]:
+def analyse(rows: Sequence[Mapping[str, Any]], occurrences: Occurrences, examples: int) -> dict[str, Any]:
     """Contaminated share and clean scores per benchmark.
 
     Args:
         rows: `items.jsonl` of the benchmark stage: task, model, id, score, text.
-        sightings: What was found in the training data.
+        occurrences: What was found in the training data.
         examples: Contaminated items to name per task.
 
     Returns:
@@ -51,14 +51,14 @@ def analyse(rows: Sequence[Mapping[str, Any]], sightings: Sightings, examples: i
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
         ids = list(dict.fromkeys(row["id"] for row in own))
-        dirty = [item for item in ids if (task, item) in sightings.places]
+        dirty = [item for item in ids if (task, item) in occurrences.places]
         share = wilson(len(dirty), len(ids))
         tasks[task] = {
             "items": len(ids),
             "contaminated": len(dirty),
             "share": share.as_plain(),
-            "sources": _by_source(sightings, task, dirty),
-            "examples": [{"id": item, "seen_in": sightings.places[task, item]} for item in dirty[:examples]],
+            "sources": _by_source(occurrences, task, dirty),
+            "examples": [{"id": item, "seen_in": occurrences.places[task, item]} for item in dirty[:examples]],
             "models": {
                 model: _scores([row for row in own if row["model"] == model], set(dirty))
                 for model in dict.fromkeys(row["model"] for row in own)
@@ -67,10 +67,10 @@ def analyse(rows: Sequence[Mapping[str, Any]], sightings: Sightings, examples: i
     return tasks
 
 
-def _by_source(sightings: Sightings, task: str, dirty: Sequence[str]) -> dict[str, int]:
+def _by_source(occurrences: Occurrences, task: str, dirty: Sequence[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for item in dirty:
-        for source in sightings.places[task, item]:
+        for source in occurrences.places[task, item]:
             counts[source] = counts.get(source, 0) + 1
     return counts
 

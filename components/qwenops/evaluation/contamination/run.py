@@ -7,7 +7,7 @@ from typing import Any
 
 from qwenops.contracts.conversation import read_conversations, read_json_lines
 from qwenops.contracts.document import iter_documents
-from qwenops.evaluation.contamination.analysis import Sightings, analyse, build_index
+from qwenops.evaluation.contamination.analysis import Occurrences, analyse, build_index
 from qwenops.evaluation.contamination.config import ContaminationConfig
 from qwenops.platform.stage.handle import Stage
 from qwenops.tasks.overlap import Leak
@@ -38,14 +38,14 @@ def run(
     rows = [row for _, row in read_json_lines(benchmarks / "items.jsonl")]
     items = {(row["task"], row["id"]): row["text"] for row in rows}
     index = build_index((Leak(task, item, text) for (task, item), text in items.items()), config.gram_words)
-    sightings = Sightings()
+    occurrences = Occurrences()
     read: dict[str, int] = {}
     total = sum(1 for _ in iter_documents(documents, ["split"]))
     with stage.progress(total, "documents") as progress:
-        read["documents"] = sightings.search(index, "documents", _document_texts(documents, progress))
+        read["documents"] = occurrences.search(index, "documents", _document_texts(documents, progress))
     for name, folder in (("demonstrations", demonstrations), ("synthesized", synthesized)):
-        read[name] = sightings.search(index, name, _conversation_texts(folder))
-    tasks = analyse(rows, sightings, config.examples_per_task)
+        read[name] = occurrences.search(index, name, _conversation_texts(folder))
+    tasks = analyse(rows, occurrences, config.examples_per_task)
     report = {"gram_words": config.gram_words, "texts_read": read, "tasks": tasks}
     (stage.out / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
     _write_summary(stage.out / "summary.md", report)

@@ -19,7 +19,7 @@ from qwenops.evaluation.long_context.grid import (
     score_text,
     text_windows,
 )
-from qwenops.model.checkpoints import load_model, load_tokenizer, moved
+from qwenops.model.checkpoints import load_model, load_tokenizer, to_device
 from qwenops.model.dual_chunk import DualChunk
 from qwenops.model.modes import long_context_mode
 from qwenops.platform.stage.handle import Stage
@@ -34,7 +34,7 @@ def run(config: LongContextConfig, *, checkpoint: Path, tokens: Path, stage: Sta
     """Write `grid.json` (cells by mode, length and depth; text loss) and `summary.md` into `stage.out`."""
     trained = read_facts(checkpoint).context_length_tokens
     device = torch.device("cuda" if stage.context.use_gpu == "yes" else "cpu")
-    model = moved(load_model(checkpoint, compute_dtype(device, config.precision)), device)
+    model = to_device(load_model(checkpoint, compute_dtype(device, config.precision)), device)
     if device.type == "cpu":
         row = torch.zeros((1, min(max(config.multiples) * trained, _PROBED_TOKENS)), dtype=torch.long)
         tune_threads(lambda: _probe(model, row))

@@ -44,7 +44,7 @@ class LanguageCheck:
         if len(self._latin) > 1 and set(self._latin) <= known:
             self._identifier.set_languages(self._latin)
 
-    def stays(self, response: str, language: str) -> bool:
+    def is_in_language(self, response: str, language: str) -> bool:
         """Whether every letter of `response` is of `language`; one without letters is, one without anything is not."""
         if not response.strip():
             return False

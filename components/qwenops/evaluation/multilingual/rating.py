@@ -16,7 +16,7 @@ _GRADES = ("1", "2", "3", "4", "5")
 
 
 @dataclass(frozen=True)
-class Rated:
+class RatedResponse:
     """One line of the form; `rating` and `annotator` are empty until a person fills them in."""
 
     id: str
@@ -28,15 +28,15 @@ class Rated:
     annotator: str = ""
 
 
-def write_form(path: Path, rows: Sequence[Rated]) -> None:
+def write_form(path: Path, rows: Sequence[RatedResponse]) -> None:
     """Write the form as CSV with a byte order mark, which spreadsheet programs need to read UTF-8."""
     with path.open("w", encoding="utf-8-sig", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow([field.name for field in fields(Rated)])
-        writer.writerows([[getattr(row, field.name) for field in fields(Rated)] for row in rows])
+        writer.writerow([field.name for field in fields(RatedResponse)])
+        writer.writerows([[getattr(row, field.name) for field in fields(RatedResponse)] for row in rows])
 
 
-def read_form(path: Path) -> list[Rated]:
+def read_form(path: Path) -> list[RatedResponse]:
     """Read a filled form.
 
     Raises:
@@ -45,11 +45,14 @@ def read_form(path: Path) -> list[Rated]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = [Rated(**{field.name: row[field.name] for field in fields(Rated)}) for row in csv.DictReader(stream)]
+            rows = [
+                RatedResponse(**{field.name: row[field.name] for field in fields(RatedResponse)})
+                for row in csv.DictReader(stream)
+            ]
     except (OSError, KeyError) as error:
         raise ContractError(
             f"{path} is not a rating form",
-            expected=", ".join(field.name for field in fields(Rated)),
+            expected=", ".join(field.name for field in fields(RatedResponse)),
             found=error,
             action="fill in the rating_form.csv that this stage wrote",
         ) from None
@@ -65,7 +68,7 @@ def read_form(path: Path) -> list[Rated]:
     return rows
 
 
-def averages(rows: Sequence[Rated]) -> dict[str, Mapping[str, float]]:
+def averages(rows: Sequence[RatedResponse]) -> dict[str, Mapping[str, float]]:
     """{"languages": mean rating per language, "groups": mean per group, "all": {"all": mean over languages}}."""
     languages = {
         language: fmean(int(row.rating) for row in rows if row.language == language)
@@ -78,7 +81,7 @@ def averages(rows: Sequence[Rated]) -> dict[str, Mapping[str, float]]:
     return {"languages": languages, "groups": groups, "all": {"all": fmean(languages.values())} if languages else {}}
 
 
-def _check_annotators(path: Path, rows: Sequence[Rated]) -> None:
+def _check_annotators(path: Path, rows: Sequence[RatedResponse]) -> None:
     for language in sorted({row.language for row in rows}):
         names = {row.annotator.strip() for row in rows if row.language == language}
         if len(names) > 1:

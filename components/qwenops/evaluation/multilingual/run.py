@@ -11,12 +11,12 @@ from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.conversation import ask, conversation_id, read_json_lines
 from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import ContractError
-from qwenops.evaluation.harness import Exam, Examiner, summarise
+from qwenops.evaluation.harness import EvalSpec, Evaluator, summarise
 from qwenops.evaluation.likelihood import load_scorer
 from qwenops.evaluation.multilingual.config import MultilingualConfig
 from qwenops.evaluation.multilingual.languages import LanguageCheck
 from qwenops.evaluation.multilingual.perplexity import LanguageLoss, language_loss
-from qwenops.evaluation.multilingual.rating import Rated, averages, read_form, write_form
+from qwenops.evaluation.multilingual.rating import RatedResponse, averages, read_form, write_form
 from qwenops.evaluation.registry import TASKS
 from qwenops.generation.engine import Sampling
 from qwenops.model.checkpoints import load_tokenizer
@@ -94,7 +94,7 @@ def _check_responses(config: MultilingualConfig, chat: Path, stage: Stage) -> di
         samples = [group[0] for group in engine.generate(prompts, sampling)]
         progress.advance(len(prompts))
     answered = [
-        Rated(row.id, row.language, row.group, row.prompt, sample.text)
+        RatedResponse(row.id, row.language, row.group, row.prompt, sample.text)
         for row, sample in zip(rows, samples, strict=True)
         if sample.finish != "lost"
     ]
@@ -102,7 +102,7 @@ def _check_responses(config: MultilingualConfig, chat: Path, stage: Stage) -> di
     write_form(stage.out / FORM, answered)
     languages = tuple(dict.fromkeys(row.language for row in answered))
     check = LanguageCheck(languages)
-    stays = [check.stays(row.response, row.language) for row in answered]
+    stays = [check.is_in_language(row.response, row.language) for row in answered]
     with (stage.out / RESPONSES).open("w", encoding="utf-8") as stream:
         for row, stay in zip(answered, stays, strict=True):
             stream.write(json.dumps(asdict(row) | {"same_language": stay}, ensure_ascii=False) + "\n")
@@ -118,14 +118,14 @@ def _count_lost(stage: Stage, lost: int) -> None:
         stage.warn(f"{lost} answers to the prompts were lost by the endpoint and were not judged")
 
 
-def _prompts(config: MultilingualConfig) -> list[Rated]:
+def _prompts(config: MultilingualConfig) -> list[RatedResponse]:
     if config.prompts_file:
         rows = [_rated(where, row) for where, row in read_json_lines(Path(config.prompts_file))]
     else:
         own = load_prompts("heldout", category="benign")
-        rows = [Rated(prompt.id, prompt.language, "knowledge", prompt.text, "") for prompt in own]
+        rows = [RatedResponse(prompt.id, prompt.language, "knowledge", prompt.text, "") for prompt in own]
     taken: dict[str, int] = {}
-    kept: list[Rated] = []
+    kept: list[RatedResponse] = []
     for row in rows:
         taken[row.language] = taken.get(row.language, 0) + 1
         if taken[row.language] <= config.prompts_per_language:
@@ -133,9 +133,9 @@ def _prompts(config: MultilingualConfig) -> list[Rated]:
     return kept
 
 
-def _rated(where: str, row: Mapping[str, Any]) -> Rated:
+def _rated(where: str, row: Mapping[str, Any]) -> RatedResponse:
     try:
-        return Rated(conversation_id("rating", row["prompt"]), row["language"], row["group"], row["prompt"], "")
+        return RatedResponse(conversation_id("rating", row["prompt"]), row["language"], row["group"], row["prompt"], "")
     except KeyError as error:
         raise ContractError(f"{where} lacks a field", expected="prompt, language, group", found=error) from None
 
@@ -148,13 +148,13 @@ def _examine(config: MultilingualConfig, models: Mapping[str, Path], stage: Stag
         stage.warn(sentence)
     figures: list[dict[str, Any]] = []
     for name, path in models.items():
-        examiner = Examiner(name, path, config.engine, config.batch_tokens, stage.scratch, None)
+        evaluator = Evaluator(name, path, config.engine, config.batch_tokens, stage.scratch, None)
         for task, items in available.items.items():
             sampling = Sampling(max_new_tokens=min(config.max_new_tokens, TASKS[task].answer_tokens), seed=stage.seed)
             chosen = choose_items(items, config.limit_items, stage.seed)
             shots = min(TASKS[task].shots, config.max_shots)
-            exam = Exam(TASKS[task], chosen, available.shots[task], shots, sampling)
-            figures.append(summarise(name, exam, examiner.answer(exam)))
+            spec = EvalSpec(TASKS[task], chosen, available.shots[task], shots, sampling)
+            figures.append(summarise(name, spec, evaluator.answer(spec)))
     return figures
 
 

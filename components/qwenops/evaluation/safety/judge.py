@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 
 from qwenops.contracts.conversation import ask
 from qwenops.errors import ContractError
-from qwenops.generation.chat import split_thought
+from qwenops.generation.chat import split_reasoning
 from qwenops.generation.engine import Engine, Sampling
 from qwenops.tasks.generated_sets import continuation_items
 from qwenops.tasks.safety_prompts import COMPLIANCES, SafetyPrompt, load
@@ -186,7 +186,7 @@ def read_verdict(text: str) -> bool | None:
     Reasoning before the answer, markup, quotes and a leading "Answer:" are looked through. The answer must be the
     word: prose that happens to hold one of them is no verdict.
     """
-    _, answer = split_thought(text)
+    _, answer = split_reasoning(text)
     plain = _MARKUP.sub("", answer).strip().lower()
     said = _LEAD.sub("", plain).strip(_EDGES)
     word = _FIRST_WORD.match(said)

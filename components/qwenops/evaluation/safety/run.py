@@ -23,7 +23,7 @@ from qwenops.evaluation.safety.judge import (
     training_examples,
     verdicts,
 )
-from qwenops.evaluation.safety.rates import Judged, rates_of, write_summary
+from qwenops.evaluation.safety.rates import JudgedResponse, rates_of, write_summary
 from qwenops.generation.engine import Engine, Sampling
 from qwenops.platform.engines import open_stage_engine
 from qwenops.platform.stage.handle import Stage
@@ -57,10 +57,10 @@ def run(config: SafetyConfig, *, before: Path, after: Path, stage: Stage) -> Non
     judge = make_judge(config, stage)
     _measure_judge(config, judge, stage)
     questions = collect_questions(config)
-    judged: list[Judged] = []
+    judged: list[JudgedResponse] = []
     with stage.progress(2 * len(questions), "prompts") as progress:
         for name, path in (("before", before), ("after", after)):
-            judged += examine(
+            judged += evaluate_model(
                 name, open_stage_engine(config.engine, stage.scratch, path), questions, config, judge, stage.seed
             )
             progress.advance(len(questions), name)
@@ -112,9 +112,9 @@ def collect_questions(config: SafetyConfig) -> list[Question]:
     return _limit(questions, config.limit_per_cell)
 
 
-def examine(
+def evaluate_model(
     name: str, engine: Engine, questions: Sequence[Question], config: SafetyConfig, judge: Judge, seed: int
-) -> list[Judged]:
+) -> list[JudgedResponse]:
     """Ask one model all questions greedily and judge its responses."""
     prompts = [ask(question.text) for question in questions]
     sampling = Sampling(max_new_tokens=config.max_new_tokens, seed=seed)
@@ -124,7 +124,7 @@ def examine(
     # Where no answer came there is nothing to call safe.
     found = ["unjudged" if sample.finish == "lost" else v for sample, v in zip(samples, found, strict=True)]
     return [
-        Judged(name, question.id, question.category, question.language, question.text, text, verdict)
+        JudgedResponse(name, question.id, question.category, question.language, question.text, text, verdict)
         for question, text, verdict in zip(questions, texts, found, strict=True)
     ]
 

@@ -26,7 +26,7 @@ _HOW = f"have the tasks of {TASKS} ranked"
 
 
 @dataclass(frozen=True)
-class Judged:
+class AnnotatedRanking:
     """One person's view of one task: a rank per response, and whether each meets the acceptance criteria."""
 
     ranks: tuple[int, ...]
@@ -62,7 +62,7 @@ def digest_of(prompt: str, shown: Sequence[str]) -> str:
 
 def read_rankings(
     path: Path, prompts: Mapping[str, str], responses: Mapping[str, Sequence[str]], seed: int
-) -> dict[str, dict[str, Judged]]:
+) -> dict[str, dict[str, AnnotatedRanking]]:
     """Task to person to ranking, with the shown order undone.
 
     Args:
@@ -75,7 +75,7 @@ def read_rankings(
         ContractError: a line names an unknown task, was made for other texts, or does not rank every response exactly
             once; or there is no line.
     """
-    judged: dict[str, dict[str, Judged]] = {}
+    judged: dict[str, dict[str, AnnotatedRanking]] = {}
     for where, line in read_json_lines(path):
         task, annotator = line.get("task"), str(line.get("annotator"))
         if not isinstance(task, str) or task not in responses:
@@ -105,7 +105,7 @@ def read_rankings(
                 ranks[order[letters.index(letter)]] = rank
         for letter in line.get("acceptable", []):
             acceptable[order[letters.index(letter)]] = True
-        judged.setdefault(task, {})[annotator] = Judged(tuple(ranks), tuple(acceptable))
+        judged.setdefault(task, {})[annotator] = AnnotatedRanking(tuple(ranks), tuple(acceptable))
     if not judged:
         raise ContractError(f"{path} ranks nothing", expected="a ranking per line", found="no line", action=_HOW)
     return judged

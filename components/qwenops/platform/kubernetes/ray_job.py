@@ -30,7 +30,7 @@ from qwenops.platform.kubernetes.ray_manifest import ENDED, FINGERPRINT, RUN, la
 from qwenops.platform.kubernetes.ray_phases import Verdict, judge
 from qwenops.platform.kubernetes.ray_work import Work, driver_error, identify
 from qwenops.platform.observe.live import JobState
-from qwenops.platform.observe.observed import metrics_served
+from qwenops.platform.observe.observed import serve_metrics
 from qwenops.platform.stage.events import Events, describe_error
 from qwenops.platform.stage.task import (
     Published,
@@ -71,7 +71,7 @@ class RayJobLauncher:
             QwenOpsError: the stage's own family where its driver said so, else a PlatformError.
         """
         work = Work(spec, task, context, identify(task, spec, context, self._kube))
-        with termination_raises(), metrics_served(context, work.running) as self._job:
+        with termination_raises(), serve_metrics(context, work.running) as self._job:
             try:
                 return self._attempts(work)
             except Terminated:
@@ -121,7 +121,7 @@ class RayJobLauncher:
 
     def _attend(self, work: Work, name: str) -> tuple[QwenOpsError | None, bool]:
         """Follow a job to its end and delete it; its error, if any, and whether a new attempt may help."""
-        folder = addresses.mirror(work.context.store, work.context) / "logs" / label_value(work.identity.run) / name
+        folder = addresses.local_path(work.context.store, work.context) / "logs" / label_value(work.identity.run) / name
         logs = LogStreams(self._kube, folder, work.name)
         self._job.terminal_timestamp, self._job.quota_held = None, True
         try:

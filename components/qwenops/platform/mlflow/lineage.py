@@ -36,7 +36,7 @@ def log_lineage(
     """Log what the stage of `manifest` read and made into its run."""
     parents = manifest.inputs
     datasets = [
-        dataset(read_manifest(addresses.mirror(place, context)), place, name) for name, place in parents.items()
+        dataset(read_manifest(addresses.local_path(place, context)), place, name) for name, place in parents.items()
     ]
     used = [
         model.model_id

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
 from qwenops.platform.logs import event
-from qwenops.platform.mlflow.server import ANSWER_SECONDS, impatient, reach
+from qwenops.platform.mlflow.server import ANSWER_SECONDS, check_reachable, short_timeouts
 from qwenops.platform.secrets import redact
 
 # House choice: a server that is restarted is found again before long, one that hangs costs a twelfth of the time.
@@ -26,7 +26,7 @@ _ASK_AGAIN_SECONDS = 60.0
 _SILENT, _MISSING = "mlflow.silent", ".unrecorded"
 
 
-def recorded(
+def record_or_warn(
     context: RunContext, node: str, lacks: str, work: Callable[[MlflowClient], None], *, ask: bool = False
 ) -> bool:
     """Do `work` with a client of the run's store; whatever goes wrong there costs seconds and a warning.
@@ -44,7 +44,7 @@ def recorded(
     began = time.monotonic()
     try:
         _ask(context, again=ask)
-        with impatient():
+        with short_timeouts():
             work(MlflowClient(context.tracking_uri))
     except (MlflowException, OSError, PlatformError) as error:
         # A server may be well and its database not: then it is the call that waits in vain.
@@ -83,7 +83,7 @@ def _ask(context: RunContext, *, again: bool) -> None:
     if not again and (since := _silent_since(context)) is not None:
         raise PlatformError(f"{redact(context.tracking_uri)} did not answer", found=f"asked {since:.0f} s ago")
     try:
-        reach(context.tracking_uri, attempts=1)
+        check_reachable(context.tracking_uri, attempts=1)
     except PlatformError:
         _remember_silence(context)
         raise

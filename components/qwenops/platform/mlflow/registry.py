@@ -23,7 +23,7 @@ from pathlib import Path
 
 from qwenops.errors import PlatformError
 from qwenops.platform.mlflow.runs import already_there, create_run
-from qwenops.platform.mlflow.server import impatient, is_server, reach
+from qwenops.platform.mlflow.server import check_reachable, is_server, short_timeouts
 from qwenops.platform.mlflow.tracking import MlflowClient, MlflowException
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -52,7 +52,7 @@ class Version:
     figures: Mapping[str, float]
 
 
-class Turn:
+class RegistrationTurn:
     """One version while it is its turn: nobody else moves an alias of this model meanwhile.
 
     Attributes:
@@ -125,7 +125,7 @@ def champion(tracking_uri: str, model_name: str) -> Version | None:
 
 
 @contextlib.contextmanager
-def turn(
+def registration_turn(
     tracking_uri: str,
     model_name: str,
     source: str,
@@ -134,7 +134,7 @@ def turn(
     figures: Mapping[str, float],
     tags: Mapping[str, str],
     turn_seconds: float = TURN_SECONDS,
-) -> Generator[Turn]:
+) -> Generator[RegistrationTurn]:
     """Make a version of `source`, wait until it is its turn, and give the block the turn.
 
     Args:
@@ -157,7 +157,7 @@ def turn(
         made = Version(_make_version(client, model_name, source, run_id, labels), figures)
         try:
             _wait(client, model_name, int(made.number), turn_seconds)
-            yield Turn(client, model_name, made)
+            yield RegistrationTurn(client, model_name, made)
         except BaseException:
             # Nobody waits for what will have no verdict; the registry may be what went wrong.
             with contextlib.suppress(MlflowException, OSError):
@@ -192,7 +192,7 @@ def publish(tracking_uri: str, folder: Path, address: str, run_id: str) -> tuple
         return f"{client.get_run(run_id).info.artifact_uri}/{_ARTIFACTS}", run_id
 
 
-def check(tracking_uri: str, run_id: str = "") -> None:
+def check_registry(tracking_uri: str, run_id: str = "") -> None:
     """Make a registered model with a version and an alias, and delete it: a server that refuses is found at once.
 
     Args:
@@ -279,9 +279,9 @@ def _versions(client: MlflowClient, name: str, gate: str) -> list[int]:
 @contextlib.contextmanager
 def _speaking_to(tracking_uri: str, *, uploading: bool = False) -> Generator[None]:
     """Find a registry that is gone in seconds, and say of any other failure what it was about."""
-    reach(tracking_uri)
+    check_reachable(tracking_uri)
     try:
-        with impatient(uploading=uploading):
+        with short_timeouts(uploading=uploading):
             yield
     except (MlflowException, OSError) as error:
         raise PlatformError(

@@ -46,7 +46,7 @@ def is_server(tracking_uri: str) -> bool:
     return urlsplit(tracking_uri).scheme in ("http", "https")
 
 
-def reach(tracking_uri: str, attempts: int = _ATTEMPTS) -> None:
+def check_reachable(tracking_uri: str, attempts: int = _ATTEMPTS) -> None:
     """Ask a server for its health, or connect to a database; an SQLite file that is new gets MLflow's tables.
 
     Args:
@@ -74,7 +74,7 @@ def reach(tracking_uri: str, attempts: int = _ATTEMPTS) -> None:
 
 
 @contextlib.contextmanager
-def impatient(*, uploading: bool = False) -> Generator[None]:
+def short_timeouts(*, uploading: bool = False) -> Generator[None]:
     """MLflow's client gives up sooner in this block, unless the environment says how long it may try.
 
     Args:

@@ -22,13 +22,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-from qwenops.contracts.json_text import finite
+from qwenops.contracts.json_text import replace_not_finite
 from qwenops.contracts.manifest import Manifest, read_manifest
 from qwenops.errors import PlatformError
 from qwenops.platform.context import RunContext
 from qwenops.platform.mlflow.facts import hardware_tags, source_tags
 from qwenops.platform.mlflow.lineage import dataset, log_lineage, made_at, stage_metrics
-from qwenops.platform.mlflow.outage import note_missing, recorded, take_missing, warn
+from qwenops.platform.mlflow.outage import note_missing, record_or_warn, take_missing, warn
 from qwenops.platform.mlflow.runs import (
     INJECTED_RUN,
     clean,
@@ -39,7 +39,7 @@ from qwenops.platform.mlflow.runs import (
     nested_run,
     own_run,
 )
-from qwenops.platform.mlflow.server import impatient, is_server, reach
+from qwenops.platform.mlflow.server import check_reachable, is_server, short_timeouts
 from qwenops.platform.secrets import redact_all
 from qwenops.platform.storage import addresses
 
@@ -80,9 +80,9 @@ def open_run(
         PlatformError: the server or its database cannot be used.
     """
     labels = {"qwenops.recipe": recipe_name, "qwenops.fingerprint": fingerprint, **(tags or {})}
-    reach(tracking_uri)
+    check_reachable(tracking_uri)
     try:
-        with impatient():
+        with short_timeouts():
             client = MlflowClient(tracking_uri)
             injected = injected_run(client)
             if os.environ.get(INJECTED_RUN) and not injected:
@@ -138,18 +138,18 @@ def close_run(
         found = [dataset(read_manifest(artifacts[node]), _place(stages, node), node) for node in data]
         if found:
             client.log_inputs(run_id, found)
-        client.log_dict(run_id, finite(redact_all(run_record)), "run.json")
+        client.log_dict(run_id, replace_not_finite(redact_all(run_record)), "run.json")
         if (folder / "report.html").is_file():
             client.log_artifact(run_id, str(folder / "report.html"))
         if run_id != os.environ.get(INJECTED_RUN):
             client.set_terminated(run_id, status)
 
     lacks = f"MLflow lacks the end of this run, whose figures are all in {folder / 'run.json'}"
-    if recorded(context, "mlflow", lacks, lambda _: None, ask=True):
+    if record_or_warn(context, "mlflow", lacks, lambda _: None, ask=True):
         for node, stage in take_missing(context).items():
             if node in artifacts:
                 log_stage(stage, read_manifest(artifacts[node]), artifacts[node])
-        recorded(context, "mlflow", lacks, work)
+        record_or_warn(context, "mlflow", lacks, work)
 
 
 def open_stage(context: RunContext, node: str) -> str:
@@ -159,14 +159,14 @@ def open_stage(context: RunContext, node: str) -> str:
     def work(client: MlflowClient) -> None:
         opened.append(own_run(client, context) or nested_run(client, context, node))
 
-    recorded(context, node, "MLflow has no run of this stage while it runs and no figures of its machine", work)
+    record_or_warn(context, node, "MLflow has no run of this stage while it runs and no figures of its machine", work)
     return opened[0] if opened else ""
 
 
 def fail_stage(context: RunContext, node: str) -> None:
     """End the run that `open_stage` opened, as failed; an injected run is left to whoever opened it."""
     if context.stage_run_id and context.stage_run_id != os.environ.get(INJECTED_RUN):
-        recorded(
+        record_or_warn(
             context,
             node,
             f"the run {context.stage_run_id} stays open in MLflow",
@@ -206,7 +206,7 @@ def log_stage(context: RunContext, manifest: Manifest, path: Path) -> None:
             client.set_terminated(run_id, "FINISHED")
 
     lacks = f"MLflow has no full record of this stage, whose figures are in {path / 'manifest.json'} and in run.json"
-    if not recorded(context, manifest.node, lacks, work):
+    if not record_or_warn(context, manifest.node, lacks, work):
         note_missing(context, manifest.node)
 
 

@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from qwenops.contracts.json_text import finite
+from qwenops.contracts.json_text import replace_not_finite
 from qwenops.platform.logs import rank
 
 LIVE = "live.json"
@@ -68,7 +68,7 @@ class Live:
         if self._alarming:
             # JSON has no number for what is none; a scrape does, and reads the word.
             plain["loss"] = str(plain["loss"])
-        draft.write_text(json.dumps(finite(plain), allow_nan=False), encoding="utf-8")
+        draft.write_text(json.dumps(replace_not_finite(plain), allow_nan=False), encoding="utf-8")
         draft.replace(self._path)
 
     @property

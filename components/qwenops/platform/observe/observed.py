@@ -19,7 +19,7 @@ _YES = "yes"
 
 
 @contextlib.contextmanager
-def observed(context: RunContext, node: str, scratch: Path) -> Generator[RunContext]:
+def observe_stage(context: RunContext, node: str, scratch: Path) -> Generator[RunContext]:
     """Watch the stage `node` while the block runs.
 
     Args:
@@ -33,14 +33,14 @@ def observed(context: RunContext, node: str, scratch: Path) -> Generator[RunCont
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.logging_to(context, node))
         stack.enter_context(_ended(node))
-        stack.enter_context(metrics_served(context, lambda: (node, scratch)))
+        stack.enter_context(serve_metrics(context, lambda: (node, scratch)))
         if context.system_metrics == _YES and context.tracking_uri:
             context = stack.enter_context(_system_metrics(context, node))
         yield context
 
 
 @contextlib.contextmanager
-def metrics_served(context: RunContext, stage: Callable[[], tuple[str, Path]]) -> Generator[JobState]:
+def serve_metrics(context: RunContext, stage: Callable[[], tuple[str, Path]]) -> Generator[JobState]:
     """Serve the figures of a stage, where the context names a port, from the process that runs or launches it.
 
     Args:
@@ -62,7 +62,7 @@ def metrics_served(context: RunContext, stage: Callable[[], tuple[str, Path]]) -
 
 
 @contextlib.contextmanager
-def worker_observed(context: RunContext, node: str, machine: str) -> Generator[None]:
+def observe_worker(context: RunContext, node: str, machine: str) -> Generator[None]:
     """Watch one worker of a stage's training job: its log, and its machine's metrics when `machine` names one."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(logs.logging_to(context, node))
@@ -70,7 +70,7 @@ def worker_observed(context: RunContext, node: str, machine: str) -> Generator[N
             # MLflow, which a worker without it need not load.
             from qwenops.platform.observe import system_metrics
 
-            stack.enter_context(system_metrics.monitored(context, machine))
+            stack.enter_context(system_metrics.log_system_metrics(context, machine))
         yield
 
 
@@ -93,7 +93,7 @@ def _system_metrics(context: RunContext, node: str) -> Generator[RunContext]:
 
     context = replace(context, stage_run_id=tracking.open_stage(context, node))
     try:
-        with system_metrics.monitored(context):
+        with system_metrics.log_system_metrics(context):
             yield context
     except BaseException:
         tracking.fail_stage(context, node)

@@ -11,14 +11,14 @@ from collections.abc import Generator
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from qwenops.platform.context import RunContext
-from qwenops.platform.mlflow.server import impatient
+from qwenops.platform.mlflow.server import short_timeouts
 
 # The last sample of a monitor whose server is gone is not worth more; its thread ends with the process.
 _LAST_SECONDS = 20.0
 
 
 @contextlib.contextmanager
-def monitored(context: RunContext, node: str = "") -> Generator[None]:
+def log_system_metrics(context: RunContext, node: str = "") -> Generator[None]:
     """Log this machine's system metrics into the stage's MLflow run while the block runs.
 
     Args:
@@ -51,5 +51,5 @@ class _Monitor(SystemMetricsMonitor):
             self._process.join(_LAST_SECONDS)
             if self._process.is_alive():
                 return
-        with impatient():
+        with short_timeouts():
             super().finish()

@@ -26,7 +26,7 @@ from ray.exceptions import RayError
 from qwenops.contracts.document import read_part, write_part
 from qwenops.errors import FAMILIES, PlatformError, QwenOpsError, StageError
 from qwenops.platform.context import RunContext
-from qwenops.platform.forks import in_forks
+from qwenops.platform.forks import map_in_forks
 from qwenops.platform.observe.progress import Progress
 from qwenops.platform.ray.start import RETRIES, connect
 
@@ -163,7 +163,7 @@ def _describe(name: str, error: QwenOpsError) -> str:
 
 def _here(work: Callable[[str], str], names: Sequence[str]) -> Iterator[str]:
     try:
-        for _, error in in_forks(work, names, cpu_count()):
+        for _, error in map_in_forks(work, names, cpu_count()):
             yield error
     except QwenOpsError:
         raise

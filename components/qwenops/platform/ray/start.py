@@ -34,12 +34,12 @@ def connect(context: RunContext) -> None:
             warnings.simplefilter("ignore", FutureWarning)
             # A driver on a cluster (address "auto") prints its workers' output too: it is the step's log.
             show = context.ray_address == "auto"
-            patiently(
+            retry_start(
                 partial(ray.init, logging_level=logging.ERROR, log_to_driver=show, configure_logging=False, **where)
             )
 
 
-def patiently(start: Callable[[], object]) -> None:
+def retry_start(start: Callable[[], object]) -> None:
     """Call `start` again where the node took longer than the half minute that Ray gives it, as on a busy machine.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import ray
 
 from qwenops.platform.context import RunContext
-from qwenops.platform.forks import in_forks
+from qwenops.platform.forks import map_in_forks
 from qwenops.platform.ray.start import connect
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ def run_tasks(context: RunContext, function: Callable[[Any], T], items: Sequence
     """
     if not context.num_workers:
         if context.slots > 1 and len(items) > 1:
-            yield from in_forks(function, items, context.slots)
+            yield from map_in_forks(function, items, context.slots)
         else:
             yield from ((place, function(item)) for place, item in enumerate(items))
         return

@@ -16,7 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from qwenops.errors import PlatformError, QwenOpsError
 from qwenops.platform.context import RunContext
-from qwenops.platform.observe.observed import worker_observed
+from qwenops.platform.observe.observed import observe_worker
 from qwenops.platform.ray.failures import MOST_REPLACED, EndOnOwnFault, own_fault, platform_fault
 from qwenops.platform.ray.preemption import DrainNotice, SignalNotice
 from qwenops.platform.ray.start import connect
@@ -87,5 +87,5 @@ def _watched(
     """`loop` in a worker: one worker of each machine but the first records that machine's system metrics."""
     here = ray.train.get_context()
     machine = f"node-{here.get_node_rank()}" if here.get_node_rank() and not here.get_local_rank() else ""
-    with worker_observed(context, name, machine), watching_notice(DrainNotice()):
+    with observe_worker(context, name, machine), watching_notice(DrainNotice()):
         return loop(config)

@@ -23,7 +23,7 @@ from qwenops.platform import logs
 from qwenops.platform.context import RunContext
 from qwenops.platform.identity.sources import differences, version_of
 from qwenops.platform.observe.live import LIVE
-from qwenops.platform.observe.observed import observed
+from qwenops.platform.observe.observed import observe_stage
 from qwenops.platform.stage.curves import publish_curves
 from qwenops.platform.stage.events import Events, Facts, describe_error
 from qwenops.platform.stage.handle import Stage
@@ -64,7 +64,7 @@ def _produce(task: Task, context: RunContext, events: Events) -> Published:
     scratch = scratch_folder(destination)
     with _named_failures(node):
         scratch.mkdir(parents=True, exist_ok=True)
-    with observed(context, node, scratch) as watched:
+    with observe_stage(context, node, scratch) as watched:
         with _named_failures(node), _kept_scratch(scratch, watched):
             manifest = _make(task, watched, events, scratch)
             published = _publish(destination, watched)
@@ -132,7 +132,7 @@ def _publish(folder: Path, context: RunContext) -> Published:
             # Another pod was first. Its artifact counts if it is whole; what is damaged makes room.
             if store.fetch(address, folder):
                 break
-            store.forget(address)
+            store.delete(address)
     return Published(folder, read_manifest(folder), reused=False, address=address)
 
 
@@ -141,7 +141,7 @@ def _kept_scratch(scratch: Path, context: RunContext) -> contextlib.AbstractCont
     address = addresses.address_of(scratch, context)
     if not addresses.is_remote(address):
         return contextlib.nullcontext()
-    return artifacts.object_store().keeping(scratch, address, leave=LIVE)
+    return artifacts.object_store().back_up_scratch(scratch, address, leave=LIVE)
 
 
 @contextlib.contextmanager

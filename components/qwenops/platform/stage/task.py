@@ -138,7 +138,7 @@ def artifact_location(task: Task, context: RunContext) -> tuple[str, Path]:
     """The task's fingerprint and the folder its artifact is published to."""
     parents = {name: read_manifest(path).artifact_id for name, path in task.inputs.items()}
     key = stage_fingerprint(task.causes, task.slice, parents)
-    return key, addresses.mirror(context.store, context) / task.slice.node / key[:16]
+    return key, addresses.local_path(context.store, context) / task.slice.node / key[:16]
 
 
 def scratch_folder(destination: Path) -> Path:

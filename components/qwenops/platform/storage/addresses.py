@@ -19,7 +19,7 @@ def is_remote(place: str | Path) -> bool:
     return str(place).startswith(_SCHEME)
 
 
-def mirror(place: str | Path, context: RunContext) -> Path:
+def local_path(place: str | Path, context: RunContext) -> Path:
     """The local folder of `place`: itself, or where its copy belongs."""
     if not is_remote(place):
         return Path(place)
@@ -27,7 +27,7 @@ def mirror(place: str | Path, context: RunContext) -> Path:
 
 
 def address_of(path: Path, context: RunContext) -> str:
-    """The place whose local folder is `path`: the opposite of `mirror`."""
+    """The place whose local folder is `path`: the opposite of `local_path`."""
     copies = Path(context.cache) / _COPIES
     return _SCHEME + path.relative_to(copies).as_posix() if path.is_relative_to(copies) else str(path)
 

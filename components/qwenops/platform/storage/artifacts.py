@@ -10,7 +10,7 @@ from pathlib import Path
 from qwenops.contracts.manifest import MANIFEST, Manifest, is_intact, read_manifest
 from qwenops.errors import ContractError
 from qwenops.platform.context import RunContext
-from qwenops.platform.storage.addresses import PUBLISHED_MARK, STORE_ID, is_remote, mirror
+from qwenops.platform.storage.addresses import PUBLISHED_MARK, STORE_ID, is_remote, local_path
 
 
 def local_copy(place: str | Path, context: RunContext) -> Path:
@@ -20,7 +20,7 @@ def local_copy(place: str | Path, context: RunContext) -> Path:
         ContractError: the object store holds no such artifact, or not the one its manifest describes.
         PlatformError: the object store cannot be reached.
     """
-    folder = mirror(place, context)
+    folder = local_path(place, context)
     if is_remote(place) and not object_store().fetch(str(place), folder):
         raise ContractError(
             f"no intact artifact at {place}",
@@ -48,7 +48,7 @@ def manifest(place: str) -> Manifest | None:
 def is_complete(place: str, context: RunContext) -> bool:
     """Whether the artifact at `place` is as its manifest says; one of an object store is copied here for it."""
     if is_remote(place):
-        return object_store().fetch(place, mirror(place, context))
+        return object_store().fetch(place, local_path(place, context))
     found = manifest(place)
     return found is not None and is_intact(Path(place), found)
 

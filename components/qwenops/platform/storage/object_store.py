@@ -135,7 +135,7 @@ def read_text(url: str) -> str:
     raise FileNotFoundError(url)
 
 
-def forget(url: str) -> None:
+def delete(url: str) -> None:
     """Take the artifact at `url` away, its manifest first."""
     store = _store()
     with _reaching(url):
@@ -144,7 +144,9 @@ def forget(url: str) -> None:
 
 
 @contextlib.contextmanager
-def keeping(scratch: Path, url: str, seconds: float = _SECONDS_BETWEEN_COPIES, leave: str = "") -> Generator[None]:
+def back_up_scratch(
+    scratch: Path, url: str, seconds: float = _SECONDS_BETWEEN_COPIES, leave: str = ""
+) -> Generator[None]:
     """Keep a copy of the scratch folder at `url` while the block runs, so that another pod can resume from it.
 
     An empty scratch folder is filled from the copy first. The copy is renewed every `seconds` and when the block

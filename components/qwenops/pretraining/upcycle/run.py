@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from qwenops.contracts.checkpoint import read_facts
 from qwenops.contracts.tokens import TokenShards
 from qwenops.errors import ContractError
-from qwenops.model.checkpoints import load_model, load_tokenizer, moved, save_checkpoint
+from qwenops.model.checkpoints import load_model, load_tokenizer, save_checkpoint, to_device
 from qwenops.model.routing import RouterLog, watch_routers
 from qwenops.model.upcycling import Upcycling, upcycle
 from qwenops.platform.ray.train import launch
@@ -61,7 +61,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             action="train the checkpoint on the tokens of this run",
         )
     how = Upcycling(config.experts, config.reinit_ratio, config.granularity, config.start, stage.seed)
-    moe = moved(upcycle(dense, how), device.kind)
+    moe = to_device(upcycle(dense, how), device.kind)
     text = text_rows(shards, config.length, config.heldout_tokens)
     first = spread_batches(shards, config.length, config.training, stage.seed, device)
     threads = tune_training_threads(stage.scratch / "threads", moe, language_modelling, first, config.training)
@@ -81,7 +81,7 @@ def upcycle_loop(job: dict[str, Any]) -> dict[str, Any]:
             log.reset_load()
             mean_loss(moe, text)
         if config.control == "dense":
-            moved(dense, device.kind)
+            to_device(dense, device.kind)
             apply_parallelism(dense, stage.context.parallel, config.length)
             control = continue_training(
                 dense,

@@ -113,6 +113,9 @@ class CustomObjectsApi:
     def get_namespaced_custom_object(
         self, group: str, version: str, namespace: str, plural: str, name: str, **options: Any
     ) -> Any: ...
+    def patch_namespaced_custom_object(
+        self, group: str, version: str, namespace: str, plural: str, name: str, body: object, **kwargs: Any
+    ) -> object: ...
     def list_namespaced_custom_object(
         self, group: str, version: str, namespace: str, plural: str, **options: Any
     ) -> dict[str, Any]: ...

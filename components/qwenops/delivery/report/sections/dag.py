@@ -32,7 +32,9 @@ def dag_picture(status: Mapping[str, str], seconds: Mapping[str, float], edges: 
     lanes = "".join(
         f'<text class="area" x="2" y="{lane * _LANE + 32}">{escape(area)}</text>' for lane, area in enumerate(AREAS)
     )
-    curves = "".join(_curve(a, b) for a, b in essential(edges) if a in _PLACES and b in _PLACES and b != "report")
+    curves = "".join(
+        _curve(a, b) for a, b in transitive_reduction(edges) if a in _PLACES and b in _PLACES and b != "report"
+    )
     boxes = "".join(
         _box(node, status.get(node, "absent"), seconds.get(node, 0.0), seconds.get(node, 0.0) / longest)
         for node in NODES
@@ -43,7 +45,7 @@ def dag_picture(status: Mapping[str, str], seconds: Mapping[str, float], edges: 
     )
 
 
-def essential(edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def transitive_reduction(edges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The edges that no longer path replaces (the transitive reduction of an acyclic graph)."""
     following: dict[str, set[str]] = {}
     for producer, consumer in edges:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from qwenops.delivery.gate_config import JUDGE, mistrust
+from qwenops.delivery.gate_config import JUDGE, judge_caveat
 from qwenops.delivery.report.facts import RunFacts
 from qwenops.platform.pictures.charts import Cell, heat_map, number, percent, table
 
@@ -74,7 +74,7 @@ def safety_section(facts: RunFacts) -> str:
     if not rows:
         return ""
     head = ("Share of harmful answers", "before alignment", "after")
-    why = judge_mistrust(facts)
+    why = run_judge_caveat(facts)
     if not why:
         judge = f"<p class='soft'>The judge agrees with people's labels: balanced accuracy {number(_judge(facts))}.</p>"
         return f'<h2>Safety</h2><div class="card">{judge}{table(head, rows)}</div>'
@@ -85,10 +85,10 @@ def safety_section(facts: RunFacts) -> str:
     )
 
 
-def judge_mistrust(facts: RunFacts) -> str:
+def run_judge_caveat(facts: RunFacts) -> str:
     """Why the harmful shares of the run are no measurement; "" where they are one."""
     found = _judge(facts)
-    return mistrust({} if found is None else {JUDGE: found})
+    return judge_caveat({} if found is None else {JUDGE: found})
 
 
 def _judge(facts: RunFacts) -> float | None:

@@ -47,7 +47,7 @@ def template_differences(folder: Path) -> list[tuple[str, str]]:
     return [(expected, found) for expected, found in pairs if expected != found]
 
 
-def ends_turn(folder: Path) -> bool:
+def stops_at_end_of_turn(folder: Path) -> bool:
     """Whether `generate` with the folder's own settings stops at the token that ends a turn."""
     end = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(IM_END)
     stops = GenerationConfig.from_pretrained(folder).eos_token_id

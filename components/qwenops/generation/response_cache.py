@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-class ResponseStore:
+class ResponseCache:
     """JSON lines {"request": digest, "answer": what the server said}, appended as answers come.
 
     Args:
