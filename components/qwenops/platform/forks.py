@@ -32,8 +32,9 @@ def map_in_forks(
     for left in reversed(range(_STARTS)):
         context = multiprocessing.get_context("fork")
         with ProcessPoolExecutor(min(num_forks, len(waiting)), mp_context=context, initializer=begin_fork) as pool:
-            places = {pool.submit(function, item): place for place, item in waiting.items()}
             try:
+                # A fork that dies by now breaks the pool before all pieces are in it.
+                places = {pool.submit(function, item): place for place, item in waiting.items()}
                 for done in as_completed(places):
                     result = done.result()
                     del waiting[places[done]]
