@@ -56,8 +56,10 @@ def model():
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(monkeypatch):
+    """Nothing here tries a second thread: a fork of a process that had one waits for it for ever."""
     torch.set_num_threads(1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
 
 
 def publish(folder, node):
