@@ -79,3 +79,36 @@ def test_muon_on_a_processor_without_bf16_follows_the_iteration_in_float64(monke
     torch.testing.assert_close(weight.detach().double(), expected, rtol=0, atol=1e-3)
     # bfloat16 keeps 8 bits: torch's own iteration is near, and farther from the reference.
     torch.testing.assert_close(plain.detach().double(), expected, rtol=0, atol=0.3)
+
+
+def test_muon_in_batches_updates_as_torchs_own_does_one_matrix_at_a_time():
+    shapes = [(24, 16), (16, 24), (16, 16), (24, 16), (8, 16), (24, 16)]
+    ours, theirs = ([torch.nn.Parameter(torch.zeros(shape)) for shape in shapes] for _ in range(2))
+    optimizers = (
+        Muon(ours, lr=0.1, weight_decay=0.1),
+        torch.optim.Muon(theirs, lr=0.1, weight_decay=0.1, momentum=0.95, nesterov=True),
+    )
+    for step in range(3):
+        for place, pair in enumerate(zip(ours, theirs, strict=True)):
+            gradient = torch.randn(shapes[place])
+            for parameter in pair:
+                # One matrix has no gradient in the first step, as an expert that no token chose.
+                parameter.grad = None if step == place == 0 else gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    # Both in bfloat16 where the processor has it: products of a batch may round otherwise than one alone.
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+
+
+def test_muon_takes_matrices_that_fill_a_batch_alone(monkeypatch):
+    shapes = [(12, 8)] * 5
+    whole, alone = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    for one, other in zip(whole, alone, strict=True):
+        one.grad = torch.randn(12, 8)
+        other.grad = one.grad.clone()
+    Muon(whole, lr=0.1, weight_decay=0.0).step()
+    monkeypatch.setattr("qwenops.training.optimizer._BATCH_ENTRIES", 12 * 8 * 2)
+    Muon(alone, lr=0.1, weight_decay=0.0).step()
+    for one, other in zip(whole, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
