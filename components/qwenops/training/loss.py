@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from qwenops.model.documents import borders
 from qwenops.training.parallel import full_tensor
+from qwenops.training.precision import num_kernel_rows, repeated_shapes
 from qwenops.training.terms import IGNORE_INDEX
 
 _CHUNK_TOKENS = 1024
@@ -132,6 +133,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             part, target, share = hidden[rows].to(matrix.dtype), targets[rows], scale[rows]
+            count = len(part)
+            if padding := num_kernel_rows(part, count) - count:
+                part = F.pad(part, (0, 0, 0, padding))
+                target, share = F.pad(target, (0, padding)), F.pad(share, (0, padding))
             logits = (part @ matrix.T).float()
             largest = logits.amax(-1)
             picked = logits.gather(1, target[:, None])[:, 0] - largest
@@ -139,7 +144,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             powers = logits.sub_(largest[:, None]).exp_()
             total_power = powers.sum(-1)
             picked -= total_power.log()
-            by_token[rows] = -picked
+            by_token[rows] = -picked[:count]
             total -= (picked * share).sum()
             slope_share = share
             if z_loss:
@@ -153,7 +158,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             slope.scatter_add_(1, target[:, None], -share[:, None])
             slope = slope.to(matrix.dtype)
             if grad_hidden is not None:
-                grad_hidden[rows] = slope @ matrix
+                grad_hidden[rows] = (slope @ matrix)[:count]
             if grad_weight is not None:
                 grad_weight += slope.T @ part
             # Else they would live on beside the next chunk's logits.
@@ -191,5 +196,6 @@ def _select(hidden: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Ten
 
 
 def _log_probs_of_chunk(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    logits = F.linear(hidden, weight).float()
+    with repeated_shapes():
+        logits = F.linear(hidden, weight).float()
     return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)

@@ -15,6 +15,8 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from qwenops.training.precision import repeated_shapes
+
 _KEPT = {
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
@@ -45,7 +47,12 @@ def _again(layer: nn.Module, forward: Any, policy: str, *args: Any, **kwargs: An
     if not torch.is_grad_enabled():
         return forward(layer, *args, **kwargs)
     selective = {"context_fn": partial(create_selective_checkpoint_contexts, _decide)} if policy == "matmuls" else {}
-    return checkpoint(forward, layer, *args, use_reentrant=False, **selective, **kwargs)
+    return checkpoint(_run, forward, layer, *args, use_reentrant=False, **selective, **kwargs)
+
+
+def _run(forward: Any, *args: Any, **kwargs: Any) -> Any:
+    with repeated_shapes():
+        return forward(*args, **kwargs)
 
 
 def _decide(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
