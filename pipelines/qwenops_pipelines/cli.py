@@ -5,6 +5,7 @@ with `--debug` (`exit_status.py`). Each command imports what it needs, so `qweno
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +17,13 @@ from qwenops_pipelines.exit_status import report_errors
 def main(arguments: list[str] | None = None) -> None:
     """Parse `arguments` (the process's own when None), run the command, exit with its status."""
     with report_errors():
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:
+            # A shell asks what may follow; `qwenops completion` says how it comes to.
+            from qwenops_pipelines import completion
+
+            completion.answer(parser)
+        options = parser.parse_args(arguments)
     with report_errors(debug=options.debug):
         from qwenops_pipelines import commands
 
@@ -113,6 +120,13 @@ def _parser() -> argparse.ArgumentParser:
     placement = commands.add_parser("placement", help="print a placement as JSON, to edit and give to --placement")
     placement.add_argument("placement", help="laptop, h200_node, kind, or a .json file")
 
+    commands.add_parser("recipes", help="the recipes that ship, and what each is for")
+    explain = commands.add_parser("explain", help="fields of a recipe: type, default, source")
+    explain.add_argument("path", nargs="?", default="", metavar="PATH", help="sft.training, say (default: the stages)")
+    explain.add_argument("--recipe", default="", help="whose values to show: a name, a YAML or JSON file")
+    completion = commands.add_parser("completion", help="what makes a shell complete commands, recipes and fields")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that is to read it")
+
     show = commands.add_parser("show", help="what a run did")
     show.add_argument("run", type=parse_path, help="folder of a run")
     compare = commands.add_parser("compare", help="two runs side by side")
@@ -163,14 +177,14 @@ def _add_kubeflow(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", default="qwenops", help="experiment in the UI (default qwenops)")
     parser.add_argument("--run-name", default="", help="name of the run (default: the version's name)")
     parser.add_argument("--commit", default="", help="commit that names the version (default: version and digest)")
-    parser.add_argument("--recipe", default="", help="another recipe than the compiled one: a name or a JSON file")
+    parser.add_argument("--recipe", default="", help="another recipe than the compiled one: a name or file")
     parser.add_argument("--start-from", default="", help="run that a sub-pipeline starts from")
     parser.add_argument("--fail-on-gate", action="store_true", help="a failed evaluation gate fails the run")
     _add_overrides(parser)
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", help="a recipe's name, a file with its JSON text, or that text")
+    parser.add_argument("recipe", help="a recipe's name, a YAML or JSON file of one or of changes to one, or JSON text")
     _add_overrides(parser)
 
 

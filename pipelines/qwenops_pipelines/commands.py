@@ -15,10 +15,11 @@ from qwenops.recipe.codec import canonical, decode
 from qwenops_pipelines import machine
 from qwenops_pipelines.dags.nodes import NODES, Node
 from qwenops_pipelines.dags.pipelines import find_pipeline
+from qwenops_pipelines.explain import explain
 from qwenops_pipelines.extras import RUN, require
 from qwenops_pipelines.limits import check_form
 from qwenops_pipelines.placements import by_name
-from qwenops_pipelines.recipes import load_recipe
+from qwenops_pipelines.recipes import RECIPES, load_recipe, purpose
 from qwenops_pipelines.records import compare, read_record, show
 from qwenops_pipelines.rehearsal import describe_changes, rehearsal
 
@@ -118,6 +119,26 @@ def _plan(options: argparse.Namespace) -> int:
 def _placement(options: argparse.Namespace) -> int:
     # What is left at its default must not be written out: a pod takes from the placement what it does not set itself.
     print(by_name(options.placement).model_dump_json(indent=2, exclude_unset=True))
+    return 0
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    del options
+    for name in RECIPES:
+        print(f"{name:16} {purpose(name)}")
+    print("\nqwenops plan NAME says what one needs, qwenops explain --recipe NAME STAGE what it sets")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    print(explain(options.path, load_recipe(options.recipe, []) if options.recipe else None))
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from qwenops_pipelines import completion
+
+    print(completion.script(options.shell))
     return 0
 
 
@@ -248,6 +269,9 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "schedule": _schedule,
     "plan": _plan,
     "placement": _placement,
+    "recipes": _recipes,
+    "explain": _explain,
+    "completion": _completion,
     "show": _show,
     "compare": _compare,
     "chat": _chat,

@@ -8,14 +8,14 @@ import difflib
 import hashlib
 import json
 import math
-import types
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from qwenops.errors import RecipeError
 from qwenops.recipe.config import Config
+from qwenops.recipe.fields import known_fields
 
 C = TypeVar("C", bound=Config)
 Plain: TypeAlias = "bool | int | float | str | Sequence[Plain] | Mapping[str, Plain] | None"
@@ -85,7 +85,7 @@ def _explain(config_class: type[Config], error: ValidationError, where: str) -> 
     path = [str(part) for part in first["loc"]]
     dotted = ".".join(([where] if where else []) + path)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(config_class, first["loc"][:-1])
+        known = known_fields(config_class, first["loc"][:-1])
         near = difflib.get_close_matches(path[-1], known, n=1)
         return RecipeError(
             f"unknown field {dotted}",
@@ -120,33 +120,3 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {max(names, key=names.count)!r} more than once")
     return plain
-
-
-def _known_keys(config_class: type[Config], path: Sequence[str | int]) -> list[str]:
-    """The fields at `path`, which pydantic gives with an index for a sequence's item and a tag for a union's member."""
-    owner: Any = config_class
-    for step in path:
-        fields = getattr(owner, "model_fields", {})
-        owner = _bare(fields[step].annotation if step in fields else _inside(owner, step))
-    return sorted(getattr(owner, "model_fields", {}))
-
-
-def _bare(annotation: Any) -> Any:
-    """An annotation without its metadata and without "or None"."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    configs = [member for member in get_args(annotation) if hasattr(member, "model_fields")]
-    return configs[0] if get_origin(annotation) in (Union, types.UnionType) and len(configs) == 1 else annotation
-
-
-def _inside(annotation: Any, step: str | int) -> Any:
-    """The type of a sequence's items, or the member of a union that `step` is the tag of."""
-    members = get_args(annotation)
-    if isinstance(step, int):
-        return members[0] if members else annotation
-    return next((one for one in members if _kind(one) == step), annotation)
-
-
-def _kind(member: Any) -> Any:
-    field = getattr(member, "model_fields", {}).get("kind")
-    return field.default if field else None
