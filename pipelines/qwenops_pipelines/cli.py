@@ -60,6 +60,17 @@ def parse_positive(text: str) -> float:
     return number
 
 
+def parse_count(text: str) -> int:
+    """A whole number above zero.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"a whole number above 0, not {text}")
+    return int(text)
+
+
 def _is_text(text: str) -> bool:
     try:
         text.encode()
@@ -124,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="fields of a recipe: type, default, source")
     explain.add_argument("path", nargs="?", default="", metavar="PATH", help="sft.training, say (default: the stages)")
     explain.add_argument("--recipe", default="", help="whose values to show: a name, a YAML or JSON file")
+    look = commands.add_parser("look", help="documents of a source as a run would read them, and what it drops")
+    look.add_argument("source", metavar="SOURCE", help="folder, file, address, Hub data set, or a source of the recipe")
+    look.add_argument("--recipe", default="tiny", help="whose collect and ingest read it (default tiny)")
+    look.add_argument("--rows", type=parse_count, default=10, help="documents to show (default 10)")
+    look.add_argument("--pages", type=parse_count, default=1000, help="pages to read at most (default 1000)")
+    _add_overrides(look)
     completion = commands.add_parser("completion", help="what makes a shell complete commands, recipes and fields")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that is to read it")
 

@@ -135,6 +135,16 @@ def _explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _look(options: argparse.Namespace) -> int:
+    recipe = load_recipe(options.recipe, options.overrides)
+    require(("pyarrow", "resiliparse"))
+    from qwenops_pipelines import look
+
+    source = look.find_source(options.source, recipe.collect)
+    print(look.describe(source, look.look(source, recipe.collect, recipe.ingest, options.rows, options.pages)))
+    return 0
+
+
 def _completion(options: argparse.Namespace) -> int:
     from qwenops_pipelines import completion
 
@@ -271,6 +281,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "placement": _placement,
     "recipes": _recipes,
     "explain": _explain,
+    "look": _look,
     "completion": _completion,
     "show": _show,
     "compare": _compare,
