@@ -61,7 +61,7 @@ def find_source(text: str, config: CollectConfig) -> Source:
     if text.lstrip().startswith("{"):
         plain = {"name": "mine"} | read_json(text, "the source")
         return decode(CollectConfig, canonical({"sources": [plain]}), where="collect").sources[0]
-    if is_address(text) or Path(text).expanduser().exists():
+    if is_address(text) or (text and Path(text).expanduser().exists()):
         return FolderSource(name="mine", path=text)
     if _HUB_ID.fullmatch(text):
         dataset, _, revision = text.partition("@")

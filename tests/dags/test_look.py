@@ -47,19 +47,12 @@ def test_command_shows_documents_and_the_account_and_no_traceback(foreign):
     [
         ("s3://bucket/pages", "folder", "s3://bucket/pages"),
         ("owner/name@v2", "hub", "owner/name"),
-        (
-            '{"kind": "pypi", "package": "p", "version": "1", "sha256": "' + "a" * 64 + '", "license": "MIT"}',
-            "pypi",
-            "p",
-        ),
+        ('{"kind": "code", "path": "trees"}', "code", "trees"),
     ],
 )
 def test_address_hub_id_and_json_are_told_apart(text, kind, place):
     source = find_source(text, RECIPE.collect)
-    assert (source.kind, getattr(source, {"folder": "path", "hub": "dataset", "pypi": "package"}[kind])) == (
-        kind,
-        place,
-    )
+    assert (source.kind, source.dataset if kind == "hub" else source.path) == (kind, place)
 
 
 def test_source_of_the_recipe_is_found_by_its_name():
