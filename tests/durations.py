@@ -61,6 +61,7 @@ LONG = {
     "delivery/test_page_layout.py": 5,
     "delivery/test_register.py": 7,
     "delivery/test_register_servers.py": 15,
+    "delivery/test_serve.py": 12,
     "evaluation/test_answers.py": 10,
     "evaluation/test_benchmarks.py": 4,
     "evaluation/test_multilingual.py": 3,

@@ -151,7 +151,19 @@ def _parser() -> argparse.ArgumentParser:
 
     chat = commands.add_parser("chat", help="talk to an exported model")
     chat.add_argument("model", type=parse_path, help="folder of a run, or of an exported model")
-    chat.add_argument("--long-context", choices=("plain", "yarn", "dca"), default="plain", help="long-context mode")
+    chat.add_argument("--system", default="", help="opens the conversation (default: the chat template's own)")
+    chat.add_argument("--file", type=parse_path, help="read the questions from this file, a line each")
+    _add_answering(chat)
+
+    serve = commands.add_parser("serve", help="an exported model behind the OpenAI API, one request at a time")
+    serve.add_argument("model", type=parse_path, help="folder of a run, or of an exported model")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8000, help="port (default 8000; 0 takes a free one)")
+    serve.add_argument("--name", default="", help="the model's name in the API (default: the folder's)")
+    serve.add_argument(
+        "--api-key-variable", default="", metavar="NAME", help="environment variable with the key to ask for"
+    )
+    _add_long_context(serve)
 
     ui = commands.add_parser("ui", help="MLflow's pages of all runs on this machine, to compare them")
     ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default 5000)")
@@ -184,6 +196,18 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--placement", default="h200_node", help="whose claim, queue and image (default h200_node)")
     doctor.add_argument("--namespace", default="", help="namespace of the runs (default: the kubeconfig's)")
     return parser
+
+
+def _add_long_context(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--long-context", choices=("plain", "yarn", "dca"), default="plain", help="long-context mode")
+
+
+def _add_answering(parser: argparse.ArgumentParser) -> None:
+    _add_long_context(parser)
+    parser.add_argument("--temperature", type=float, help="0 takes the likeliest token (default: the model's own)")
+    parser.add_argument("--top-p", type=float, help="mass of the nucleus (default: the model's own)")
+    parser.add_argument("--max-new-tokens", type=parse_count, default=512, help="longest answer (default 512)")
+    parser.add_argument("--seed", type=int, help="of the draws (default: others each time)")
 
 
 def _add_kubeflow(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -163,11 +164,46 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    model = _exported(options.model) if (options.model / "run.json").exists() else options.model
+    require(("torch", "transformers"))
     from qwenops.delivery import chat
+    from qwenops.delivery.chat_model import Decoding
 
-    chat.chat(model, options.long_context, sys.stdin, sys.stdout)
+    decoding = Decoding(options.temperature, options.top_p, options.max_new_tokens, seed=options.seed)
+    model = _model_folder(options.model)
+    with options.file.open(encoding="utf-8") if options.file else nullcontext(sys.stdin) as questions:
+        chat.chat(model, options.long_context, questions, sys.stdout, options.system, decoding)
     return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    require(("torch", "transformers", "fastapi", "uvicorn"))
+    from qwenops.delivery.chat_model import open_chat_model
+    from qwenops.delivery.serve import serve
+
+    folder = _model_folder(options.model)
+    key = os.environ.get(options.api_key_variable, "") if options.api_key_variable else ""
+    if options.api_key_variable and not key:
+        raise RecipeError(
+            "there is no key to ask for",
+            expected=f"the environment variable {options.api_key_variable}",
+            found="none, or an empty one",
+            action="export it first",
+        )
+    name = options.name or folder.name
+    model = open_chat_model(folder, options.long_context)
+    serve(
+        model,
+        name,
+        options.host,
+        options.port,
+        key,
+        lambda address: print(f"{name} answers at {address}; Ctrl-C ends it", flush=True),
+    )
+    return 0
+
+
+def _model_folder(place: Path) -> Path:
+    return _exported(place) if (place / "run.json").exists() else place
 
 
 def _ui(options: argparse.Namespace) -> int:
@@ -286,6 +322,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "show": _show,
     "compare": _compare,
     "chat": _chat,
+    "serve": _serve,
     "ui": _ui,
     "review": _review,
     "upcycle": _upcycle,

