@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -105,12 +105,8 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
             _console(ready, nodes) as watch,
             run_ahead(recipe, nodes, plan.reused, ready.slots) if todo else contextlib.nullcontext(),
         ):
-            if todo:
-                failure = _run_dag(recipe, placement, ready, out, until)
-            else:
-                # Each step would start a process to find what was found already.
-                plan.record_reuse(ready)
-                failure = None
+            plan.record_reuse(ready)
+            failure = _run_dag(recipe, placement, ready, out, until, plan.reused) if todo else None
         clock = Clock(began, time.time(), watch.peak_resident_bytes)
         artifacts = artifact_folders(read_events(Path(ready.events)), ready)
         record = build_record(recipe, ready.run_name, nodes, ready, clock, artifacts)
@@ -176,8 +172,10 @@ def _context(out: Path, placement: Placement, nodes: tuple[Node, ...]) -> RunCon
     )
 
 
-def _run_dag(recipe: Recipe, placement: Placement, context: RunContext, out: Path, until: str) -> BaseException | None:
-    """Run the pipeline through KFP's local runner, its own chatter going to a log file; returns what stopped it."""
+def _run_dag(
+    recipe: Recipe, placement: Placement, context: RunContext, out: Path, until: str, reused: Mapping[str, Path]
+) -> BaseException | None:
+    """Run what is not `reused` through KFP's local runner, whose talk goes to a log file; returns what stopped it."""
     logs = out / "logs"
     logs.mkdir(exist_ok=True)
     # By its path, because KFP's runner hands parameters on as arguments, which are short.
@@ -191,7 +189,7 @@ def _run_dag(recipe: Recipe, placement: Placement, context: RunContext, out: Pat
     )
     with (logs / "kfp.log").open("w", encoding="utf-8") as log, _captured(log):
         try:
-            build(recipe, placement, until=until)(recipe_text=text, run_name=context.run_name)
+            build(recipe, placement, until=until, reused=reused)(recipe_text=text, run_name=context.run_name)
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - outer border: the record first, then this
             return error
     return None

@@ -3,11 +3,14 @@
 import dataclasses
 
 import pytest
+from google.protobuf import json_format
 from tests.dags.artifacts import publish
 
 from qwenops.contracts.manifest import read_manifest, write_manifest
 from qwenops.platform.context import RunContext
+from qwenops_pipelines.dags.build import build
 from qwenops_pipelines.dags.nodes import ancestors
+from qwenops_pipelines.placements import by_name
 from qwenops_pipelines.recipes import load_recipe
 from qwenops_pipelines.reuse import ReusePlan
 
@@ -68,3 +71,12 @@ def test_why_answers_for_one_stage_with_the_reasons_above_it(context, folders):
     assert answer[0] == "ingest runs again: what it reads is made again"
     assert answer[1].startswith("collect runs again: ")
     assert ReusePlan(recipe, context, ancestors("quality")).why("quality") == "quality has not been made yet"
+
+
+def test_reused_node_is_imported_where_another_reads_it_and_takes_no_step(folders):
+    pipeline = build(load_recipe("smoke", []), by_name("laptop"), until="quality", reused=folders)
+    spec = json_format.MessageToDict(pipeline.pipeline_spec)
+    assert set(spec["root"]["dag"]["tasks"]) == {"resolve-recipe", "quality", "importer"}
+    (importer,) = (it["importer"] for it in spec["deploymentSpec"]["executors"].values() if "importer" in it)
+    assert importer["artifactUri"] == {"constant": str(folders["ingest"])}
+    assert importer["typeSchema"]["schemaTitle"] == "system.Dataset"

@@ -90,6 +90,8 @@ def test_deleted_output_is_made_again_and_what_it_reads_is_not(started):
     states = {name: stage["status"] for name, stage in record_of(started)["stages"].items()}
     assert states.pop("select") == "succeeded"
     assert {"decontaminate", "ontology"} <= states.keys() and set(states.values()) == {"skipped"}
+    # What was found takes no step of its own, each of which is a process.
+    assert {step.name for step in started.glob("kfp/*/*")} == {"resolve-recipe", "select"}
 
 
 def test_other_sft_learning_rate_reuses_everything_before_sft(smoke_run):

@@ -8,6 +8,8 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kfp import dsl
@@ -17,7 +19,7 @@ from qwenops.recipe.placement import Placement
 from qwenops.recipe.schema import Recipe
 from qwenops_pipelines.dags.fused import fused_component, in_steps, parameters_of
 from qwenops_pipelines.dags.kubernetes_options import set_kubernetes_options
-from qwenops_pipelines.dags.nodes import Node, ancestors
+from qwenops_pipelines.dags.nodes import NODES, Node, ancestors
 from qwenops_pipelines.dags.pipelines import PIPELINES, Pipeline
 from qwenops_pipelines.steps import component as steps
 
@@ -38,7 +40,13 @@ _FORM = {
 }
 
 
-def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["full"], until: str = "") -> Any:
+def build(
+    recipe: Recipe,
+    placement: Placement,
+    pipeline: Pipeline = PIPELINES["full"],
+    until: str = "",
+    reused: Mapping[str, Path] = MappingProxyType({}),
+) -> Any:
     """Return the KFP pipeline of `recipe` at `placement`.
 
     The recipe becomes the default of a text parameter, so a person can change it in the Kubeflow form.
@@ -48,9 +56,12 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
         placement: Where; one without an artifact root is this machine.
         pipeline: Which part of the DAG.
         until: Last node to run; empty for all of the pipeline.
+        reused: Nodes whose artifacts are known to be intact, to their folders: imported where another reads them, so
+            that no step starts a process to find what was found. None on a cluster, whose first step looks.
     """
     on_cluster = bool(placement.artifact_root)
-    nodes = [node for node in pipeline.nodes if not until or node in ancestors(until)]
+    wanted = ancestors(until) if until else pipeline.nodes
+    nodes = [node for node in pipeline.nodes if node in wanted and node.name not in reused]
     judged = on_cluster and any(node.name == "register" for node in nodes)
     form = {"recipe_text": canonical(recipe), "run_name": recipe.name}
     form |= {"start_from": ""} if pipeline.earlier else {}
@@ -59,13 +70,13 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
     def body(*values: Any) -> None:
         given = dict(zip(form, values, strict=True))
         if not on_cluster:
-            _tasks(given, nodes, placement, pipeline)
+            _tasks(given, nodes, placement, pipeline, reused)
             return
         finish: Any = _finish_run(recipe=given["recipe_text"], run_name=given["run_name"], pipeline=pipeline.name)
         finish.set_caching_options(False)
         set_kubernetes_options(finish, placement, "delivery")
         with dsl.ExitHandler(finish, name="run"):
-            artifacts, last = _tasks(given, nodes, placement, pipeline)
+            artifacts, last = _tasks(given, nodes, placement, pipeline, reused)
             if judged:
                 gate: Any = _enforce_gate(verdict=artifacts["register"], failed_gate=given["failed_gate"])
                 gate.after(last)
@@ -79,7 +90,11 @@ def build(recipe: Recipe, placement: Placement, pipeline: Pipeline = PIPELINES["
 
 
 def _tasks(
-    given: Mapping[str, Any], nodes: list[Node], placement: Placement, pipeline: Pipeline
+    given: Mapping[str, Any],
+    nodes: list[Node],
+    placement: Placement,
+    pipeline: Pipeline,
+    reused: Mapping[str, Path],
 ) -> tuple[dict[str, Any], dsl.PipelineTask]:
     """Make the tasks; returns node name to its artifact, and the last task."""
     slices = steps.resolve_recipe(
@@ -96,6 +111,8 @@ def _tasks(
         earlier = getattr(steps, f"earlier_for_{pipeline.name}")(earlier=slices.outputs["earlier"])
         set_kubernetes_options(earlier, placement, "recipe")
         artifacts |= {name: earlier.outputs[name] for name in pipeline.earlier}
+    read = {source for node in nodes for source in node.inputs.values()}
+    artifacts |= {node.name: _imported(node, reused[node.name]) for node in NODES if node.name in read & reused.keys()}
     for step in in_steps(nodes, placement):
         last = _task(step, slices.outputs, artifacts)
         set_kubernetes_options(last, placement, step[0].area)
@@ -118,6 +135,14 @@ def _task(step: Sequence[Node], slices: Mapping[str, Any], artifacts: Mapping[st
         task = fused_component(step, parameters)(**configs, **{source: artifacts[source] for source in read})
     task.set_display_name(name)
     return task
+
+
+def _imported(node: Node, folder: Path) -> Any:
+    """The artifact of a node that was made before, typed as the node's own component types it."""
+    outputs = (it for it in parameters_of(_component(node).python_func) if it.name == "output")
+    kind = getattr(dsl, next(outputs).kind)
+    importer: Any = dsl.importer(artifact_uri=str(folder), artifact_class=kind, reimport=False)
+    return importer.set_display_name(f"{node.name} (reused)").output
 
 
 def _with_form(body: Callable[..., None], form: Mapping[str, str]) -> Callable[..., None]:
