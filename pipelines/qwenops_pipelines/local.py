@@ -39,6 +39,7 @@ from qwenops_pipelines.record import (
     artifact_folders,
     build_record,
     close_tracking,
+    keep_record,
     publish_record,
     read_events,
 )
@@ -111,6 +112,7 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
         artifacts = artifact_folders(read_events(Path(ready.events)), ready)
         record = build_record(recipe, ready.run_name, nodes, ready, clock, artifacts)
         publish_record(record, recipe, artifacts, out)
+        keep_record(record, recipe, artifacts, out)
         close_tracking(record, ready, artifacts, out, "KILLED" if isinstance(failure, KeyboardInterrupt) else "FAILED")
     if isinstance(failure, KeyboardInterrupt):
         raise failure

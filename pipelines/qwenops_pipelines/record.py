@@ -3,8 +3,11 @@
 Both ends of a run come here, `qwenops run` on one machine and the last step of a pipeline on a cluster.
 """
 
+import contextlib
+import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ from qwenops_pipelines.dags.nodes import Node
 
 SCHEMA_VERSION = 1
 RECIPE = "recipe.json"
+LATEST = "latest"
 # Nodes whose artifacts a run's models were trained on, and where these come from.
 _TRAINING_DATA = ("collect", "tokens", "evolve", "rank", "synthesize")
 
@@ -103,6 +107,26 @@ def publish_record(record: dict[str, Any], recipe: Recipe, artifacts: Mapping[st
     write_record(record, folder)
     write_text(str(folder / RECIPE), canonical(recipe))
     return report
+
+
+def keep_record(record: dict[str, Any], recipe: Recipe, artifacts: Mapping[str, Path], folder: Path) -> Path:
+    """Publish the record once more in a folder of its own below `folder`, named by when the run began.
+
+    What is published in `folder` itself takes the place of an earlier run's; `latest` points to the newest.
+
+    Returns:
+        The folder, such as `2026-11-30T14-05-09Z`.
+    """
+    began = record["started_at"].replace(":", "-")
+    names = itertools.chain([began], (f"{began}.{number}" for number in itertools.count(2)))
+    own = next(folder / name for name in names if not (folder / name).exists())
+    publish_record(record, recipe, artifacts, own)
+    pointer = folder / f".{LATEST}.{os.getpid()}"
+    # A file system without links has the folders alone.
+    with contextlib.suppress(OSError):
+        pointer.symlink_to(own.name)
+        pointer.replace(folder / LATEST)
+    return own
 
 
 def write_record(record: dict[str, Any], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The whole DAG end to end through KFP's local runner, and what a rerun does."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -55,17 +56,36 @@ def test_smoke_report_is_one_self_contained_page(smoke_run):
         assert node.name in page
 
 
-def test_second_run_recomputes_nothing(started):
-    before = record_of(started)
+@pytest.fixture(scope="module")
+def rerun(started):
+    """What a second run into the folder said."""
     result = qwenops("run", "smoke", "--out", started)
     assert result.returncode == 0, result.stderr
-    after = record_of(started)
+    return result
+
+
+def test_second_run_recomputes_nothing(smoke_run, started, rerun):
+    before, after, result = record_of(smoke_run), record_of(started), rerun
     assert {stage["status"] for stage in after["stages"].values()} == {"skipped"}
     assert {**after["model"], "path": ""} == {**before["model"], "path": ""}
     gate = after["model"]["gate"]
     assert ("gate:   passed" in result.stdout) == gate["passed"]
     assert all(reason in result.stdout for reason in gate["reasons"])
     assert (started / "report.html").stat().st_size > 0
+
+
+def test_record_of_the_run_that_did_the_work_outlives_a_rerun(started, rerun):
+    kept = {path.parent for path in started.glob("*/run.json")} - {started / "latest"}
+    first, newest = sorted(kept)
+    assert {stage["status"] for stage in record_of(first)["stages"].values()} == {"succeeded"}
+    assert {stage["status"] for stage in record_of(newest)["stages"].values()} == {"skipped"}
+    assert (started / "latest").resolve() == newest
+    assert record_of(started) == record_of(newest)
+    # What a page links to is found from where it lies.
+    linked = re.findall(r'href="([^"#:]+)"', (first / "report.html").read_text(encoding="utf-8"))
+    assert linked and not [link for link in linked if not (first / link).exists()]
+    compared = qwenops("compare", first, started / "latest")
+    assert compared.returncode == 0, compared.stderr
 
 
 @pytest.mark.parametrize("deleted", ["tokenizer", "select"])
