@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from subprocess import CompletedProcess
 
 import pytest
 from filelock import FileLock
 from tests.dags.kubeflow_server import kubeflow
 
 from qwenops_pipelines import follow
+from qwenops_pipelines.cli import main
 from qwenops_pipelines.compile import compile_pipeline
 from qwenops_pipelines.dags.pipelines import PIPELINES
 from qwenops_pipelines.placements import by_name
@@ -59,6 +61,19 @@ def store(tmp_path, monkeypatch):
         monkeypatch.setenv(f"QWENOPS_{name}", str(value))
     monkeypatch.setenv("QWENOPS_RUN_ID", "run-1")
     return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def typed(capsys):
+    """`qwenops` in this process: the same answer, without the seconds in which an interpreter starts."""
+
+    def run(*arguments):
+        words = list(map(str, arguments))
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        return CompletedProcess(words, ended.value.code or 0, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

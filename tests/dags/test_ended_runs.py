@@ -68,17 +68,17 @@ def test_broken_pages_stop_the_run_before_any_training(tmp_path):
     assert "ContractError" in (out / "report.html").read_text()
 
 
-def test_second_run_into_a_busy_folder_is_refused(tmp_path):
+def test_second_run_into_a_busy_folder_is_refused(typed, tmp_path):
     with (tmp_path / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        result = qwenops("run", "smoke", "--out", tmp_path)
+        result = typed("run", "smoke", "--out", tmp_path)
     assert result.returncode == 5
     assert "another run is writing" in result.stderr
 
 
-def test_output_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
+def test_output_folder_that_cannot_be_written_is_one_clear_error(typed, tmp_path):
     (tmp_path / "file").write_text("")
-    result = qwenops("run", "smoke", "--out", tmp_path / "file" / "run")
+    result = typed("run", "smoke", "--out", tmp_path / "file" / "run")
     assert result.returncode == 5
     assert "cannot write" in result.stderr
     assert "Traceback" not in result.stderr
@@ -110,8 +110,8 @@ def test_disk_that_takes_nothing_more_is_one_clear_error(tmp_path):
         (("show", "/nowhere"), "run record"),
     ],
 )
-def test_wrong_command_line_ends_with_status_2_and_one_message(arguments, word):
-    result = qwenops(*arguments)
+def test_wrong_command_line_ends_with_status_2_and_one_message(typed, arguments, word):
+    result = typed(*arguments)
     assert result.returncode == 2
     assert word in result.stderr
     assert "Traceback" not in result.stderr

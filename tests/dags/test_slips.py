@@ -4,12 +4,9 @@ import json
 import os
 import shlex
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 from tests.dags.conftest import qwenops
-
-from qwenops_pipelines.cli import main
 
 ROWS = Path(__file__).parents[3] / "shared" / "cases" / "ground" / "slips.jsonl"
 NINES, DEEP = "9" * 5000, "[" * 60_000
@@ -47,19 +44,6 @@ def refused(result, status=2):
     assert result.stderr.count("qwenops: ") == 1
     assert len(result.stderr) < 3000
     return result.stderr
-
-
-@pytest.fixture
-def typed(capsys):
-    """`qwenops` in this process: the same answer, without the seconds in which an interpreter starts."""
-
-    def run(*arguments):
-        words = list(map(str, arguments))
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        return CompletedProcess(words, ended.value.code or 0, *capsys.readouterr())
-
-    return run
 
 
 @pytest.mark.parametrize("override", PLAN, ids=lambda text: text[:30] or "nothing")
