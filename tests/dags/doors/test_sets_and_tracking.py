@@ -1,4 +1,7 @@
-"""The door of evaluation sets: official files go through `qwenops run`; another layout is refused by name."""
+"""The doors of evaluation sets and of MLflow's server, in one `qwenops run`.
+
+Official files are scored, and another layout is refused by name; the model is registered on the server and loads there.
+"""
 
 import csv
 import gzip
@@ -7,12 +10,16 @@ import json
 import shutil
 from pathlib import Path
 
+import mlflow
 import pytest
-from tests.dags.conftest import qwenops
+from mlflow import MlflowClient
+from tests.dags.conftest import qwenops, record_of
 from tests.dags.doors.conftest import output, settings, stages_of
+from tests.platform.servers import mlflow_server
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 LIMIT = 3
+MODEL = "qwenops-smoke-chat"
 
 
 def rows(*cells):
@@ -69,6 +76,7 @@ OWN = {
 }
 ITEMS = {"mmlu": 3, "gsm8k": 3, "humaneval": 1, "bbh": 2}
 REFUSED = ("ceval", "math", "mbpp")
+MADE = {"benchmarks", "contamination", "export", "register", "report"}
 
 
 def fill(folder, files):
@@ -79,8 +87,20 @@ def fill(folder, files):
 
 
 @pytest.fixture(scope="module")
-def asked(started, tmp_path_factory):
-    """Folder of a run whose benchmarks read a user's folder, and how many items each set must have."""
+def server(tmp_path_factory):
+    """MLflow's server, on which somebody has a run open: its client, its address and that run's id."""
+    folder = tmp_path_factory.mktemp("server")
+    with mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts")) as address:
+        client = MlflowClient(address)
+        yield client, address, client.create_run(client.create_experiment("nightly")).info.run_id
+
+
+@pytest.fixture(scope="module")
+def asked(started, server, tmp_path_factory):
+    """Folder of a run whose benchmarks read a user's folder, and how many items each set must have.
+
+    It exports and registers on the server, below the run that is open there.
+    """
     folder, items = tmp_path_factory.mktemp("sets"), dict(ITEMS)
     fill(folder, OWN)
     if (DATA / "cmmlu").exists():
@@ -95,10 +115,11 @@ def asked(started, tmp_path_factory):
         benchmarks__max_shots=1,
         benchmarks__max_new_tokens=4,
     )
-    done = qwenops("run", "smoke", "--out", started, "--until", "benchmarks", *options)
+    _, address, mine = server
+    environment = {"MLFLOW_TRACKING_URI": address, "MLFLOW_RUN_ID": mine}
+    done = qwenops("run", "smoke", "--out", started, "--from", "export", *options, **environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    stages = stages_of(started)
-    assert {name for name, stage in stages.items() if stage["status"] != "skipped"} == {"benchmarks"}
+    assert {name for name, stage in stages_of(started).items() if stage["status"] != "skipped"} == MADE
     return started, items
 
 
@@ -127,3 +148,30 @@ def test_set_in_another_layout_is_left_out_by_name_with_what_was_found(asked):
         assert [sentence for sentence in stage["warnings"] if said[name] in sentence and f"{name} was" in sentence]
         assert [sentence for sentence in stage["warnings"] if sentence.startswith(f"{name} was left out")], name
         assert not [figure for figure in stage["metrics"] if figure.startswith(f"{name}.")]
+
+
+def test_run_on_a_server_is_recorded_below_the_run_that_is_open_there_and_leaves_it_open(asked, server):
+    client, _, mine = server
+    record = record_of(asked[0])
+    run = client.get_run(mine)
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["qwenops.recipe"] == "smoke" and run.data.params["pretrain.training.steps"] == "40"
+    assert run.data.metrics["export/export.max_logit_difference"] <= 1e-4
+    assert run.data.metrics["sft_seed/pass_rate"] == record["stages"]["sft_seed"]["metrics"]["pass_rate"]
+    below = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{mine}'")
+    assert {one.info.run_name: one.info.status for one in below} == dict.fromkeys(MADE, "FINISHED")
+    assert {one.path for one in client.list_artifacts(mine)} >= {"run.json", "recipe.json", "report.html"}
+
+
+def test_model_registered_on_a_server_loads_from_there_and_answers(asked, server, monkeypatch):
+    client, address, mine = server
+    record = record_of(asked[0])
+    alias, verdict = ("champion", "passed") if record["model"]["gate"]["passed"] else ("candidate", "failed")
+    assert (record["model"]["mlflow_uri"], record["model"]["alias"]) == (f"models:/{MODEL}/1", alias)
+    version = client.get_model_version_by_alias(MODEL, alias)
+    assert (version.run_id, version.tags["gate"]) == (mine, verdict)
+    assert version.source.startswith("mlflow-artifacts:")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    question = {"messages": [{"role": "user", "content": "Reverse: 38175"}], "max_tokens": 4}
+    (answer,) = mlflow.pyfunc.load_model(f"models:/{MODEL}@{alias}").predict(question)
+    assert answer["choices"][0]["message"]["role"] == "assistant"
