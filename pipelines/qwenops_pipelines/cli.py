@@ -165,6 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_long_context(serve)
 
+    cleanup = commands.add_parser("cleanup", help="artifacts in a run's folder that no kept run made or reused")
+    cleanup.add_argument("run", type=parse_path, help="folder of runs on this machine")
+    cleanup.add_argument("--keep", type=parse_count, default=1, help="newest runs to keep (default 1)")
+    cleanup.add_argument("--yes", action="store_true", help="delete them (default: list them)")
+
     ui = commands.add_parser("ui", help="MLflow's pages of all runs on this machine, to compare them")
     ui.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default 5000)")
 

@@ -206,6 +206,23 @@ def _model_folder(place: Path) -> Path:
     return _exported(place) if (place / "run.json").exists() else place
 
 
+def _cleanup(options: argparse.Namespace) -> int:
+    require(RUN)
+    from qwenops_pipelines.cleanup import find_unused, remove
+    from qwenops_pipelines.local import locked
+
+    find_unused(options.run, options.keep)  # before a lock is laid where no run is
+    with locked(options.run):
+        unused, records = find_unused(options.run, options.keep)
+        for one in unused:
+            print(f"{one.num_bytes / 1e6:10,.1f} MB  {one.path.relative_to(options.run)}")
+        total = f"{sum(one.num_bytes for one in unused) / 1e6:,.1f} MB in {len(unused)} folders, {len(records)} records"
+        if options.yes:
+            remove(unused, records)
+        print(f"deleted {total}" if options.yes else f"{total}: --yes deletes them")
+    return 0
+
+
 def _ui(options: argparse.Namespace) -> int:
     require(("mlflow",))
     from qwenops_pipelines.user_folders import artifact_root, tracking_address
@@ -323,6 +340,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "compare": _compare,
     "chat": _chat,
     "serve": _serve,
+    "cleanup": _cleanup,
     "ui": _ui,
     "review": _review,
     "upcycle": _upcycle,

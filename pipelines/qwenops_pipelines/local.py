@@ -83,7 +83,7 @@ def run_local(recipe: Recipe, out: Path, placement: Placement, *, until: str = "
             action=f"qwenops compile {recipe.name} --placement {placement.name} -o pipeline.yaml, then qwenops submit",
         )
     check_fit(recipe, placement)
-    with _locked(out):
+    with locked(out):
         context = _context(out, placement, nodes)
         if restart:
             _forget(Path(context.store) / restart)
@@ -130,7 +130,12 @@ def explain_rerun(recipe: Recipe, out: Path, placement: Placement, stage: str) -
 
 
 @contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
+    """Hold the folder of a run, so that nothing else writes into it.
+
+    Raises:
+        PlatformError: it cannot be written, or a run holds it.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         handle = (out / ".lock").open("w")
