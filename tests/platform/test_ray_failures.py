@@ -61,6 +61,7 @@ def test_lost_worker_is_the_cause_whatever_the_survivors_say():
         ({0: RuntimeError(BROKEN[0]), 1: OURS}, ContractError, "row 3 is broken"),
         ({0: OURS, 1: LOST}, ContractError, "row 3 is broken"),
         ({0: ValueError("no such size")}, StageError, "worker 0 of sft failed"),
+        ({0: FileNotFoundError(2, "No such file", "rows.bin")}, StageError, "rows.bin"),
         ({0: RuntimeError(BROKEN[0]), 3: RuntimeError("CUDA out of memory")}, StageError, "worker 3 of sft failed"),
     ],
 )
@@ -74,3 +75,8 @@ def test_fault_of_the_stage_is_told_from_what_follows_it(failures, family, words
 def test_platform_error_of_a_worker_is_retried_and_kept(error):
     assert own_fault({0: error}, "sft") is None
     assert ("503" if isinstance(error, PlatformError) else "no space left") in str(platform_fault({0: error}, "sft"))
+
+
+def test_full_disk_is_not_called_a_lost_connection():
+    assert "worker 0 of sft met a fault of its machine" in str(platform_fault({0: OSError(28, "no space left")}, "sft"))
+    assert "worker 0 of sft lost its connection" in str(platform_fault({0: ConnectionResetError(104, "reset")}, "sft"))

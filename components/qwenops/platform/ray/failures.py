@@ -17,6 +17,8 @@ MOST_REPLACED = 3
 for what was trained since the last checkpoint; a node that is drained costs none of them."""
 # Ray Train's names for a worker that went away: its process died, its node was taken, it does not answer.
 _LOST = {"WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError"}
+# Paths that a stage was given or made; a full disk or a store that does not answer is the machine's.
+_WRONG_PATH = FileNotFoundError | FileExistsError | IsADirectoryError | NotADirectoryError
 # Gloo reports what it sees of other workers as a plain RuntimeError.
 _CONNECTION = re.compile(
     r"gloo|nccl|process ?group|connection (closed|reset|refused)|broken pipe|socket", re.IGNORECASE
@@ -51,7 +53,7 @@ def own_fault(failures: Mapping[int, Exception], name: str) -> QwenOpsError | No
     if any(_is_lost(failure) for failure in failures.values()):
         return None
     for rank, cause in causes.items():
-        if not (isinstance(cause, PlatformError | OSError) or _is_broken_connection(cause)):
+        if not _is_of_the_platform(cause):
             action = "read the worker's log in the Ray dashboard"
             return _family(cause)(f"worker {rank} of {name} failed", found=cause, action=action)
     return None
@@ -63,9 +65,12 @@ def platform_fault(failures: Mapping[int, Exception], name: str) -> PlatformErro
     cause = _cause(failure)
     if isinstance(cause, PlatformError):
         return PlatformError(cause.message, expected=cause.expected, found=cause.found, action=cause.action)
-    what = f"worker {rank} of {name} was lost" if _is_lost(failure) else f"worker {rank} of {name} lost its connection"
+    if _is_lost(failure):
+        what = "was lost"
+    else:
+        what = "lost its connection" if _is_broken_connection(cause) else "met a fault of its machine"
     return PlatformError(
-        what,
+        f"worker {rank} of {name} {what}",
         expected=f"workers that live as long as the training, or are lost {MOST_REPLACED} times at most",
         found=cause,
         action="run again, it continues from the last checkpoint; ask for more memory if it was killed for it",
@@ -80,8 +85,14 @@ def _is_lost(failure: Exception) -> bool:
     return type(failure).__name__ in _LOST
 
 
+def _is_of_the_platform(cause: Exception) -> bool:
+    if isinstance(cause, _WRONG_PATH):
+        return False
+    return isinstance(cause, PlatformError | OSError) or _is_broken_connection(cause)
+
+
 def _is_broken_connection(cause: Exception) -> bool:
-    if isinstance(cause, DistError):
+    if isinstance(cause, DistError | ConnectionError | TimeoutError):
         return True
     return isinstance(cause, RuntimeError) and _CONNECTION.search(str(cause)) is not None
 
