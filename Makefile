@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP) ## raw pages to a registered chat model: the tiny recipe, about 13 minutes on 2 cores
+demo: $(STAMP) ## raw pages to a registered chat model: the tiny recipe, about 10 minutes on 2 cores
 	$(BIN)/qwenops run tiny --out runs/tiny
 
 test: $(STAMP) ## the default test suite, with the smoke recipe end to end

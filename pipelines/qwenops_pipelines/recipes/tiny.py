@@ -2,7 +2,7 @@
 
 What it shows: a Qwen2 of about half a million parameters that learns to read text, to repeat a needle from its
 context, to do so at eight times its trained length with Dual Chunk Attention, and to solve small string tasks better
-after each stage of post-training. Hardware: two CPU cores, 8 GB. Expected: under 15 minutes. Command:
+after each stage of post-training. Hardware: two CPU cores, 8 GB. Expected: about 10 minutes. Command:
 `qwenops run tiny --out runs/tiny`. Where the numbers come from: `pipelines/LOG.md`.
 """
 
