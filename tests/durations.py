@@ -18,6 +18,7 @@ LONG = {
     "dags/doors/test_data.py": 25,
     "dags/doors/test_models.py": 105,
     "dags/doors/test_sets_and_tracking.py": 55,
+    "dags/test_cleanup.py": 15,
     "dags/test_cluster_pipelines.py": 20,
     "dags/test_compile.py": 11,
     "dags/test_decodes.py": 20,
@@ -28,6 +29,7 @@ LONG = {
     "dags/test_failures.py": 9,
     "dags/test_fit.py": 5,
     "dags/test_kfp_launcher.py": 18,
+    "dags/test_look.py": 6,
     "dags/test_pipe.py": 2,
     "dags/test_registry_first.py": 9,
     "dags/test_rehearsal.py": 11,
@@ -105,6 +107,7 @@ LONG = {
     "pretraining/test_ray_workers.py": 10,
     "pretraining/test_train.py": 4,
     "recipe/test_codec.py": 3,
+    "recipe/test_explain.py": 8,
     "tasks/test_overlap.py": 3,
     "training/test_checkpoint.py": 7,
     "training/test_fit.py": 2,
@@ -114,6 +117,7 @@ LONG = {
     "training/test_merging_parity.py": 9,
     "training/test_mesh.py": 8,
     "training/test_parallel.py": 10,
+    "training/test_precision.py": 15,
 }
 # Begins with the run of `smoke` that the others share.
 MAKES_SMOKE = "dags/test_smoke.py"
