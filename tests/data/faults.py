@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -28,11 +29,15 @@ _TASK = "ray::Map"
 
 def texts(count: int) -> list[str]:
     """Docstrings of the standard library, in a fixed order; every fifth text is one that came before."""
-    found = [docstring_page(path.read_text("utf-8", "replace"), name) for name, path in python_files("stdlib")]
-    found = [text[:8000] for text in found if text]
-    rng = random.Random(0)
+    found, rng = _docstrings(), random.Random(0)
     taken = rng.sample(found, min(len(found), count - count // 5))
     return taken + rng.choices(taken, k=count - len(taken))
+
+
+@cache
+def _docstrings() -> list[str]:
+    found = [docstring_page(path.read_text("utf-8", "replace"), name) for name, path in python_files("stdlib")]
+    return [text[:8000] for text in found if text]
 
 
 def write_pages(folder: Path, parts: int, count: int) -> Path:

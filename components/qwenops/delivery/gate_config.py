@@ -75,6 +75,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(r"\.".join(w if part == "*" else re.escape(part) for part, w in zip(parts, wild, strict=True)))
 
 
+@lru_cache(maxsize=1 << 16)
 def matches(pattern: str, name: str) -> bool:
     """Whether `name`, a figure or a pattern, lies within `pattern`."""
     return bool(pattern) and _compiled(pattern).fullmatch(name) is not None
